@@ -1,0 +1,51 @@
+PYTHON ?= python3
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow coverage bench lint format wheel clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.venv: $(INSTALLED)  ## create .venv with everything for development (PYTHON=python3 chooses the interpreter)
+
+# Done again only when a requirement changed. The stamp is written last, so that a failed installation is repeated.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+demo: $(INSTALLED)  ## digits, from a float model to integer ONNX
+	$(BIN)/python examples/quickstart.py
+
+test: lint  ## lint, then the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)  ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+coverage: $(INSTALLED)  ## the quick tests with the lines they do not reach
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+bench: $(INSTALLED)  ## the benchmarks
+	$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED)  ## format, lint and types, changing nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## sort imports, mend what ruff can mend, format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: $(INSTALLED)  ## build the wheel into dist/
+	rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## remove caches and build outputs, keep .venv
+	rm -rf build dist *.egg-info .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

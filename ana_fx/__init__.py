@@ -1,0 +1,92 @@
+"""Train networks to 2–8 bits with additive noise annealing, and ship the integers that were validated."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ana_fx.annealer import Annealer, annealing_ranges
+from ana_fx.describe import Summary, describe
+from ana_fx.errors import (
+    AccumulatorError,
+    AnaFxError,
+    CalibrationError,
+    ConvertError,
+    ExportError,
+    MismatchError,
+    NotAnnealedError,
+    PrecisionError,
+    ProofError,
+    TraceError,
+    UnsupportedError,
+    VerifyError,
+)
+from ana_fx.noise import NoiseType
+from ana_fx.numbers import IntegerType
+from ana_fx.precision import Precision
+from ana_fx.quantizers import Rounding
+from ana_fx.schedule import AnnealingRange, Interval, Power, Rule, Schedule, Strategy
+
+if TYPE_CHECKING:
+    from ana_fx.passes.convert import convert
+    from ana_fx.passes.prepare import prepare
+    from ana_fx.targets.export import ExportReport, export
+    from ana_fx.targets.verify import VerifyReport, verify
+
+__all__ = [
+    # the path from a float model to a file
+    "prepare",
+    "Annealer",
+    "convert",
+    "export",
+    "verify",
+    # looking
+    "annealing_ranges",
+    "describe",
+    "AnnealingRange",
+    "ExportReport",
+    "Summary",
+    "VerifyReport",
+    # settings
+    "IntegerType",
+    "Interval",
+    "NoiseType",
+    "Power",
+    "Precision",
+    "Rounding",
+    "Rule",
+    "Schedule",
+    "Strategy",
+    # errors
+    "AccumulatorError",
+    "AnaFxError",
+    "CalibrationError",
+    "ConvertError",
+    "ExportError",
+    "MismatchError",
+    "NotAnnealedError",
+    "PrecisionError",
+    "ProofError",
+    "TraceError",
+    "UnsupportedError",
+    "VerifyError",
+]
+
+_UPPER_FLOORS = {
+    "prepare": "ana_fx.passes.prepare",
+    "convert": "ana_fx.passes.convert",
+    "export": "ana_fx.targets.export",
+    "ExportReport": "ana_fx.targets.export",
+    "verify": "ana_fx.targets.verify",
+    "VerifyReport": "ana_fx.targets.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _UPPER_FLOORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_UPPER_FLOORS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

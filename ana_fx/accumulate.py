@@ -1,0 +1,51 @@
+"""Accumulators computed exactly, on any device, with floating-point kernels.
+
+A sum of integers is exact in float32 while every partial sum stays below 2**24, and in float64
+below 2**53, as long as the kernel only multiplies and adds the given numbers. Winograd and FFT
+kernels do not, so float32 is used on x86 processors only, where torch convolves directly; elsewhere
+float64 is, for which no such kernels exist.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor
+
+from ana_fx.affine import Affine
+
+__all__ = ["accumulate"]
+
+_EXACT_FLOAT32 = 2**24
+_DIRECT_CONVOLUTION = platform.machine().lower() in ("x86_64", "amd64")
+_DIGIT = 16
+
+
+def accumulate(
+    affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, *, bound: int, integer: torch.dtype
+) -> Tensor:
+    """The accumulators of `affine`.
+
+    Args:
+        affine: The map.
+        levels: Integer-valued tensors of any dtype.
+        weight: Integer coefficients of at most 8 bits, of any dtype, or None.
+        bound: No accumulator exceeds this in absolute value.
+        integer: The dtype of the result.
+    """
+    is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
+    if is_direct and bound < _EXACT_FLOAT32:
+        return _accumulate(affine, levels, weight, torch.float32).to(integer)
+    if is_direct and weight is not None and bound // _DIGIT < _EXACT_FLOAT32 // 2:
+        high = torch.round(weight.float() / _DIGIT)
+        low = weight.float() - high * _DIGIT  # |low| <= 8, |high| <= 8: both sums stay below 2**24
+        high_sum = _accumulate(affine, levels, high, torch.float32).to(integer)
+        return high_sum * _DIGIT + _accumulate(affine, levels, low, torch.float32).to(integer)
+    return _accumulate(affine, levels, weight, torch.float64).to(integer)
+
+
+def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return affine.accumulate(
+        tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype)
+    )

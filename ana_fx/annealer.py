@@ -1,0 +1,107 @@
+"""The annealer: from a training step to the noise of every quantizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule
+
+from ana_fx.graph import layer_maps
+from ana_fx.layer_map import LayerMap
+from ana_fx.schedule import AnnealingRange, Schedule
+
+__all__ = ["Annealer", "annealing_ranges"]
+
+
+def annealing_ranges(qat: GraphModule) -> dict[str, AnnealingRange]:
+    """Depth and annealing range of each layer map, keys in graph order.
+
+    Args:
+        qat: What `prepare` returned.
+    """
+    ranges = {}
+    for path, layer_map in layer_maps(qat).items():
+        assert layer_map.annealing_range is not None
+        ranges[path] = layer_map.annealing_range
+    return ranges
+
+
+class Annealer:
+    """Anneals the noise of a prepared model; call `step()` once after each optimiser step.
+
+    It behaves like a `torch.optim.lr_scheduler`. Its count lives in the model's state, so that a
+    model which is saved and loaded goes on where it was.
+
+    Args:
+        qat: What `prepare` returned.
+        total_steps: Steps of the whole training, of which the schedule's ranges are fractions.
+
+    Raises:
+        ValueError: `total_steps` is not positive, or `qat` was not prepared.
+    """
+
+    def __init__(self, qat: GraphModule, total_steps: int) -> None:
+        if total_steps <= 0:
+            raise ValueError(f"total_steps is positive, got {total_steps}")
+        if "schedule" not in qat.meta:
+            raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
+        self._qat = qat
+        self._schedule: Schedule = qat.meta["schedule"]
+        self._layer_maps: list[LayerMap] = list(layer_maps(qat).values())
+        self._num_depths = 1 + max((r.depth for r in annealing_ranges(qat).values()), default=0)
+        self._written: dict[AnnealingRange, tuple[float, float]] = {}
+        self._seen: tuple[int, int] | None = None
+        self._count = 0
+        self.total_steps = total_steps
+        self._read()
+        self._apply()
+
+    @property
+    def progress(self) -> float:
+        """The fraction of training that is done, in [0, 1]."""
+        self._read()
+        return min(1.0, self._count / self.total_steps)
+
+    def step(self) -> None:
+        """Count one step and set the noise of every quantizer."""
+        self._read()
+        self._count += 1
+        self._apply()
+
+    def state_dict(self) -> dict[str, int]:
+        """The steps done and the steps of the whole training."""
+        self._read()
+        return {"step": self._count, "total_steps": self.total_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._count, self.total_steps = int(state["step"]), int(state["total_steps"])
+        self._written.clear()
+        self._apply()
+
+    def _read(self) -> None:
+        """Take the count from the model if something else wrote it, as loading a checkpoint does.
+
+        The version counter tells without waiting for the device.
+        """
+        buffer = self._qat.get_buffer("annealing_step")
+        if self._seen != (id(buffer), buffer._version):
+            self._count = int(buffer)
+            self._written.clear()
+
+    def _apply(self) -> None:
+        ranges = {layer_map.annealing_range for layer_map in self._layer_maps}
+        progress = min(1.0, self._count / self.total_steps)
+        noise = {r: self._schedule.noise_at(progress, r, self._num_depths) for r in ranges if r is not None}
+        for layer_map in self._layer_maps:
+            assert layer_map.annealing_range is not None
+            mean, std = noise[layer_map.annealing_range]
+            if self._written.get(layer_map.annealing_range) == (mean, std):
+                continue
+            for quantizer in layer_map.quantizers():
+                quantizer.mean.fill_(mean)
+                quantizer.std.fill_(std)
+        self._written = noise
+        buffer = self._qat.get_buffer("annealing_step")
+        buffer.fill_(self._count)
+        self._seen = (id(buffer), buffer._version)

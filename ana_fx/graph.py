@@ -1,0 +1,104 @@
+"""Questions about fx graphs that more than one pass asks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from ana_fx.layer_map import LayerMap
+from ana_fx.quantizers import InputQuantizer, Quantizer
+
+__all__ = [
+    "calls_to",
+    "layer_maps",
+    "location",
+    "module_of",
+    "module_path",
+    "quantizers",
+    "source_line",
+    "unique_path",
+]
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s+(?P<code>.*)')
+_TORCH = os.path.dirname(torch.__file__)
+
+
+def module_of(node: Node) -> nn.Module | None:
+    """The module that a node calls, or None if it calls none."""
+    if node.op != "call_module":
+        return None
+    assert node.graph.owning_module is not None
+    return node.graph.owning_module.get_submodule(str(node.target))
+
+
+def calls_to(gm: GraphModule, *kinds: type[nn.Module]) -> list[Node]:
+    """The nodes that call a module of one of these kinds, in graph order."""
+    return [node for node in gm.graph.nodes if isinstance(module_of(node), kinds)]
+
+
+def layer_maps(gm: GraphModule) -> dict[str, LayerMap]:
+    """The quantised layer maps by module path, in graph order."""
+    maps = {}
+    for node in gm.graph.nodes:
+        module = module_of(node)
+        if isinstance(module, LayerMap) and module.is_quantized:
+            maps[str(node.target)] = module
+    return maps
+
+
+def quantizers(gm: GraphModule) -> Iterator[tuple[str, Quantizer]]:
+    """Every quantizer that the graph uses, with a name a person knows: the input's, then each layer map's."""
+    for node in gm.graph.nodes:
+        module = module_of(node)
+        if isinstance(module, InputQuantizer):
+            yield str(node.target), module
+        elif isinstance(module, LayerMap):
+            if module.weight_quantizer is not None:
+                yield f"{node.target}.weight_quantizer", module.weight_quantizer
+            if module.output_quantizer is not None:
+                yield f"{node.target}.output_quantizer", module.output_quantizer
+
+
+def module_path(node: Node) -> str:
+    """The path of the module in whose forward the node was traced, or that it calls; "" is the root."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def source_line(node: Node) -> str | None:
+    """`file:line: code` of the user's expression that the node stands for, if it is known."""
+    frames = [f for f in _FRAME.finditer(node.stack_trace or "") if not f["file"].startswith(_TORCH)]
+    if not frames:
+        return None
+    return f"{frames[-1]['file']}:{frames[-1]['line']}: {frames[-1]['code'].strip()}"
+
+
+def location(node: Node) -> str:
+    """Where a node comes from, for an error message: module path and source line."""
+    where = f"module {module_path(node)!r}" if module_path(node) else "the model's forward"
+    line = source_line(node)
+    return f"{where}, {line}" if line else where
+
+
+def unique_path(gm: GraphModule, wanted: str) -> str:
+    """A path near `wanted` at which the module has nothing yet."""
+    path, number = wanted, 0
+    while _has(gm, path):
+        number += 1
+        path = f"{wanted}_{number}"
+    return path
+
+
+def _has(gm: GraphModule, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    try:
+        return hasattr(gm.get_submodule(parent), name)
+    except AttributeError:
+        return False

@@ -1,0 +1,161 @@
+"""The modules of a lowered program: integers in, integers out, except at the borders."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.accumulate import accumulate
+from ana_fx.affine import Affine
+from ana_fx.multiply_shift import MultiplyShift
+from ana_fx.numbers import IntegerType
+from ana_fx.staircase import Staircase
+
+__all__ = ["Dequantize", "IntegerHead", "IntegerMap", "IntegerMaxPool", "Quantize", "Reshape"]
+
+
+class Quantize(nn.Module):
+    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor, integer_type: IntegerType) -> None:
+        super().__init__()
+        self.integer_type = integer_type
+        self.register_buffer("scale", scale.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reals to levels."""
+        levels = torch.round(x.float() / self.scale)
+        return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
+
+
+class Dequantize(nn.Module):
+    """Border out of the program: float32(n) · scale, as ONNX's DequantizeLinear."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().clone())
+
+    def forward(self, n: Tensor) -> Tensor:
+        """Levels or logits to reals."""
+        return n.to(torch.float32) * self.scale
+
+
+class _Accumulating(nn.Module):
+    """What integer maps and heads share: coefficients and the range of their accumulators.
+
+    `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1].
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, affine: Affine, weight: Tensor | None, lowest: Tensor, highest: Tensor) -> None:
+        super().__init__()
+        self.affine = affine
+        self.lowest = lowest
+        self.highest = highest
+        self.register_buffer("weight", weight)
+
+    @property
+    def bound(self) -> int:
+        """No accumulator, whole or partial, exceeds this in absolute value."""
+        return int(torch.maximum(-self.lowest, self.highest).max())
+
+    def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The exact accumulators, int64."""
+        return accumulate(self.affine, inputs, self.weight, bound=self.bound, integer=torch.int64)
+
+
+class IntegerMap(_Accumulating):
+    """An integer affine map and its requantizer, in two encodings that are proven equal.
+
+    `forward` computes with multiplications and shifts; `staircase` is the formula of the QLinear
+    operators with the same result.
+    """
+
+    multiplier: Tensor
+    offset: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        affine: Affine,
+        weight: Tensor | None,
+        lowest: Tensor,
+        highest: Tensor,
+        *,
+        sign: Tensor,
+        staircase: Staircase,
+        multiply_shift: MultiplyShift,
+        integer_type: IntegerType,
+    ) -> None:
+        super().__init__(affine, weight, lowest, highest)
+        self.sign = sign
+        self.staircase = staircase
+        self.integer_type = integer_type
+        self.lo, self.hi = multiply_shift.lo, multiply_shift.hi
+        self.register_buffer("multiplier", multiply_shift.multiplier * sign)
+        self.register_buffer("offset", multiply_shift.offset)
+        self.register_buffer("shift", multiply_shift.shift)
+
+    @property
+    def multiply_shift(self) -> MultiplyShift:
+        """The requantizer of the unsigned accumulators, signs of the channels folded in."""
+        return MultiplyShift(self.multiplier, self.offset, self.shift, self.lo, self.hi)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Levels to levels."""
+        accumulator = self.accumulate(inputs)
+        level = self.multiply_shift.level(accumulator, self.affine.channel_axis(accumulator.ndim))
+        return level.to(self.integer_type.dtype)
+
+
+class IntegerHead(_Accumulating):
+    """A last layer whose accumulators, `factor` times finer and with a bias, are the output."""
+
+    bias: Tensor
+
+    def __init__(
+        self, affine: Affine, weight: Tensor | None, lowest: Tensor, highest: Tensor, *, factor: int, bias: Tensor
+    ) -> None:
+        super().__init__(affine, weight, lowest, highest)
+        self.factor = factor
+        self.register_buffer("bias", bias)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Levels to int32 logits."""
+        accumulator = self.accumulate(inputs)
+        shape = [1] * accumulator.ndim
+        shape[self.affine.channel_axis(accumulator.ndim)] = -1
+        return (accumulator * self.factor + self.bias.reshape(shape)).to(torch.int32)
+
+
+class IntegerMaxPool(nn.Module):
+    """Max pooling of levels; float32 holds them exactly on every device."""
+
+    def __init__(self, pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Levels to levels of the same type."""
+        return self.pool(x.to(torch.float32)).to(x.dtype)  # type: ignore[no-any-return]  # a module's call is untyped
+
+
+class Reshape(nn.Module):
+    """A new shape for each sample; the leading axis takes what is left."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, …] to [N', *shape]."""
+        return x.reshape(-1, *self.shape)
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return str(self.shape)

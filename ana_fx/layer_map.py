@@ -1,0 +1,213 @@
+"""The layer map φ = σ∘S, the unit of the prepared graph, with its two faces.
+
+In training it computes on reals: affine map, batch norm, noisy quantizer. In eval mode it computes
+what will be deployed: levels, exact accumulators, the staircase. The tensors between layer maps are
+reals in both modes, multiples of their quantizer's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.accumulate import accumulate
+from ana_fx.affine import Affine, Average, Sum
+from ana_fx.errors import CalibrationError
+from ana_fx.quantizers import UNKNOWN_SCALE, ClipRange, Quantizer
+from ana_fx.scale import positive
+from ana_fx.schedule import AnnealingRange
+from ana_fx.staircase import Staircase, along, fit_staircase, integer_dtype
+
+__all__ = ["BatchNorm", "IntegerForm", "LayerMap"]
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_COEFFICIENT = 127  # the larger coefficient of a sum: the ratio of two scales to within 0.4 %
+_LARGEST_BIAS = 2**29
+
+
+@dataclass(frozen=True)
+class IntegerForm:
+    """What a layer map deploys: integer coefficients, then a staircase or raw logits.
+
+    Args:
+        weight: Integer coefficients as float32, signs of the channels folded in; None if there are none.
+        sign: The sign of each channel's accumulator where no weight could take it, float32, [channels].
+        bound: No accumulator exceeds this in absolute value, whatever the weights.
+        staircase: From accumulators to levels; for a head without quantizer, only its factor, bias
+            and scales count.
+        is_head: Whether the accumulators themselves are the output.
+    """
+
+    weight: Tensor | None
+    sign: Tensor | None
+    bound: int
+    staircase: Staircase
+    is_head: bool
+
+    @property
+    def output_scale(self) -> Tensor:
+        """The real value of one unit of the output, float32."""
+        if self.is_head:
+            return (self.staircase.x_scale * self.staircase.weight_scale).reshape(())
+        return self.staircase.y_scale
+
+
+class LayerMap(nn.Module):
+    """An affine map with optional batch norm and activation, then a quantizer.
+
+    Without an output quantizer it is a head whose integer output is the accumulator; without any
+    quantizer it is the float layer that it was made from.
+
+    `forward(*tensors, *scales)` takes the input tensors and, once quantised, the scale of each.
+    """
+
+    def __init__(
+        self,
+        affine: Affine,
+        weight: nn.Parameter | None = None,
+        bias: nn.Parameter | None = None,
+        norm: BatchNorm | None = None,
+        clip_range: ClipRange = ClipRange(),
+    ) -> None:
+        super().__init__()
+        self.affine = affine
+        self.weight = weight
+        self.bias = bias
+        self.norm = norm
+        self.clip_range = clip_range
+        self.weight_quantizer: Quantizer | None = None
+        self.output_quantizer: Quantizer | None = None
+        self.input_magnitudes: tuple[int, ...] = ()
+        self.factor = 1
+        self.annealing_range: AnnealingRange | None = None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has any quantizer."""
+        return self.weight_quantizer is not None or self.output_quantizer is not None
+
+    def quantizers(self) -> list[Quantizer]:
+        """Its quantizers: of the weight, of the output."""
+        return [q for q in (self.weight_quantizer, self.output_quantizer) if q is not None]
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        """Reals in, reals out."""
+        num_inputs = self.affine.num_inputs
+        tensors, scales = operands[:num_inputs], operands[num_inputs:]
+        if self.training or not self.is_quantized:
+            return self.real(tensors)
+        return self.deployed(tensors, scales)
+
+    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The map on reals, with noisy quantizers if it has any."""
+        weight = self.weight
+        if self.weight_quantizer is not None:
+            assert weight is not None
+            weight = self.weight_quantizer(weight)
+        y = self.affine.real(tensors, weight, self.bias)
+        if self.norm is not None:
+            y = self.norm(y)
+        if self.output_quantizer is not None:
+            return self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        if self.clip_range == ClipRange():
+            return y
+        return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
+
+    def deployed(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
+        """The integer form on the levels of `tensors`, times the output's scale."""
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            levels = tuple(torch.round(x.float() / positive(s)) for x, s in zip(tensors, scales, strict=True))
+            form = self.integer_form(scales, tuple(tensors[0].shape))
+            accumulator = accumulate(
+                self.affine,
+                levels,
+                form.weight,
+                bound=form.bound,
+                integer=integer_dtype(form.bound * self.factor),
+            )
+            axis = self.affine.channel_axis(accumulator.ndim)
+            if form.sign is not None:
+                accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
+            staircase = form.staircase
+            if form.is_head:
+                bias = along(staircase.bias, axis, accumulator.ndim)
+                return (accumulator * staircase.factor + bias).to(torch.float32) * form.output_scale
+            return staircase.level(accumulator, axis) * form.output_scale
+
+    @torch.no_grad()
+    def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
+        """The integers that the current parameters stand for.
+
+        Args:
+            scales: The scale of each input.
+            input_shape: Shape of the first input.
+
+        Raises:
+            CalibrationError: A scale is not known yet.
+        """
+        for quantizer in self.quantizers():
+            if not quantizer.is_calibrated:
+                raise CalibrationError(UNKNOWN_SCALE.format("a layer's quantizer"))
+        x_scale, weight, unit = self._coefficients(tuple(positive(scale) for scale in scales))
+        bound = self._bound(weight, input_shape)
+        gain, offset = self._gain_and_offset(unit / self.affine.divisor(input_shape))
+        if self.output_quantizer is None:
+            weight_scale = (gain / self.factor).float()
+            bias = torch.round(offset / (x_scale * weight_scale).double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS)
+            staircase = Staircase(self.factor, bias.to(torch.int32), x_scale, weight_scale, x_scale, 0, 0)
+            return IntegerForm(weight, None, bound, staircase, is_head=True)
+        staircase, sign = fit_staircase(
+            gain=gain,
+            offset=offset,
+            x_scale=x_scale,
+            y_scale=positive(self.output_quantizer.scale),
+            levels=self.output_quantizer.levels(),
+            factor=self.factor,
+            bound=bound,
+        )
+        if not self.affine.has_weight:
+            return IntegerForm(weight, sign, bound, staircase, is_head=False)
+        assert weight is not None
+        return IntegerForm(weight * along(sign, 0, weight.ndim), None, bound, staircase, is_head=False)
+
+    def _coefficients(self, scales: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The input scale, the integer coefficients, and the real value of one of their units."""
+        if self.weight_quantizer is not None:
+            assert self.weight is not None
+            weight_scale = positive(self.weight_quantizer.scale).double().flatten()
+            return scales[0], self.weight_quantizer.quantize(self.weight), weight_scale
+        one = torch.ones(1, dtype=torch.float64, device=scales[0].device)
+        if not isinstance(self.affine, Sum):
+            return scales[0], None, one
+        stacked = torch.stack(scales).double()
+        coefficients = torch.round(stacked / stacked.amax() * _COEFFICIENT).clamp_min(1.0)
+        return stacked.amax().float(), coefficients.float(), one / _COEFFICIENT
+
+    def _bound(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> int:
+        if isinstance(self.affine, Sum):
+            return _COEFFICIENT * sum(self.input_magnitudes)
+        if weight is None:
+            return self.affine.divisor(input_shape) * self.input_magnitudes[0]
+        assert self.weight_quantizer is not None
+        return weight[0].numel() * self.weight_quantizer.integer_type.magnitude * self.input_magnitudes[0]
+
+    def _gain_and_offset(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of accumulator ↦ real output at input scale 1, float64, [channels] or [1]."""
+        gain, offset = unit, torch.zeros_like(unit)
+        if self.bias is not None:
+            offset = self.bias.double()
+        if self.norm is not None:
+            assert self.norm.running_mean is not None and self.norm.running_var is not None
+            factor = 1.0 / torch.sqrt(self.norm.running_var.double() + self.norm.eps)
+            offset = (offset - self.norm.running_mean.double()) * factor
+            if self.norm.affine:
+                factor = factor * self.norm.weight.double()
+                offset = offset * self.norm.weight.double() + self.norm.bias.double()
+            gain = gain * factor
+        return gain, offset
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f"{self.affine}, clip_range=[{self.clip_range.minimum}, {self.clip_range.maximum}]"

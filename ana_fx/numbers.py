@@ -1,0 +1,72 @@
+"""Integer types: how many levels a quantised number has, and which."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["IntegerType"]
+
+_NAME = re.compile(r"(u?)int([1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class IntegerType:
+    """A range of integers [qmin, qmax] of two to eight bits.
+
+    `narrow` drops the lowest signed level, which makes the range symmetric: two narrow bits are
+    the balanced ternary levels -1, 0, 1.
+
+    Holds: 2 <= bits <= 8; an unsigned type is not narrow.
+    """
+
+    bits: int
+    signed: bool
+    narrow: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"an integer type has 2 to 8 bits, got {self.bits}")
+        if self.narrow and not self.signed:
+            raise ValueError("only a signed integer type can be narrow")
+
+    @classmethod
+    def parse(cls, name: str) -> IntegerType:
+        """The type called `"ternary"`, `"int2"` … `"int8"` or `"uint2"` … `"uint8"`.
+
+        >>> IntegerType.parse("uint4").qmax
+        15
+        """
+        if name == "ternary":
+            return cls(bits=2, signed=True, narrow=True)
+        match = _NAME.fullmatch(name)
+        if match is None or not 2 <= int(match[2]) <= 8:
+            raise ValueError(f"unknown integer type {name!r}; known are 'ternary', 'int2'…'int8', 'uint2'…'uint8'")
+        return cls(bits=int(match[2]), signed=not match[1])
+
+    @property
+    def qmin(self) -> int:
+        """The lowest level."""
+        return -(2 ** (self.bits - 1)) + self.narrow if self.signed else 0
+
+    @property
+    def qmax(self) -> int:
+        """The highest level."""
+        return 2 ** (self.bits - self.signed) - 1
+
+    @property
+    def magnitude(self) -> int:
+        """The largest absolute value of a level."""
+        return max(-self.qmin, self.qmax)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest torch type that holds every level."""
+        return torch.int8 if self.signed else torch.uint8
+
+    def __str__(self) -> str:
+        if self.bits == 2 and self.narrow:
+            return "ternary"
+        return f"{'' if self.signed else 'u'}int{self.bits}"

@@ -1,0 +1,123 @@
+"""How many bits each tensor gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from ana_fx.numbers import IntegerType
+from ana_fx.quantizers import Rounding
+
+__all__ = ["Precision"]
+
+_OUTPUTS = ("auto", "int32", "int8", "float")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Widths of weights, activations, inputs and outputs.
+
+    Args:
+        weight: Type of the weights: `"ternary"`, `"int2"` … `"int8"` (eight bits are symmetric).
+        activation: Type of the activations. An unsigned one is used where a tensor is never
+            negative, and its signed sibling of the same width elsewhere. `"ternary"` replaces the
+            activation function; other signed types keep it.
+        input: `"auto"` (eight bits, unsigned if the example inputs are never negative) or a type.
+        output: `"int32"` (raw accumulators of a linear head), `"int8"`, `"float"` (the last layer
+            stays float) or `"auto"` (int32 for a linear head, else int8).
+        rounding: `"nearest"`, or `"floor"` as in the text of the paper.
+        overrides: For module paths that match a pattern, another Precision.
+
+    Raises:
+        ValueError: A name is unknown, or a weight type is unsigned.
+    """
+
+    weight: IntegerType
+    activation: IntegerType
+    input: IntegerType | str = "auto"
+    output: str = "auto"
+    rounding: Rounding = Rounding.NEAREST
+    overrides: Mapping[str, Precision] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        weight: IntegerType | str = "int8",
+        activation: IntegerType | str = "uint8",
+        input: IntegerType | str = "auto",  # noqa: A002  # the name that the user's contract fixes
+        output: str = "auto",
+        *,
+        rounding: Rounding | str = Rounding.NEAREST,
+        overrides: Mapping[str, Precision | str] | None = None,
+    ) -> None:
+        weight_type = _type(weight)
+        if not weight_type.signed:
+            raise ValueError(f"weights are signed, got {weight_type}")
+        if weight_type.bits == 8:
+            weight_type = replace(weight_type, narrow=True)
+        if output not in _OUTPUTS:
+            raise ValueError(f"output is one of {', '.join(map(repr, _OUTPUTS))}, got {output!r}")
+        others = {pattern: Precision.parse(other) for pattern, other in (overrides or {}).items()}
+        object.__setattr__(self, "weight", weight_type)
+        object.__setattr__(self, "activation", _type(activation))
+        object.__setattr__(self, "input", input if input == "auto" else _type(input))
+        object.__setattr__(self, "output", output)
+        object.__setattr__(self, "rounding", Rounding(rounding))
+        object.__setattr__(self, "overrides", MappingProxyType(others))
+
+    @classmethod
+    def parse(cls, precision: Precision | str) -> Precision:
+        """A Precision as it is, or the preset of that name.
+
+        Presets: `"ternary"` (ternary weights, 2-bit features), `"all-ternary"` (the features are
+        −1, 0, 1 and the quantizer replaces the activation), `"int2"` … `"int8"` (that width for
+        both).
+
+        >>> str(Precision.parse("int4").activation)
+        'uint4'
+        """
+        if isinstance(precision, Precision):
+            return precision
+        presets = {"ternary": ("ternary", "uint2"), "all-ternary": ("ternary", "ternary")}
+        presets |= {f"int{bits}": (f"int{bits}", f"uint{bits}") for bits in range(2, 9)}
+        if precision not in presets:
+            raise ValueError(f"unknown precision {precision!r}; presets are {', '.join(map(repr, presets))}")
+        return cls(*presets[precision])
+
+    def of(self, path: str) -> Precision:
+        """The precision of the layer at a module path: that of the last pattern that matches."""
+        for pattern, precision in reversed(self.overrides.items()):
+            if fnmatchcase(path, pattern):
+                return precision
+        return self
+
+    def activation_type(self, is_nonnegative: bool) -> IntegerType:
+        """The type of an activation, by whether it can be negative."""
+        if self.activation.signed or is_nonnegative:
+            return self.activation
+        return replace(self.activation, signed=True)
+
+    @property
+    def replaces_activation(self) -> bool:
+        """Whether the quantizer takes the place of the activation function."""
+        return self.activation.narrow
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Mapping proxies cannot be copied, plain dictionaries can."""
+        return _rebuild, (self.weight, self.activation, self.input, self.output, self.rounding, dict(self.overrides))
+
+
+def _rebuild(
+    weight: IntegerType,
+    activation: IntegerType,
+    input_type: IntegerType | str,
+    output: str,
+    rounding: Rounding,
+    overrides: dict[str, Precision | str],
+) -> Precision:
+    return Precision(weight, activation, input_type, output, rounding=rounding, overrides=overrides)
+
+
+def _type(name: IntegerType | str) -> IntegerType:
+    return name if isinstance(name, IntegerType) else IntegerType.parse(name)

@@ -1,0 +1,214 @@
+"""The quantizer as a module: a step, the noise around it, and how it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.errors import CalibrationError
+from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.numbers import IntegerType
+from ana_fx.scale import least_squares_scale, positive
+from ana_fx.schedule import Schedule
+
+__all__ = ["ClipRange", "InputQuantizer", "Quantizer", "Rounding"]
+
+UNKNOWN_SCALE = (
+    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from; "
+    "run a batch through the model in train(), or give prepare(..., calibration=batches)"
+)
+
+
+class Rounding(str, Enum):
+    """Where the threshold of a level stands: half a step below it, or at it (the paper's text)."""
+
+    NEAREST = "nearest"
+    FLOOR = "floor"
+
+    @property
+    def offset(self) -> float:
+        """How far below its level a threshold stands, in steps."""
+        return 0.5 if self is Rounding.NEAREST else 0.0
+
+
+@dataclass(frozen=True)
+class ClipRange:
+    """The reals that an activation lets through: ReLU is [0, ∞), ReLU6 [0, 6]."""
+
+    minimum: float = -torch.inf
+    maximum: float = torch.inf
+
+    def __post_init__(self) -> None:
+        if not self.minimum <= 0.0 <= self.maximum:
+            raise ValueError(f"a clip range holds zero, got [{self.minimum}, {self.maximum}]")
+
+    def __and__(self, other: ClipRange) -> ClipRange:
+        return ClipRange(max(self.minimum, other.minimum), min(self.maximum, other.maximum))
+
+
+class Quantizer(nn.Module):
+    """A linear quantizer with annealed noise.
+
+    `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
+    size 1. It is a parameter if `learn_scale`, else a buffer. The first batch sets it if nothing
+    else has.
+
+    Args:
+        integer_type: The levels.
+        schedule: Family and strategy of the noise.
+        rounding: Nearest or floor.
+        clip_range: What the activation before the quantizer lets through.
+        scale_shape: Shape of the scale.
+        learn_scale: Whether the scale is trained.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self,
+        integer_type: IntegerType,
+        schedule: Schedule,
+        rounding: Rounding = Rounding.NEAREST,
+        clip_range: ClipRange = ClipRange(),
+        scale_shape: tuple[int, ...] = (),
+        learn_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.integer_type = integer_type
+        self.rounding = rounding
+        self.clip_range = clip_range
+        self.noise = schedule.noise
+        self.strategy = schedule.strategy
+        self.num_thresholds = int(-(-schedule.noise.reach_of(schedule.half_width) // 1))
+        if learn_scale:
+            self.scale = nn.Parameter(torch.ones(scale_shape))
+        else:
+            self.register_buffer("scale", torch.ones(scale_shape))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.zeros(()))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the scale is known."""
+        return self._is_calibrated
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Fix the step from outside; from now on the data does not."""
+        with torch.no_grad():
+            self.scale.copy_(scale.reshape(self.scale.shape))
+            self.calibrated.fill_(True)
+        self._is_calibrated = True
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Take the step with the least squared error on `x`, a row for each step."""
+        clipped = x.detach().float().clamp(self.clip_range.minimum, self.clip_range.maximum)
+        rows = clipped.reshape(max(1, self.scale.numel()), -1)
+        self.set_scale(least_squares_scale(rows, self._full_levels))
+
+    @property
+    def _full_levels(self) -> Levels:
+        lo = max(self.integer_type.qmin, 0) if self.clip_range.minimum == 0 else self.integer_type.qmin
+        return Levels(lo, self.integer_type.qmax, self.rounding.offset)
+
+    def levels(self) -> Levels:
+        """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
+        full = self._full_levels
+        minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
+        if maximum == torch.inf and minimum in (0.0, -torch.inf):
+            return full
+        scale = positive(self.scale.detach())
+        lo = torch.full_like(scale, full.lo) if minimum == -torch.inf else torch.round(minimum / scale)
+        hi = torch.full_like(scale, full.hi) if maximum == torch.inf else torch.round(maximum / scale)
+        return Levels(lo.clamp(full.lo, 0), hi.clamp(0, full.hi), full.offset)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The levels of `x` without noise, as float32 integers."""
+        return quantize(x, positive(self.scale), self.levels())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The noisy quantizer; float32, shaped as `x`."""
+        if not self._is_calibrated:
+            self._calibrate_eagerly(x)
+        return fake_quantize(
+            x,
+            positive(self.scale),
+            self.mean,
+            self.std,
+            levels=self.levels(),
+            noise=self.noise,
+            strategy=self.strategy,
+            num_thresholds=self.num_thresholds,
+            scale_gradient=(x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5,
+        )
+
+    @torch.compiler.disable
+    def _calibrate_eagerly(self, x: Tensor) -> None:
+        self.calibrate(x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._is_calibrated = bool(self.calibrated)
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f"{self.integer_type}, {self.noise.value}, {self.strategy.value}, {self.rounding.value}"
+
+
+class InputQuantizer(Quantizer):
+    """The quantizer of a model input: no noise, since nothing before it learns.
+
+    It remembers the shape of one sample, which the exported file declares.
+    """
+
+    sample_shape: Tensor
+    _MAX_RANK = 8
+
+    def __init__(self, integer_type: IntegerType, schedule: Schedule) -> None:
+        super().__init__(integer_type, schedule)
+        self.register_buffer("sample_shape", torch.zeros(self._MAX_RANK, dtype=torch.int64))
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, without the batch, or None before the first one."""
+        return self._shape
+
+    def remember_shape(self, x: Tensor) -> None:
+        """Take the shape of one sample from a batch."""
+        self._shape = tuple(x.shape[1:])
+        self.sample_shape.zero_()
+        self.sample_shape[0] = len(self._shape)
+        for axis, size in enumerate(self._shape, start=1):
+            self.sample_shape[axis] = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x as multiples of the step, rounded half to even as QuantizeLinear does."""
+        if not self._is_calibrated:
+            if not self.training:
+                raise CalibrationError(UNKNOWN_SCALE.format("the model input"))
+            self._calibrate_eagerly(x)
+        if self._shape is None:
+            self._remember_eagerly(x)
+        scale = positive(self.scale)
+        levels = self._full_levels
+        return torch.round(x.float() / scale).clamp(levels.lo, levels.hi) * scale
+
+    @torch.compiler.disable
+    def _remember_eagerly(self, x: Tensor) -> None:
+        self.remember_shape(x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        rank, *sizes = self.sample_shape.tolist()
+        self._shape = tuple(sizes[:rank]) if rank else None
+

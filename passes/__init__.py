@@ -1,0 +1,1 @@
+"""Passes: from graph module to graph module."""

@@ -1,0 +1,44 @@
+"""No number of the model is NaN or infinite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule
+
+from ana_fx.errors import UnsupportedError, listing
+from ana_fx.graph import location, module_of
+from ana_fx.layer_map import LayerMap
+from ana_fx.passes.pass_ import Pass
+
+__all__ = ["CheckFinite"]
+
+
+@dataclass(frozen=True)
+class CheckFinite(Pass):
+    """Refuse a model with NaN or infinite weights or statistics, naming each; the graph is left as it is."""
+
+    name: ClassVar[str] = "check-finite"
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        problems = []
+        for node in gm.graph.nodes:
+            module = module_of(node)
+            if not isinstance(module, LayerMap):
+                continue
+            for name, tensor in module.state_dict().items():
+                num_bad = int((~torch.isfinite(tensor)).sum())
+                if num_bad:
+                    problems.append(f"{location(node)}: {name} holds {num_bad} NaN or infinite of {tensor.numel()} numbers")
+        if problems:
+            raise UnsupportedError(
+                listing(
+                    f"{len(problems)} tensor(s) are not finite:",
+                    problems,
+                    "load a checkpoint from before the training diverged, or lower the learning rate",
+                )
+            )
+        return False

@@ -1,0 +1,115 @@
+"""`prepare`: from a float model to one that trains with noisy quantizers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from ana_fx.capabilities import capabilities_of
+from ana_fx.errors import TraceError
+from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
+from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
+from ana_fx.passes.canonicalize import Canonicalize
+from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
+from ana_fx.passes.hoist_activations import HoistActivations
+from ana_fx.passes.drop_identities import DropIdentities
+from ana_fx.passes.insert_quantizers import InsertQuantizers
+from ana_fx.passes.pass_ import run_pipeline
+from ana_fx.passes.trace import trace
+from ana_fx.precision import Precision
+from ana_fx.schedule import Schedule
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    precision: Precision | str = "int8",
+    schedule: Schedule | None = None,
+    target: str = "onnxruntime",
+    calibration: Iterable[Any] | None = None,
+) -> GraphModule:
+    """Make a quantisation-aware copy of a float model, ready to be trained.
+
+    In training mode the copy computes with noisy quantizers; in eval mode it computes exactly what
+    `convert` and `export` will ship.
+
+    Args:
+        model: The float model; it is not touched.
+        example_inputs: A tensor or a tuple of tensors with a leading batch axis. It tells the shape
+            and the sign of the inputs, and guards the trace.
+        precision: A Precision or the name of a preset: "ternary", "all-ternary", "int2" … "int8".
+        schedule: How the noise is annealed; by default a partition of the first 70 % of training.
+        target: Where the model will run; it decides which staircases eval mode uses.
+        calibration: Batches from which the scales that no batch norm tells are taken. Without them
+            the first training batch sets these.
+
+    Returns:
+        A GraphModule in the mode (train or eval) that `model` is in.
+
+    Raises:
+        TraceError: The model's control flow depends on data.
+        UnsupportedError: It holds operations that cannot be quantised, or numbers that are not finite.
+        PrecisionError: A width does not fit.
+        CalibrationError: The example inputs or the calibration batches do not fit the model.
+        ValueError: An argument is unknown.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+        >>> qat = prepare(model, torch.rand(2, 1, 8, 8), precision="ternary")
+        >>> qat(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+    """
+    precision, schedule = Precision.parse(precision), schedule or Schedule()
+    capabilities = capabilities_of(target)
+    gm = trace(model)
+    run_pipeline(gm, (Canonicalize(), DropIdentities()))
+    inputs = () if example_inputs is None else model_inputs(gm, example_inputs)
+    if inputs:
+        _check_trace(model, gm, inputs)
+    run_pipeline(
+        gm,
+        (
+            HoistActivations(),  # lets layer maps swallow activations behind max pools
+            FuseLayerMaps(),
+            CheckFinite(),
+            Calibrate(calibration),  # on reals: before any quantizer is there
+            InsertQuantizers(precision, schedule, capabilities, inputs),
+            AssignAnnealingRanges(schedule),
+        ),
+    )
+    gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
+    gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
+    return gm
+
+
+@torch.no_grad()
+def _check_trace(model: nn.Module, gm: GraphModule, inputs: tuple[Any, ...]) -> None:
+    """The traced graph gives what the model gives: nothing was baked in that depends on the input."""
+
+    def copies() -> tuple[Any, ...]:
+        return tuple(entry.clone() if isinstance(entry, Tensor) else entry for entry in inputs)
+
+    traced = pytree.tree_leaves(run_floats(gm, copies(), "example_inputs"))
+    expected = pytree.tree_leaves(copy.deepcopy(model).eval()(*copies()))
+    if len(traced) != len(expected) or not all(map(_is_same, traced, expected)):
+        raise TraceError(
+            f"the traced graph of {type(model).__name__} gives other outputs than the model on example_inputs; "
+            f"found code that tracing cannot record, such as `x += y` on a tensor that has another name, or random "
+            f"numbers in eval mode; needed a pure function of the inputs; write `x = x + y` instead"
+        )
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool(torch.isclose(first, second, rtol=0, atol=0, equal_nan=True).all())
+    return bool(first == second)

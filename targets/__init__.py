@@ -1,0 +1,1 @@
+"""Targets: from integer program to file, one file a target."""
