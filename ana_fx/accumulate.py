@@ -30,14 +30,15 @@ def accumulate(
     Args:
         affine: The map.
         levels: Integer-valued tensors of any dtype.
-        weight: Integer coefficients of at most 8 bits, of any dtype, or None.
+        weight: Integer coefficients of any dtype, those of a matrix of at most 8 bits, or None.
         bound: No accumulator exceeds this in absolute value.
         integer: The dtype of the result.
     """
     is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
     if is_direct and bound < _EXACT_FLOAT32:
         return _accumulate(affine, levels, weight, torch.float32).to(integer)
-    if is_direct and weight is not None and bound // _DIGIT < _EXACT_FLOAT32 // 2:
+    if is_direct and affine.has_weight and bound // _DIGIT < _EXACT_FLOAT32 // 2:
+        assert weight is not None
         high = torch.round(weight.float() / _DIGIT)
         low = weight.float() - high * _DIGIT  # |low| <= 8, |high| <= 8: both sums stay below 2**24
         high_sum = _accumulate(affine, levels, high, torch.float32).to(integer)

@@ -131,6 +131,10 @@ class Average(Affine):
         kernel = tuple(size // output for size, output in zip(sizes, outputs, strict=True))
         return kernel, kernel, (0,) * self.rank
 
+    def fixed(self, shape: tuple[int, ...]) -> Average:
+        """The same average for inputs of that shape only, with its window written out."""
+        return Average(self.rank, *self.window(shape))
+
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """[N, C, *size] to [N, C, *size']."""
         (x,) = inputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,15 @@ from ana_fx.multiply_shift import MultiplyShift
 from ana_fx.numbers import IntegerType
 from ana_fx.staircase import Staircase
 
-__all__ = ["Dequantize", "IntegerHead", "IntegerMap", "IntegerMaxPool", "Quantize", "Reshape"]
+__all__ = ["Dequantize", "IntegerHead", "IntegerMap", "IntegerMaxPool", "Proof", "Quantize", "Reshape"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That a requantizer equals the trained staircase: how many channels and thresholds were compared."""
+
+    num_channels: int
+    num_thresholds: int
 
 
 class Quantize(nn.Module):
@@ -93,13 +103,19 @@ class IntegerMap(_Accumulating):
         integer_type: IntegerType,
     ) -> None:
         super().__init__(affine, weight, lowest, highest)
-        self.sign = sign
+        self.sign = sign.expand(len(multiply_shift.multiplier))
         self.staircase = staircase
         self.integer_type = integer_type
         self.lo, self.hi = multiply_shift.lo, multiply_shift.hi
+        self.proof: Proof | None = None
         self.register_buffer("multiplier", multiply_shift.multiplier * sign)
         self.register_buffer("offset", multiply_shift.offset)
         self.register_buffer("shift", multiply_shift.shift)
+
+    def signed_range(self) -> tuple[Tensor, Tensor]:
+        """The extreme accumulators once each has the sign of its channel's gain, int64, [channels]."""
+        ends = torch.stack([self.lowest * self.sign, self.highest * self.sign])
+        return ends.amin(0), ends.amax(0)
 
     @property
     def multiply_shift(self) -> MultiplyShift:

@@ -23,7 +23,8 @@ from ana_fx.staircase import Staircase, along, fit_staircase, integer_dtype
 __all__ = ["BatchNorm", "IntegerForm", "LayerMap"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-_COEFFICIENT = 127  # the larger coefficient of a sum: the ratio of two scales to within 0.4 %
+_SUM_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
+_LARGEST_COEFFICIENT = 2**12 - 1
 _LARGEST_BIAS = 2**29
 
 
@@ -181,13 +182,14 @@ class LayerMap(nn.Module):
         one = torch.ones(1, dtype=torch.float64, device=scales[0].device)
         if not isinstance(self.affine, Sum):
             return scales[0], None, one
-        stacked = torch.stack(scales).double()
-        coefficients = torch.round(stacked / stacked.amax() * _COEFFICIENT).clamp_min(1.0)
-        return stacked.amax().float(), coefficients.float(), one / _COEFFICIENT
+        assert self.output_quantizer is not None
+        y_scale = positive(self.output_quantizer.scale)  # one accumulator unit is this part of a level
+        coefficients = torch.round(torch.stack(scales).double() / y_scale.double() * _SUM_DIVISOR)
+        return y_scale, coefficients.clamp(1, _LARGEST_COEFFICIENT).float(), one / _SUM_DIVISOR
 
     def _bound(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> int:
         if isinstance(self.affine, Sum):
-            return _COEFFICIENT * sum(self.input_magnitudes)
+            return _LARGEST_COEFFICIENT * sum(self.input_magnitudes)
         if weight is None:
             return self.affine.divisor(input_shape) * self.input_magnitudes[0]
         assert self.weight_quantizer is not None

@@ -1,0 +1,152 @@
+"""A table of what each layer map is: depth, annealing range, widths, scales, bounds, proofs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.fx import GraphModule
+
+from ana_fx.graph import module_of
+from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.layer_map import LayerMap
+from ana_fx.quantizers import Quantizer
+from ana_fx.schedule import AnnealingRange
+
+__all__ = ["Row", "Summary", "describe"]
+
+_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer map. What a stage does not know yet is None.
+
+    Args:
+        name: Module path.
+        operation: Kind of the affine map, and what is fused into it.
+        depth: Layer maps before it on the longest path.
+        start: Fraction of training at which its noise begins to decay.
+        end: Fraction of training at which its noise is gone.
+        weight: Type of the weights.
+        output: Type of the output.
+        scale: Step of the output.
+        accumulator: Largest absolute value that the accumulator can reach.
+        encoding: How the requantizer is computed.
+        multiplier_bits: Bits of the largest integer multiplier.
+        proof: What was compared.
+    """
+
+    name: str
+    operation: str
+    depth: int | None = None
+    start: float | None = None
+    end: float | None = None
+    weight: str | None = None
+    output: str | None = None
+    scale: float | None = None
+    accumulator: int | None = None
+    encoding: str | None = None
+    multiplier_bits: int | None = None
+    proof: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of `describe`, in graph order; prints as a table."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        console = Console(width=_WIDTH, no_color=True)
+        with console.capture() as capture:
+            console.print(self.__rich__())
+        return capture.get().rstrip()
+
+    def __rich__(self) -> Table:
+        """The table, for rich consoles; columns without an entry are left out."""
+        table = Table(title=self.title, title_justify="left")
+        shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
+        for name in shown:
+            table.add_column(name.replace("_", " "), justify="left" if name in _TEXT else "right")
+        for row in self.rows:
+            table.add_row(*(_cell(getattr(row, name)) for name in shown))
+        return table
+
+
+_TEXT = ("name", "operation", "encoding", "proof")
+
+
+def describe(module: GraphModule) -> Summary:
+    """Describe a prepared model or a converted program, a row for each layer map.
+
+    Args:
+        module: What `prepare` or `convert` returned.
+    """
+    rows = []
+    for node in module.graph.nodes:
+        row = _row(str(node.target), module_of(node), module.meta.get("annealing_ranges", {}))
+        if row is not None:
+            rows.append(row)
+    stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
+    return Summary(f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}", tuple(rows))
+
+
+def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange]) -> Row | None:
+    if isinstance(module, LayerMap):
+        return _trained_row(name, module)
+    if not isinstance(module, (IntegerMap, IntegerHead)):
+        return None
+    kind = type(module.affine).__name__.lower()
+    known = ranges[name]
+    timing = {"depth": known.depth, "start": known.start, "end": known.end}
+    weight = None if module.weight is None else f"{int(module.weight.min())}…{int(module.weight.max())}"
+    if isinstance(module, IntegerHead):
+        size = module.bound * module.factor + int(module.bias.abs().max())
+        return Row(name, kind, **timing, weight=weight, output="int32", accumulator=size, encoding="accumulator")  # type: ignore[arg-type]  # the three timings fit
+    proof = module.proof
+    return Row(
+        name,
+        kind,
+        **timing,  # type: ignore[arg-type]  # as above
+        weight=weight,
+        output=str(module.integer_type),
+        scale=float(module.staircase.y_scale),
+        accumulator=module.bound,
+        encoding=f"multiply-shift = QLinear ×{module.staircase.factor}",
+        multiplier_bits=module.multiply_shift.multiplier_bits,
+        proof=None if proof is None else f"{proof.num_thresholds} thresholds, {proof.num_channels} channels",
+    )
+
+
+def _trained_row(name: str, layer_map: LayerMap) -> Row:
+    timing = layer_map.annealing_range
+    output = layer_map.output_quantizer
+    parts = [type(layer_map.affine).__name__.lower()]
+    if layer_map.norm is not None:
+        parts.append("batch norm")
+    if layer_map.clip_range.minimum == 0:
+        parts.append("relu" if layer_map.clip_range.maximum == float("inf") else f"relu{layer_map.clip_range.maximum:g}")
+    return Row(
+        name,
+        " + ".join(parts),
+        depth=None if timing is None else timing.depth,
+        start=None if timing is None else timing.start,
+        end=None if timing is None else timing.end,
+        weight=_type(layer_map.weight_quantizer),
+        output=_type(output) or ("int32" if layer_map.is_quantized else "float"),
+        scale=float(output.scale.detach()) if output is not None and output.is_calibrated else None,
+    )
+
+
+def _type(quantizer: Quantizer | None) -> str | None:
+    return None if quantizer is None else str(quantizer.integer_type)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,126 @@
+"""`convert`: from a trained model to a proven integer program."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from ana_fx.annealer import annealing_ranges
+from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
+from ana_fx.graph import location, quantizers
+from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.lower import Lower
+from ana_fx.passes.pass_ import run_pipeline
+from ana_fx.passes.prove import Prove
+from ana_fx.passes.shapes import record_shapes, run, sample_inputs
+from ana_fx.schedule import Strategy
+
+__all__ = ["convert"]
+
+_GUARD_BATCH = 2
+
+
+def convert(qat: GraphModule) -> GraphModule:
+    """Lower a trained model to integers, and prove that nothing changes.
+
+    Args:
+        qat: What `prepare` returned, trained until its noise is annealed; it is not touched.
+
+    Returns:
+        A GraphModule that takes and gives the same floats as `qat` in eval mode, bit for bit, and
+        computes on integers between its quantize and dequantize nodes.
+
+    Raises:
+        CalibrationError: A scale is not known yet.
+        NotAnnealedError: The training forward pass is still another function than eval mode's.
+        AccumulatorError: A sum of products can leave 32 bits.
+        ProofError: A requantizer cannot be encoded exactly.
+        MismatchError: The program differs from the model on example inputs.
+        UnsupportedError: Weights are NaN or infinite.
+
+    Example:
+        >>> import ana_fx
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        >>> qat = ana_fx.prepare(model, torch.rand(16, 4), calibration=[torch.rand(16, 4)])
+        >>> x = torch.rand(3, 4)
+        >>> torch.equal(convert(qat)(x), qat.eval()(x))
+        True
+    """
+    if "schedule" not in qat.meta:
+        raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
+    _check_calibrated(qat)
+    _check_annealed(qat)
+    device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
+    trained = copy.deepcopy(qat).eval().cpu()
+    program = copy.deepcopy(trained)
+    record_shapes(program)
+    run_pipeline(program, (CheckFinite(), Lower(), Prove()))
+    program.meta["annealing_ranges"] = annealing_ranges(qat)
+    _check_equal(trained, program)
+    return program.to(device)
+
+
+def _check_calibrated(qat: GraphModule) -> None:
+    missing = [name for name, quantizer in quantizers(qat) if not quantizer.is_calibrated]
+    if missing:
+        raise CalibrationError(
+            listing(
+                f"{len(missing)} scale(s) are not known yet:",
+                missing,
+                "run a training batch through the model in train(), or give prepare(..., calibration=batches)",
+            )
+        )
+
+
+def _check_annealed(qat: GraphModule) -> None:
+    """The training forward pass, batch statistics aside, is the function that eval mode computes."""
+    noisy = [
+        f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and standard deviation {float(q.std):.3g} steps"
+        for name, q in quantizers(qat)
+        if float(q.mean) != 0.0 or (q.strategy is Strategy.EXPECTATION and float(q.std) != 0.0)
+    ]
+    if noisy:
+        raise NotAnnealedError(
+            listing(
+                f"{len(noisy)} quantizer(s) still compute with noise, needed none:",
+                noisy,
+                f"train on until annealer.progress is {qat.meta['schedule'].stop:g}, or use strategy='mode' with a "
+                f"static mean, which can be converted at any time",
+            )
+        )
+
+
+@torch.no_grad()
+def _check_equal(trained: GraphModule, program: GraphModule) -> None:
+    """Run both on the same inputs and compare every integer; the last guard behind the proofs."""
+    batches = [sample_inputs(trained, _GUARD_BATCH, seed=0)]
+    if trained.meta["example_inputs"]:
+        batches.append(tuple(entry.cpu() for entry in trained.meta["example_inputs"]))
+    for inputs in batches:
+        expected = {node.name: x for node, x in run(trained, inputs).items()}
+        for node, found in run(program, inputs).items():
+            if node.name in expected and not found.is_floating_point():
+                _compare(node, torch.round(expected[node.name] / node.meta["scale"]).to(found.dtype), found)
+        for wanted, found in zip(_leaves(trained(*inputs)), _leaves(program(*inputs)), strict=True):
+            _compare(program.graph.output_node(), wanted, found)
+
+
+def _leaves(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _compare(node: Node, wanted: Tensor, found: Tensor) -> None:
+    is_different = wanted != found
+    if bool(is_different.any()):
+        index = tuple(is_different.nonzero()[0].tolist())
+        raise MismatchError(
+            f"{location(node)}: the program differs from the trained model at {node.name!r} first: "
+            f"{int(is_different.sum())} of {is_different.numel()} numbers, at {index} found {found[index].item()}, "
+            f"needed {wanted[index].item()}; this is a bug of ana_fx, please report it"
+        )

@@ -1,0 +1,205 @@
+"""The portable target: standard integer operators only, no float anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
+from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.numbers import IntegerType
+from ana_fx.targets.builder import Builder
+from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
+
+__all__ = ["IntegerTarget", "pooling_attributes"]
+
+_INT32 = 2**31 - 1
+_NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
+
+
+@dataclass(frozen=True)
+class IntegerTarget(Target):
+    """ConvInteger and MatMulInteger, then Mul, Add, Div, Clip.
+
+    With an offset that makes the lowest level 0, a truncating Div equals the shift wherever the
+    Clip at 0 lets the difference through. Where the product could leave 32 bits, the accumulator
+    is clipped to the thresholds first, outside which the staircase is constant.
+    """
+
+    name: ClassVar[str] = "integer"
+
+    def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
+        """int8 or uint8, zero point 0."""
+        return (ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8), 0
+
+    def integer_map(
+        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """The accumulator, then the multiply-shift requantizer."""
+        accumulator, operator = _accumulate(builder, path, module, inputs, shape)
+        dtype, zero_point = self.container(module.integer_type)
+        requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
+        value = requantizer.write(module, accumulator, dtype, zero_point)
+        carrier = Carrier(value, zero_point, shape, module.hi + zero_point)
+        return carrier, NodeReport(path, operator, requantizer.arithmetic)
+
+    def head(
+        self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Stored weights are `factor` times the trained ones; the bias is added in int32."""
+        assert module.weight is not None
+        weight = module.weight.to(torch.int32) * module.factor
+        value, operator = _multiply(builder, path, module.affine, weight, x, shape)
+        requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
+        value = requantizer.apply("Add", value, module.bias.expand(weight.shape[0]), neutral=0)
+        return Carrier(value, 0, shape), NodeReport(path, operator, "int32")
+
+
+def _accumulate(
+    builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+) -> tuple[ir.Value, str]:
+    """The raw int32 accumulators, and the operator that computes them."""
+    if isinstance(module.affine, Sum):
+        assert module.weight is not None
+        terms = []
+        for x, coefficient in zip(inputs, module.weight.tolist(), strict=True):
+            level = _levels(builder, path, x)
+            factor = builder.constant(np.int32(coefficient), f"{path}.coefficient")
+            terms.append(builder.op("Mul", [level, factor], path=path, dtype=ir.DataType.INT32, shape=x.shape))
+        return builder.op("Add", terms, path=path, dtype=ir.DataType.INT32, shape=shape), "Add"
+    (x,) = inputs
+    if isinstance(module.affine, Identity):
+        return _levels(builder, path, x), "Cast"
+    if isinstance(module.affine, Average):
+        weight = torch.ones((x.shape[0], 1, *module.affine.kernel), dtype=torch.int32)
+        return _multiply(builder, path, module.affine, weight, x, shape)
+    assert module.weight is not None
+    return _multiply(builder, path, module.affine, module.weight, x, shape)
+
+
+def _levels(builder: Builder, path: str, x: Carrier) -> ir.Value:
+    """The levels that a carrier stores, as int32."""
+    value = builder.op("Cast", [x.value], path=path, dtype=ir.DataType.INT32, shape=x.shape, attributes={"to": ir.DataType.INT32})
+    if x.zero_point == 0:
+        return value
+    zero_point = builder.constant(np.int32(x.zero_point), f"{path}.zero_point")
+    return builder.op("Sub", [value, zero_point], path=path, dtype=ir.DataType.INT32, shape=x.shape)
+
+
+def _multiply(
+    builder: Builder, path: str, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
+) -> tuple[ir.Value, str]:
+    """ConvInteger or MatMulInteger; weights [out, in, …] that fit int8."""
+    stored = numpy(weight.to(torch.int8))
+    operator, attributes = "ConvInteger", pooling_attributes(affine, x.shape[0])
+    if isinstance(affine, Linear):
+        operator, attributes, stored = "MatMulInteger", {}, stored.T.copy()
+    inputs = [x.value, builder.constant(stored, f"{path}.weight")]
+    if x.zero_point:
+        inputs.append(builder.constant(np.uint8(x.zero_point), f"{path}.zero_point"))
+    value = builder.op(operator, inputs, path=path, dtype=ir.DataType.INT32, shape=shape, attributes=attributes)
+    return value, operator
+
+
+def pooling_attributes(affine: Any, num_channels: int) -> dict[str, Any]:
+    """The attributes of a convolution, or of the depthwise one that sums what an average averages."""
+    if isinstance(affine, Convolution):
+        befores, afters = zip(*affine.padding, strict=True)
+        return {
+            "strides": list(affine.stride),
+            "pads": [*befores, *afters],
+            "dilations": list(affine.dilation),
+            "group": affine.groups,
+        }
+    if isinstance(affine, Average):
+        return {
+            "strides": list(affine.stride),
+            "pads": [*affine.padding, *affine.padding],
+            "group": num_channels,
+        }
+    return {}
+
+
+class _Requantizer:
+    """Writes int32 accumulators to stored levels, in the narrowest arithmetic that is proven to fit."""
+
+    def __init__(self, builder: Builder, path: str, shape: tuple[int, ...], channel_axis: int) -> None:
+        self.builder = builder
+        self.path = path
+        self.shape = shape
+        self.broadcast = [-1] + [1] * (len(shape) - channel_axis)
+        self.dtype = ir.DataType.INT32
+
+    @property
+    def arithmetic(self) -> str:
+        """int32 or int64."""
+        return self.dtype.name.lower()
+
+    def write(self, module: IntegerMap, value: ir.Value, container: ir.DataType, zero_point: int) -> ir.Value:
+        """The chain (Max, Min,) Mul, Add, Div, Clip, Add, Cast, without the steps that do nothing."""
+        code = module.multiply_shift
+        low, high = (end.expand_as(code.multiplier) for end in (module.lowest, module.highest))
+        offset = code.offset - (torch.full_like(code.shift, code.lo) << code.shift)
+        if not _fits(code.multiplier, offset, code.shift, low, high):
+            low, high = _clipped_range(module)
+            value = self.apply("Max", value, low)
+            value = self.apply("Min", value, high)
+            if not _fits(code.multiplier, offset, code.shift, low, high):
+                self.dtype = ir.DataType.INT64
+                value = self._cast(value, ir.DataType.INT64)
+        value = self.apply("Mul", value, code.multiplier, neutral=1)
+        value = self.apply("Add", value, offset, neutral=0)
+        value = self.apply("Div", value, torch.ones_like(code.shift) << code.shift, neutral=1)
+        if self.dtype is ir.DataType.INT64:  # levels by now; onnxruntime's Clip is wrong on int64
+            value = self._cast(value, ir.DataType.INT32)
+        bounds = [
+            self.builder.constant(np.int32(bound), f"{self.path}.{name}")
+            for name, bound in (("min", 0), ("max", code.hi - code.lo))
+        ]
+        value = self._op("Clip", [value, *bounds], ir.DataType.INT32)
+        if code.lo + zero_point:
+            lowest = self.builder.constant(np.int32(code.lo + zero_point), f"{self.path}.lowest")
+            value = self._op("Add", [value, lowest], ir.DataType.INT32)
+        return self._cast(value, container)
+
+    def apply(self, op_type: str, value: ir.Value, channels: Tensor, neutral: int | None = None) -> ir.Value:
+        """Apply an operator with a number for each channel, unless all are neutral."""
+        if neutral is not None and bool((channels == neutral).all()):
+            return value
+        same = bool((channels == channels[0]).all())
+        array = numpy(channels[0] if same else channels.reshape(self.broadcast)).astype(_NUMPY[self.dtype])
+        constant = self.builder.constant(array, f"{self.path}.{op_type.lower()}")
+        return self._op(op_type, [value, constant], self.dtype)
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        return self._op("Cast", [value], dtype, {"to": dtype})
+
+    def _op(
+        self, op_type: str, inputs: list[ir.Value], dtype: ir.DataType, attributes: dict[str, Any] | None = None
+    ) -> ir.Value:
+        return self.builder.op(
+            op_type, inputs, path=self.path, dtype=dtype, shape=self.shape, attributes=attributes
+        )
+
+
+def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: Tensor) -> bool:
+    """Whether every intermediate of the chain stays inside 32 bits."""
+    products = torch.stack([multiplier * low, multiplier * high])
+    sums = products + offset
+    worst = max(int(t.abs().max()) for t in (multiplier, offset, products, sums))
+    return worst <= _INT32 and int(shift.max()) <= 30
+
+
+def _clipped_range(module: IntegerMap) -> tuple[Tensor, Tensor]:
+    """For each channel, accumulators outside which the staircase is constant; signs as computed."""
+    low, high = module.signed_range()
+    thresholds = module.staircase.thresholds(low, high)
+    low, high = torch.maximum(low, thresholds.amin(1) - 1), torch.minimum(high, thresholds.amax(1))
+    ends = torch.stack([low * module.sign, high * module.sign])
+    return ends.amin(0), ends.amax(0)

@@ -1,0 +1,183 @@
+"""The fast target on x86 and Arm: QLinear operators, whose formula the staircases already are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
+from ana_fx.integer import IntegerMap
+from ana_fx.numbers import IntegerType
+from ana_fx.targets.builder import Builder
+from ana_fx.targets.integer import IntegerTarget, pooling_attributes
+from ana_fx.targets.target import Carrier, NodeReport, numpy
+
+__all__ = ["OnnxRuntimeTarget"]
+
+_BYTE = 255
+_SIGNED_ZERO = 128
+_PAIR_LIMIT = 2**15 - 1
+_FLOAT32_HALF_ULP = 2.0**-24
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeTarget(IntegerTarget):
+    """QLinearConv for everything that multiplies, QLinearAdd where it is proven.
+
+    QLinear kernels take and give one type, so all levels are stored as uint8, signed ones with zero
+    point 128. Heads are MatMulInteger or ConvInteger. A sum whose QLinearAdd is not proven is
+    written in integer arithmetic.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
+        """uint8, with zero point 128 for signed types."""
+        return ir.DataType.UINT8, _SIGNED_ZERO if integer_type.signed else 0
+
+    def integer_map(
+        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
+        if isinstance(module.affine, Sum):
+            reason = _unproven_add(module, inputs)
+            if reason:
+                carrier, report = super().integer_map(builder, path, module, inputs, shape)
+                return carrier, NodeReport(path, report.operator, report.arithmetic, reason=reason)
+            return self._add(builder, path, module, inputs, shape)
+        return self._convolve(builder, path, module, inputs[0], shape)
+
+    def _convolve(
+        self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """QLinearConv; a linear map is a 1×1 one over the rows, averages and rescales are depthwise."""
+        weight = _stored_weight(module, x.shape)
+        image_in, image_out = x.shape, shape
+        attributes = pooling_attributes(module.affine, x.shape[0])
+        if isinstance(module.affine, Linear):
+            image_in, image_out = (weight.shape[1], 1, 1), (weight.shape[0], 1, 1)
+        elif isinstance(module.affine, Identity):
+            image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
+            attributes = {"group": x.shape[0]}
+        value = _reshape(builder, path, x.value, x.shape, image_in)
+        staircase = module.staircase
+        num_channels = weight.shape[0]
+        dtype, zero_point = self.container(module.integer_type)
+        inputs = [
+            value,
+            builder.constant(numpy(staircase.x_scale), f"{path}.x_scale"),
+            builder.constant(np.uint8(x.zero_point), f"{path}.x_zero_point"),
+            builder.constant(numpy(weight.to(torch.int8)), f"{path}.weight"),
+            builder.constant(numpy(staircase.weight_scale.expand(num_channels)), f"{path}.weight_scale"),
+            builder.constant(np.zeros(num_channels, np.int8), f"{path}.weight_zero_point"),
+            builder.constant(numpy(staircase.y_scale), f"{path}.y_scale"),
+            builder.constant(np.uint8(zero_point), f"{path}.y_zero_point"),
+            builder.constant(numpy(staircase.bias.to(torch.int32).expand(num_channels)), f"{path}.bias"),
+        ]
+        value = builder.op("QLinearConv", inputs, path=path, dtype=dtype, shape=image_out, attributes=attributes)
+        value = _clip(builder, path, value, module, zero_point, image_out)
+        value = _reshape(builder, path, value, image_out, shape)
+        report = NodeReport(path, "QLinearConv", "float32", needs_vnni=_can_saturate(weight, x))
+        return Carrier(value, zero_point, shape, module.hi + zero_point), report
+
+    def _add(
+        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """QLinearAdd with scales in the ratio of the integer coefficients."""
+        dtype, zero_point = self.container(module.integer_type)
+        y_scale = module.staircase.y_scale
+        operands = []
+        for x, scale, letter in zip(inputs, _add_scales(module), "ab", strict=True):
+            operands += [
+                x.value,
+                builder.constant(np.float32(scale), f"{path}.{letter}_scale"),
+                builder.constant(np.uint8(x.zero_point), f"{path}.{letter}_zero_point"),
+            ]
+        operands += [
+            builder.constant(numpy(y_scale), f"{path}.y_scale"),
+            builder.constant(np.uint8(zero_point), f"{path}.y_zero_point"),
+        ]
+        value = builder.op("QLinearAdd", operands, path=path, dtype=dtype, shape=shape, domain="com.microsoft")
+        value = _clip(builder, path, value, module, zero_point, shape)
+        carrier = Carrier(value, zero_point, shape, module.hi + zero_point)
+        return carrier, NodeReport(path, "QLinearAdd", "float32")
+
+
+def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
+    """The weight as QLinearConv multiplies it: head-room and signs included, [out, in / group, …]."""
+    factor = module.staircase.factor
+    if isinstance(module.affine, Convolution):
+        assert module.weight is not None
+        return module.weight.to(torch.int32) * factor
+    if isinstance(module.affine, Linear):
+        assert module.weight is not None
+        return (module.weight.to(torch.int32) * factor)[:, :, None, None]
+    kernel = module.affine.kernel if isinstance(module.affine, Average) else (1, 1)
+    sign = module.sign.to(torch.int32).expand(x_shape[0])
+    return (sign * factor).reshape(-1, 1, *[1] * len(kernel)).expand(-1, 1, *kernel).contiguous()
+
+
+def _reshape(
+    builder: Builder, path: str, value: ir.Value, source: tuple[int, ...], wanted: tuple[int, ...]
+) -> ir.Value:
+    if source == wanted:
+        return value
+    shape = builder.constant(np.array([-1, *wanted], np.int64), f"{path}.shape")
+    assert value.dtype is not None
+    return builder.op("Reshape", [value, shape], path=path, dtype=value.dtype, shape=wanted)
+
+
+def _clip(
+    builder: Builder, path: str, value: ir.Value, module: IntegerMap, zero_point: int, shape: tuple[int, ...]
+) -> ir.Value:
+    """Clip to the levels, unless the byte does it."""
+    low, high = module.lo + zero_point, module.hi + zero_point
+    if (low, high) == (0, _BYTE):
+        return value
+    bounds = [
+        builder.constant(np.uint8(bound), f"{path}.{name}") for name, bound in (("min", low), ("max", high))
+    ]
+    return builder.op("Clip", [value, *bounds], path=path, dtype=ir.DataType.UINT8, shape=shape)
+
+
+def _can_saturate(weight: Tensor, x: Carrier) -> bool:
+    """Whether two neighbouring products can leave 16 bits on x86 without VNNI."""
+    return 2 * x.largest * int(weight.abs().max()) > _PAIR_LIMIT
+
+
+def _add_scales(module: IntegerMap) -> list[float]:
+    """Input scales of a QLinearAdd whose ratios to the output's are the integer coefficients' slopes."""
+    assert module.weight is not None
+    slope = float(module.staircase.slope.double()) * module.staircase.factor
+    return [coefficient * slope * float(module.staircase.y_scale) for coefficient in module.weight.tolist()]
+
+
+def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
+    """Why QLinearAdd is not proven equal to a sum's staircase; empty if it is.
+
+    The kernel computes a·(sa/sc) + b·(sb/sc) + zero points in float32, fused or not, in an order that
+    depends on the processor. Whatever the order, at most ten roundings of half an ulp each act on the
+    magnitudes that are summed. If no reachable sum is that near a tie, all orders give one result.
+    """
+    staircase = module.staircase
+    if staircase.bias.numel() > 1 or module.sign.numel() > 1 or int(module.sign[0]) != 1:
+        return "QLinearAdd has no scale for each channel"
+    if int(staircase.bias) != 0:
+        return "QLinearAdd has no bias"
+    ratios = [scale / float(staircase.y_scale) for scale in _add_scales(module)]
+    magnitude = sum((_BYTE + x.zero_point) * ratio for x, ratio in zip(inputs, ratios, strict=True)) + 2 * _BYTE
+    error = 10 * _FLOAT32_HALF_ULP * magnitude
+    accumulators = torch.arange(int(module.lowest), int(module.highest) + 1).double()
+    exact = accumulators * (float(staircase.slope.double()) * staircase.factor)
+    is_inside = (exact > module.lo - 1) & (exact < module.hi + 1)
+    distance = (exact - torch.floor(exact) - 0.5).abs()
+    nearest = float(torch.where(is_inside, distance, torch.ones_like(distance)).min())
+    if nearest <= error:
+        return f"QLinearAdd can round a sum {nearest:.2g} levels from a tie otherwise (error up to {error:.2g})"
+    return ""

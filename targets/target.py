@@ -1,0 +1,85 @@
+"""What a target is, and what a file report says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+
+from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.numbers import IntegerType
+from ana_fx.targets.builder import Builder
+
+__all__ = ["Carrier", "NodeReport", "Target", "numpy"]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A value of the file that carries levels: stored number = level + zero_point.
+
+    `shape` is that of one sample, `largest` the largest stored number that occurs.
+    """
+
+    value: ir.Value
+    zero_point: int
+    shape: tuple[int, ...]
+    largest: int = 0
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The stored type."""
+        assert self.value.dtype is not None
+        return self.value.dtype
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """How one layer map stands in the file.
+
+    Args:
+        name: Module path.
+        operator: The ONNX operator that carries it.
+        arithmetic: Type of the requantisation arithmetic.
+        needs_vnni: Whether an x86 kernel without VNNI could saturate on it.
+        reason: Why this operator, where a faster one was not proven equal.
+    """
+
+    name: str
+    operator: str
+    arithmetic: str
+    needs_vnni: bool = False
+    reason: str = ""
+
+
+class Target(ABC):
+    """A dialect of ONNX. A subclass says how levels are stored and how layer maps are written."""
+
+    name: ClassVar[str]
+    opset: ClassVar[int] = 19
+    ir_version: ClassVar[int] = 9
+
+    @abstractmethod
+    def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
+        """The stored type and zero point of levels of that type."""
+
+    @abstractmethod
+    def integer_map(
+        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Write a layer map whose output sample has that shape."""
+
+    @abstractmethod
+    def head(
+        self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Write a head with int32 logits."""
+
+
+def numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The tensor as an array of its own type."""
+    return np.asarray(tensor.detach().cpu().numpy())

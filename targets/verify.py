@@ -1,0 +1,152 @@
+"""`verify`: run a file in its runtime and compare every output bit with the program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from ana_fx.errors import VerifyError
+from ana_fx.graph import calls_to, module_of
+from ana_fx.integer import Dequantize, Quantize
+from ana_fx.targets.target import numpy
+
+__all__ = ["VerifyReport", "verify"]
+
+_BATCH = 16
+_REFERENCE_BATCH = 2  # the reference evaluator is slow
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was compared; every number was equal.
+
+    Args:
+        path: The file.
+        runtimes: What ran it, with versions.
+        num_outputs: Output numbers that were compared.
+        num_different: How many differed: 0, since a difference raises.
+    """
+
+    path: Path
+    runtimes: tuple[str, ...]
+    num_outputs: int
+    num_different: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(self.runtimes)})"
+        )
+
+
+@torch.no_grad()
+def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = None) -> VerifyReport:
+    """Run a file and compare its outputs with the program's, bit for bit.
+
+    Files of the `integer` target also run in the reference evaluator of `onnx`, on the first samples.
+
+    Args:
+        integer: The program that the file was written from.
+        path: The file.
+        inputs: Float inputs as the model takes them, a tensor or a tuple of tensors; by default
+            random levels over the whole input range.
+
+    Raises:
+        VerifyError: The file cannot be run, or an output differs.
+    """
+    path = Path(path)
+    try:
+        model = onnx.load(path)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's and protobuf's errors share no base
+        raise VerifyError(f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote") from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    is_float = metadata.get("ana_fx.io") == "float"
+    given = _inputs(integer, inputs)
+    expected = _expected(integer, given, is_float)
+    feeds = _feeds(integer, given, is_float)
+    compared = _compare(path, "onnxruntime", session.run(None, feeds), expected)
+    runtimes = [f"onnxruntime {onnxruntime.__version__}"]
+    if metadata.get("ana_fx.target") == "integer":
+        few = tuple(x[:_REFERENCE_BATCH] for x in given)
+        found = ReferenceEvaluator(model).run(None, _feeds(integer, few, is_float))
+        compared += _compare(path, "onnx.reference", found, _expected(integer, few, is_float))
+        runtimes.append(f"onnx.reference {onnx.__version__}")
+    return VerifyReport(path, tuple(runtimes), compared)
+
+
+def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
+    pairs = []
+    for node in calls_to(integer, Quantize):
+        module = module_of(node)
+        assert isinstance(module, Quantize)
+        pairs.append((node, module))
+    return pairs
+
+
+def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
+    if inputs is not None:
+        return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for node, quantize in _quantizers(integer):
+        kind = quantize.integer_type
+        shape = (_BATCH, *node.meta["sample_shape"])
+        made.append(torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator) * quantize.scale.cpu())
+    return tuple(made)
+
+
+def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
+    """What the file is given: the floats, or the levels that the program's own border makes of them."""
+    feeds = {}
+    for (node, quantize), x in zip(_quantizers(integer), inputs, strict=True):
+        fed = x.float() if is_float else quantize(x.to(quantize.scale.device))
+        feeds[str(node.all_input_nodes[0].target)] = numpy(fed)
+    return feeds
+
+
+def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> list[np.ndarray[Any, Any]]:
+    """The program's outputs: floats, or the integers before each dequantize."""
+    device = next(iter(integer.buffers())).device
+    leaves: list[Any] = []
+    handles = []
+    if not is_float:
+        handles = [
+            module.register_forward_pre_hook(lambda _, args: leaves.append(args[0]))
+            for module in integer.modules()
+            if isinstance(module, Dequantize)
+        ]
+    outputs = integer(*(x.to(device) for x in inputs))
+    for handle in handles:
+        handle.remove()
+    return [numpy(leaf) for leaf in (pytree.tree_leaves(outputs) if is_float else leaves)]
+
+
+def _compare(path: Path, runtime: str, found: list[Any], expected: list[np.ndarray[Any, Any]]) -> int:
+    """How many numbers were compared; raises at the first that differs."""
+    count = 0
+    for index, (have, want) in enumerate(zip(found, expected, strict=True)):
+        if have.shape != want.shape or have.dtype != want.dtype:
+            raise VerifyError(
+                f"{path}: output {index} in {runtime} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}"
+            )
+        different = have != want
+        if different.any():
+            where = tuple(int(i) for i in np.argwhere(different)[0])
+            raise VerifyError(
+                f"{path}: output {index} in {runtime} differs from the program at {int(different.sum())} of "
+                f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; "
+                f"was the file written from this program, and is it unchanged?"
+            )
+        count += want.size
+    return count
