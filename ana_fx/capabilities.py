@@ -20,13 +20,14 @@ class Capabilities:
         stored_weight_max: Largest absolute value of a stored weight.
         sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
             (x86 without VNNI).
-        accumulator_bits: Width of the accumulator.
+        shifts: Whether it requantises with integer multiplications and shifts rather than with the
+            float32 formula of the QLinear operators.
     """
 
     name: str
     stored_weight_max: int = 127
     sums_pairs_in_16_bits: bool = False
-    accumulator_bits: int = 32
+    shifts: bool = False
 
     def headroom(self, weight_magnitude: int, input_type: IntegerType) -> int:
         """The largest odd factor by which weights of that magnitude may be stored.
@@ -46,7 +47,7 @@ def stored_magnitude(input_type: IntegerType) -> int:
 
 CAPABILITIES = {
     "onnxruntime": Capabilities("onnxruntime", sums_pairs_in_16_bits=True),
-    "integer": Capabilities("integer"),
+    "integer": Capabilities("integer", shifts=True),
 }
 
 

@@ -14,6 +14,7 @@ from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange
+from ana_fx.staircase import QLinearStaircase
 
 __all__ = ["Row", "Summary", "describe"]
 
@@ -114,12 +115,17 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
         **timing,  # type: ignore[arg-type]  # as above
         weight=weight,
         output=str(module.integer_type),
-        scale=float(module.staircase.y_scale),
+        scale=float(module.output_scale),
         accumulator=module.bound,
-        encoding=f"multiply-shift = QLinear ×{module.staircase.factor}",
+        encoding=_encoding(module),
         multiplier_bits=module.multiply_shift.multiplier_bits,
         proof=None if proof is None else f"{proof.num_thresholds} thresholds, {proof.num_channels} channels",
     )
+
+
+def _encoding(module: IntegerMap) -> str:
+    shift = "multiply-shift" if module.correction is None else "multiply-shift, corrected"
+    return f"{shift} = QLinear" if isinstance(module.staircase, QLinearStaircase) else shift
 
 
 def _trained_row(name: str, layer_map: LayerMap) -> Row:

@@ -11,7 +11,7 @@ from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.multiply_shift import MultiplyShift
 from ana_fx.numbers import IntegerType
-from ana_fx.staircase import Staircase
+from ana_fx.staircase import Staircase, along
 
 __all__ = ["Dequantize", "IntegerHead", "IntegerMap", "IntegerMaxPool", "Proof", "Quantize", "Reshape"]
 
@@ -82,13 +82,15 @@ class _Accumulating(nn.Module):
 class IntegerMap(_Accumulating):
     """An integer affine map and its requantizer, in two encodings that are proven equal.
 
-    `forward` computes with multiplications and shifts; `staircase` is the formula of the QLinear
-    operators with the same result.
+    `forward` computes with multiplications and shifts; `staircase` is the trained formula with the
+    same result.
     """
 
+    sign: Tensor
     multiplier: Tensor
     offset: Tensor
     shift: Tensor
+    correction: Tensor | None
 
     def __init__(
         self,
@@ -101,32 +103,37 @@ class IntegerMap(_Accumulating):
         staircase: Staircase,
         multiply_shift: MultiplyShift,
         integer_type: IntegerType,
+        output_scale: Tensor,
     ) -> None:
         super().__init__(affine, weight, lowest, highest)
-        self.sign = sign.expand(len(multiply_shift.multiplier))
         self.staircase = staircase
         self.integer_type = integer_type
-        self.lo, self.hi = multiply_shift.lo, multiply_shift.hi
+        self.output_scale = output_scale
+        self.lo, self.hi = int(multiply_shift.lo), int(multiply_shift.hi)
         self.proof: Proof | None = None
-        self.register_buffer("multiplier", multiply_shift.multiplier * sign)
+        self.register_buffer("sign", sign.expand(len(multiply_shift.multiplier)).clone())
+        self.register_buffer("multiplier", multiply_shift.multiplier)
         self.register_buffer("offset", multiply_shift.offset)
         self.register_buffer("shift", multiply_shift.shift)
+        self.register_buffer("correction", multiply_shift.correction)
 
     def signed_range(self) -> tuple[Tensor, Tensor]:
         """The extreme accumulators once each has the sign of its channel's gain, int64, [channels]."""
-        ends = torch.stack([self.lowest * self.sign, self.highest * self.sign])
+        sign = self.sign.cpu()
+        ends = torch.stack([self.lowest * sign, self.highest * sign])
         return ends.amin(0), ends.amax(0)
 
     @property
     def multiply_shift(self) -> MultiplyShift:
-        """The requantizer of the unsigned accumulators, signs of the channels folded in."""
-        return MultiplyShift(self.multiplier, self.offset, self.shift, self.lo, self.hi)
+        """The requantizer of accumulators that have the sign of their channel's gain."""
+        return MultiplyShift(self.lo, self.hi, self.multiplier, self.offset, self.shift, self.correction)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Levels to levels."""
         accumulator = self.accumulate(inputs)
-        level = self.multiply_shift.level(accumulator, self.affine.channel_axis(accumulator.ndim))
-        return level.to(self.integer_type.dtype)
+        axis = self.affine.channel_axis(accumulator.ndim)
+        signed = accumulator * along(self.sign, axis, accumulator.ndim)
+        return self.multiply_shift.level(signed, axis).to(self.integer_type.dtype)
 
 
 class IntegerHead(_Accumulating):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ana_fx.accumulate import accumulate
-from ana_fx.affine import Affine, Average, Sum
+from ana_fx.affine import Affine, Sum
 from ana_fx.errors import CalibrationError
 from ana_fx.quantizers import UNKNOWN_SCALE, ClipRange, Quantizer
 from ana_fx.scale import positive
 from ana_fx.schedule import AnnealingRange
-from ana_fx.staircase import Staircase, along, fit_staircase, integer_dtype
+from ana_fx.staircase import LineFit, Staircase, along, fit_qlinear, fit_shift, integer_dtype
 
 __all__ = ["BatchNorm", "IntegerForm", "LayerMap"]
 
@@ -36,23 +36,19 @@ class IntegerForm:
         weight: Integer coefficients as float32, signs of the channels folded in; None if there are none.
         sign: The sign of each channel's accumulator where no weight could take it, float32, [channels].
         bound: No accumulator exceeds this in absolute value, whatever the weights.
-        staircase: From accumulators to levels; for a head without quantizer, only its factor, bias
-            and scales count.
-        is_head: Whether the accumulators themselves are the output.
+        output_scale: The real value of one unit of the output, float32.
+        staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
+        factor: Head-room of a head.
+        bias: Bias of a head, int32, [channels].
     """
 
     weight: Tensor | None
     sign: Tensor | None
     bound: int
-    staircase: Staircase
-    is_head: bool
-
-    @property
-    def output_scale(self) -> Tensor:
-        """The real value of one unit of the output, float32."""
-        if self.is_head:
-            return (self.staircase.x_scale * self.staircase.weight_scale).reshape(())
-        return self.staircase.y_scale
+    output_scale: Tensor
+    staircase: Staircase | None = None
+    factor: int = 1
+    bias: Tensor | None = None
 
 
 class LayerMap(nn.Module):
@@ -82,6 +78,7 @@ class LayerMap(nn.Module):
         self.output_quantizer: Quantizer | None = None
         self.input_magnitudes: tuple[int, ...] = ()
         self.factor = 1
+        self.is_shift = False
         self.annealing_range: AnnealingRange | None = None
 
     @property
@@ -131,11 +128,11 @@ class LayerMap(nn.Module):
             axis = self.affine.channel_axis(accumulator.ndim)
             if form.sign is not None:
                 accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
-            staircase = form.staircase
-            if form.is_head:
-                bias = along(staircase.bias, axis, accumulator.ndim)
-                return (accumulator * staircase.factor + bias).to(torch.float32) * form.output_scale
-            return staircase.level(accumulator, axis) * form.output_scale
+            if form.staircase is not None:
+                return form.staircase.level(accumulator, axis) * form.output_scale
+            assert form.bias is not None
+            logits = accumulator * form.factor + along(form.bias, axis, accumulator.ndim)
+            return logits.to(torch.float32) * form.output_scale
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
@@ -155,23 +152,16 @@ class LayerMap(nn.Module):
         bound = self._bound(weight, input_shape)
         gain, offset = self._gain_and_offset(unit / self.affine.divisor(input_shape))
         if self.output_quantizer is None:
-            weight_scale = (gain / self.factor).float()
-            bias = torch.round(offset / (x_scale * weight_scale).double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS)
-            staircase = Staircase(self.factor, bias.to(torch.int32), x_scale, weight_scale, x_scale, 0, 0)
-            return IntegerForm(weight, None, bound, staircase, is_head=True)
-        staircase, sign = fit_staircase(
-            gain=gain,
-            offset=offset,
-            x_scale=x_scale,
-            y_scale=positive(self.output_quantizer.scale),
-            levels=self.output_quantizer.levels(),
-            factor=self.factor,
-            bound=bound,
-        )
-        if not self.affine.has_weight:
-            return IntegerForm(weight, sign, bound, staircase, is_head=False)
-        assert weight is not None
-        return IntegerForm(weight * along(sign, 0, weight.ndim), None, bound, staircase, is_head=False)
+            output_scale = (x_scale * (gain / self.factor).float()).reshape(())
+            bias = torch.round(offset / output_scale.double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+            return IntegerForm(weight, None, bound, output_scale, factor=self.factor, bias=bias)
+        gain, offset = torch.broadcast_tensors(gain, offset)
+        y_scale = positive(self.output_quantizer.scale)
+        line = LineFit(gain, offset, x_scale, y_scale, self.output_quantizer.levels(), bound)
+        staircase, sign = fit_shift(line) if self.is_shift else fit_qlinear(line, self.factor)
+        if weight is None or not self.affine.has_weight:
+            return IntegerForm(weight, sign, bound, y_scale, staircase)
+        return IntegerForm(weight * along(sign, 0, weight.ndim), None, bound, y_scale, staircase)
 
     def _coefficients(self, scales: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
         """The input scale, the integer coefficients, and the real value of one of their units."""

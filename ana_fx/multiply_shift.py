@@ -1,8 +1,12 @@
-"""The integer requantizer level = clip((multiplier · acc + offset) >> shift, lo, hi).
+"""The integer requantizer level = clip((multiplier · acc + offset) >> shift, lo, hi), exact and small.
 
-Integer arithmetic can encode every staircase. For a given shift the multiplier is the slope times
-2**shift, rounded down or up, and the offset lies in an interval that the thresholds give; the
-smallest shift with a non-empty interval is taken, since small multipliers make small hardware.
+For a given shift the multiplier is the slope times 2**shift, rounded down or up, and the offset lies
+in an interval that the thresholds give; the smallest shift with a non-empty interval is taken, since
+small multipliers make small hardware.
+
+A float32 formula is not always a line: its products round, by up to 2**-17 of a level at eight bits.
+Where accumulators come that near to a tie no multiplier and offset may fit. Then a line that is at
+most one level too high is corrected with the threshold of the level it gave.
 """
 
 from __future__ import annotations
@@ -12,28 +16,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ana_fx.staircase import ShiftStaircase, along
+
 __all__ = ["MultiplyShift", "encode"]
 
+_MAX_SHIFT = 46
 _MAX_MULTIPLIER = 2**31
-_MAX_SHIFT = 47
 _UNBOUNDED = 2**62
 
 
 @dataclass(frozen=True)
-class MultiplyShift:
-    """Per channel integers: int64, [channels]. Holds: 0 <= shift <= 47 and |multiplier| <= 2**31."""
+class MultiplyShift(ShiftStaircase):
+    """A shift staircase, with the thresholds that correct it or None.
 
-    multiplier: Tensor
-    offset: Tensor
-    shift: Tensor
-    lo: int
-    hi: int
+    `correction[c, i]` is the smallest accumulator of level lo + i; int64, [channels, levels].
+    """
+
+    correction: Tensor | None = None
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
-        """The levels of int64 accumulators whose channels lie on that axis, as int64."""
-        shape = [-1 if axis == channel_axis else 1 for axis in range(accumulator.ndim)]
-        product = accumulator * self.multiplier.reshape(shape) + self.offset.reshape(shape)
-        return (product >> self.shift.reshape(shape)).clamp(self.lo, self.hi)
+        """See the base class."""
+        level = super().level(accumulator, channel_axis)
+        if self.correction is None:
+            return level
+        num_channels, num_levels = self.correction.shape
+        index = level.to(torch.int64) - self.lo
+        if num_channels > 1:
+            first = torch.arange(num_channels, device=index.device) * num_levels
+            index = index + along(first, channel_axis, index.ndim)
+        return level - (accumulator < self.correction.flatten()[index]).to(level.dtype)
 
     @property
     def multiplier_bits(self) -> int:
@@ -41,10 +52,8 @@ class MultiplyShift:
         return int(self.multiplier.abs().max()).bit_length()
 
 
-def encode(
-    thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, hi: int
-) -> tuple[MultiplyShift, Tensor]:
-    """The multiply-shift with the smallest exact shift for each channel.
+def encode(thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, hi: int) -> MultiplyShift | None:
+    """The multiply-shift with the smallest exact shift for each channel, or None if there is none.
 
     Args:
         thresholds: T[c, k], smallest accumulator in [lowest, highest] of level lo + 1 + k, or
@@ -54,14 +63,25 @@ def encode(
         highest: Largest accumulator, int64, [channels].
         lo: Lowest level.
         hi: Highest level.
-
-    Returns:
-        The encoding, and a mask of the channels that have one, [channels].
     """
-    num_channels = len(thresholds)
     slope = slope.clamp_max(float(hi - lo + 1))  # a steeper one passes at most one accumulator on the way
-    multiplier = torch.zeros(num_channels, dtype=torch.int64)
-    offset, shift, is_found = torch.zeros_like(multiplier), torch.zeros_like(multiplier), multiplier.bool()
+    exact, is_exact = _search(thresholds, slope, lowest, highest, lo, slack=0)
+    if bool(is_exact.all()):
+        return MultiplyShift(lo, hi, *exact)
+    near, is_near = _search(thresholds, slope, lowest, highest, lo, slack=1)
+    if not bool((is_exact | is_near).all()):
+        return None
+    parts = (torch.where(is_exact, e, n) for e, n in zip(exact, near, strict=True))
+    first = torch.full_like(lowest, -_UNBOUNDED)[:, None]  # the lowest level needs no correction
+    return MultiplyShift(lo, hi, *parts, correction=torch.cat([first, thresholds], 1))
+
+
+def _search(
+    thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, *, slack: int
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high."""
+    multiplier = torch.zeros_like(lowest)
+    offset, shift, is_found = torch.zeros_like(lowest), torch.zeros_like(lowest), torch.zeros_like(lowest).bool()
     for exponent in range(_MAX_SHIFT + 1):
         todo = (~is_found).nonzero().flatten()
         if not len(todo):
@@ -69,24 +89,26 @@ def encode(
         exact = slope[todo] * 2.0**exponent
         for candidate in (torch.floor(exact), torch.ceil(exact)):
             m = candidate.clamp_max(float(_MAX_MULTIPLIER)).to(torch.int64)
-            least, most = _offsets(thresholds[todo], m, exponent, lowest[todo], highest[todo], lo)
-            is_exact = (least <= most) & ~is_found[todo] & (candidate <= _MAX_MULTIPLIER)
-            chosen = todo[is_exact]
-            multiplier[chosen] = m[is_exact]
-            offset[chosen] = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)[is_exact]
+            least, most = _offsets(thresholds[todo], m, exponent, lowest[todo], highest[todo], lo, slack)
+            fits = (least <= most) & ~is_found[todo] & (candidate <= _MAX_MULTIPLIER)
+            chosen = todo[fits]
+            multiplier[chosen] = m[fits]
+            nearest_zero = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
+            offset[chosen] = nearest_zero[fits]
             shift[chosen] = exponent
             is_found[chosen] = True
-    return MultiplyShift(multiplier, offset, shift, lo, hi), is_found
+    return (multiplier, offset, shift), is_found
 
 
 def _offsets(
-    thresholds: Tensor, multiplier: Tensor, shift: int, lowest: Tensor, highest: Tensor, lo: int
+    thresholds: Tensor, multiplier: Tensor, shift: int, lowest: Tensor, highest: Tensor, lo: int, slack: int
 ) -> tuple[Tensor, Tensor]:
-    """The smallest and largest offset with which every reachable threshold is exact."""
+    """The smallest and largest offset with which every reachable threshold is exact, or `slack` too high."""
     levels = torch.arange(lo + 1, lo + 1 + thresholds.shape[1]) << shift
     at_threshold = levels - multiplier[:, None] * thresholds
     is_reached = thresholds <= highest[:, None]  # some accumulator has this level
     is_crossed = thresholds > lowest[:, None]  # some accumulator has a lower one
     least = torch.where(is_reached, at_threshold, -_UNBOUNDED).amax(1)
-    most = torch.where(is_crossed, at_threshold + multiplier[:, None] - 1, _UNBOUNDED).amin(1)
+    before = at_threshold + multiplier[:, None] - 1 + (slack << shift)
+    most = torch.where(is_crossed, before, _UNBOUNDED).amin(1)
     return least, most

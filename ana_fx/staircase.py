@@ -1,14 +1,15 @@
-"""The staircase: from an accumulator to a level, by the formula of onnxruntime's QLinearConv.
+"""The staircase: from an accumulator to a level, by a formula that a target computes.
 
-    level(acc) = clip(rint(float32(factor · acc + bias) · slope), lo, hi)
-    slope      = (x_scale · weight_scale) / y_scale          in float32 and in this order
+A staircase with K levels is the same thing as K − 1 integer thresholds. Two families of formulas:
 
-The factor is head-room: stored weights are `factor` times the trained ones, which makes the integer
-bias as many times finer. A staircase with K levels is the same thing as K − 1 integer thresholds.
+    QLinear   clip(rint(float32(factor · acc + bias) · slope), lo, hi)
+              slope = (x_scale · weight_scale) / y_scale      in float32 and in this order
+    shift     clip((multiplier · acc + offset) >> shift, lo, hi)
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,41 +17,37 @@ from torch import Tensor
 
 from ana_fx.fake_quantize import Levels
 
-__all__ = ["Staircase", "along", "fit_staircase", "integer_dtype"]
+__all__ = [
+    "LineFit",
+    "QLinearStaircase",
+    "ShiftStaircase",
+    "Staircase",
+    "along",
+    "fit_qlinear",
+    "fit_shift",
+    "integer_dtype",
+]
 
 _STEEPEST = 2.0**10  # more than the span of 8 bits: steeper is no different
-_FLATTEST = 2.0**-21  # keeps |bias| below 2**29; a channel as flat as this is a constant
+_FLATTEST = 2.0**-21  # keeps integer biases below 2**29; a channel as flat as this is a constant
+_MULTIPLIER_BITS = 16
 
 
 @dataclass(frozen=True)
-class Staircase:
-    """Per channel, the level of each accumulator.
+class Staircase(ABC):
+    """Per channel, the level of each accumulator; a higher accumulator has no lower level."""
 
-    `bias` is int32 and `weight_scale` float32, both [channels] or [1]; the other scales and the
-    levels are 0-dimensional.
-
-    Holds: slope > 0, so a higher accumulator has no lower level.
-    """
-
-    factor: int
-    bias: Tensor
-    x_scale: Tensor
-    weight_scale: Tensor
-    y_scale: Tensor
     lo: int | Tensor
     hi: int | Tensor
 
-    @property
-    def slope(self) -> Tensor:
-        """Levels per stored accumulator unit, float32, [channels]."""
-        return (self.x_scale * self.weight_scale) / self.y_scale
-
+    @abstractmethod
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
         """The levels of integer accumulators whose channels lie on that axis, as float32 integers."""
-        rank = accumulator.ndim
-        stored = accumulator * self.factor + along(self.bias, channel_axis, rank)
-        scaled = stored.to(torch.float32) * along(self.slope, channel_axis, rank)
-        return torch.round(scaled).clamp(self.lo, self.hi)  # type: ignore[arg-type]  # both ints or both tensors
+
+    @property
+    @abstractmethod
+    def slope(self) -> Tensor:
+        """Levels per accumulator unit, float64, [channels] or [1]."""
 
     def thresholds(self, lowest: Tensor, highest: Tensor) -> Tensor:
         """T[c, k]: the smallest accumulator of channel c in [lowest, highest] with level >= lo + 1 + k.
@@ -77,6 +74,141 @@ class Staircase:
         return reached
 
 
+@dataclass(frozen=True)
+class QLinearStaircase(Staircase):
+    """onnxruntime's formula. The stored weights are `factor` times the trained ones, so the integer
+    bias is as many times finer.
+
+    `bias` is int32 (int64 if sums need it) and `weight_scale` float32, both [channels] or [1]; the
+    other scales are 0-dimensional.
+    """
+
+    factor: int
+    bias: Tensor
+    x_scale: Tensor
+    weight_scale: Tensor
+    y_scale: Tensor
+
+    def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
+        """See the base class."""
+        stored = accumulator * self.factor + along(self.bias, channel_axis, accumulator.ndim)
+        scaled = stored.to(torch.float32) * along(self.stored_slope, channel_axis, accumulator.ndim)
+        return torch.round(scaled).clamp(self.lo, self.hi)  # type: ignore[arg-type]  # both ints or both tensors
+
+    @property
+    def stored_slope(self) -> Tensor:
+        """Levels per stored accumulator unit, float32."""
+        return (self.x_scale * self.weight_scale) / self.y_scale
+
+    @property
+    def slope(self) -> Tensor:
+        """See the base class."""
+        return self.stored_slope.double() * self.factor
+
+
+@dataclass(frozen=True)
+class ShiftStaircase(Staircase):
+    """Integer arithmetic; all three int64, [channels] or [1]."""
+
+    multiplier: Tensor
+    offset: Tensor
+    shift: Tensor
+
+    def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
+        """See the base class."""
+        rank = accumulator.ndim
+        product = accumulator.to(torch.int64) * along(self.multiplier, channel_axis, rank)
+        shifted = (product + along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
+        return shifted.to(torch.float32).clamp(self.lo, self.hi)  # type: ignore[arg-type]  # both ints or both tensors
+
+    @property
+    def slope(self) -> Tensor:
+        """See the base class."""
+        return self.multiplier.double() * 2.0 ** -self.shift.double()
+
+
+@dataclass(frozen=True)
+class LineFit:
+    """What a staircase should come near to: quantising `gain · x_scale · acc + offset` with step `y_scale`.
+
+    Args:
+        gain: The real output of one accumulator unit at input scale 1, float64, [channels]; any sign.
+        offset: The real output at accumulator 0, float64, [channels].
+        x_scale: Step of the input, float32.
+        y_scale: Step of the output, float32.
+        levels: The output's levels and rounding.
+        bound: No accumulator exceeds this in absolute value.
+    """
+
+    gain: Tensor
+    offset: Tensor
+    x_scale: Tensor
+    y_scale: Tensor
+    levels: Levels
+    bound: int
+
+    @property
+    def exact_slope(self) -> Tensor:
+        """Levels per accumulator unit, without the sign, float64."""
+        return self.gain.abs() * self._per_unit
+
+    @property
+    def target(self) -> Tensor:
+        """The level, not rounded, at accumulator 0, float64."""
+        return self.offset / self.y_scale.double()
+
+    @property
+    def _per_unit(self) -> Tensor:
+        return self.x_scale.double() / self.y_scale.double()
+
+    def sign(self, is_constant: Tensor) -> Tensor:
+        """What each accumulator must be multiplied with: −1 for negative gains, 0 for constants; float32."""
+        return torch.where(is_constant, torch.zeros_like(self.gain), torch.sign(self.gain)).float()
+
+    def constant(self) -> Tensor:
+        """The level at accumulator 0, not clipped, float64."""
+        return torch.floor(self.target) if self.levels.offset == 0.0 else torch.round(self.target)
+
+    def saturation(self, slope: Tensor) -> Tensor:
+        """An offset in accumulator units beyond which every accumulator saturates, float64."""
+        top = torch.maximum(torch.as_tensor(self.levels.hi).abs(), torch.as_tensor(self.levels.lo).abs()) + 1.0
+        return torch.ceil(top.to(slope) / slope) + self.bound
+
+
+def fit_qlinear(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
+    """The QLinear staircase nearest to a line, and the sign of each channel (see `LineFit.sign`)."""
+    stored_slope = line.exact_slope / factor
+    is_constant = stored_slope < _FLATTEST
+    slope = torch.where(is_constant, torch.ones_like(stored_slope), stored_slope)
+    if line.levels.offset == 0.0:
+        bias = torch.floor((line.target - 0.5) / slope) + 1  # the next integer above, so that no tie remains
+    else:
+        bias = torch.round(line.target / slope)
+    limit = line.saturation(slope * factor) * factor
+    bias = torch.where(is_constant, line.constant(), bias)
+    bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * line.bound))
+    weight_scale = (slope.clamp_max(_STEEPEST) * (line.y_scale.double() / line.x_scale.double())).float()
+    lo, hi = line.levels.lo, line.levels.hi
+    staircase = QLinearStaircase(lo, hi, factor, bias, line.x_scale, weight_scale, line.y_scale)
+    return staircase, line.sign(is_constant)
+
+
+def fit_shift(line: LineFit) -> tuple[ShiftStaircase, Tensor]:
+    """The shift staircase with 16-bit multipliers nearest to a line, and the sign of each channel."""
+    is_constant = line.exact_slope < _FLATTEST
+    slope = torch.where(is_constant, torch.ones_like(line.exact_slope), line.exact_slope).clamp_max(_STEEPEST)
+    _, exponent = torch.frexp(slope)
+    shift = (_MULTIPLIER_BITS - exponent).to(torch.int64)
+    unit = torch.exp2(shift.double())
+    multiplier = torch.round(slope * unit)
+    target = torch.where(is_constant, line.constant(), line.target + line.levels.offset)
+    limit = line.saturation(slope) * slope
+    offset = torch.floor(torch.maximum(torch.minimum(target, limit), -limit) * unit)
+    lo, hi = line.levels.lo, line.levels.hi
+    staircase = ShiftStaircase(lo, hi, multiplier.to(torch.int64), offset.to(torch.int64), shift)
+    return staircase, line.sign(is_constant)
+
+
 def integer_dtype(bound: int) -> torch.dtype:
     """The integers in which a sum of that size, a bias and their sum do not overflow."""
     return torch.int32 if bound < 2**29 else torch.int64
@@ -85,50 +217,3 @@ def integer_dtype(bound: int) -> torch.dtype:
 def along(channels: Tensor, axis: int, rank: int) -> Tensor:
     """A view of [channels] that broadcasts along one axis of a tensor of that rank."""
     return channels.reshape([-1 if index == axis else 1 for index in range(rank)])
-
-
-def fit_staircase(
-    *,
-    gain: Tensor,
-    offset: Tensor,
-    x_scale: Tensor,
-    y_scale: Tensor,
-    levels: Levels,
-    factor: int,
-    bound: int,
-) -> tuple[Staircase, Tensor]:
-    """The staircase nearest to quantising `gain · x_scale · acc + offset` with step `y_scale`.
-
-    Args:
-        gain: The real output of one accumulator unit at input scale 1, float64, [channels]; any sign.
-        offset: The real output at accumulator 0, float64, [channels].
-        x_scale: Step of the input, float32.
-        y_scale: Step of the output, float32.
-        levels: The output's levels and rounding.
-        factor: Head-room of the stored weights.
-        bound: No accumulator exceeds this in absolute value.
-
-    Returns:
-        The staircase, and the sign that each channel's accumulator must be multiplied with: −1
-        where the gain is negative, 0 where the channel is constant (float32, [channels]).
-    """
-    gain, offset = torch.broadcast_tensors(gain, offset)
-    per_unit = x_scale.double() / y_scale.double()
-    exact_slope = gain.abs() / factor * per_unit
-    is_constant = exact_slope < _FLATTEST
-    slope = torch.where(is_constant, torch.ones_like(exact_slope), exact_slope)
-    target = offset / y_scale.double()
-    is_floor = levels.offset == 0.0
-    if is_floor:
-        bias = torch.floor((target - 0.5) / slope) + 1  # the next integer above, so that no tie remains
-        constant = torch.floor(target)
-    else:
-        bias = torch.round(target / slope)
-        constant = torch.round(target)
-    bias = torch.where(is_constant, constant, bias)
-    top = torch.maximum(torch.as_tensor(levels.hi).abs(), torch.as_tensor(levels.lo).abs()) + 1.0
-    limit = torch.ceil(top.to(slope) / slope) + factor * bound  # beyond it every accumulator saturates
-    bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * bound))
-    weight_scale = (slope.clamp_max(_STEEPEST) / per_unit).float()
-    staircase = Staircase(factor, bias, x_scale, weight_scale, y_scale, levels.lo, levels.hi)
-    return staircase, torch.where(is_constant, torch.zeros_like(gain), torch.sign(gain)).float()

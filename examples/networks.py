@@ -1,4 +1,4 @@
-"""The two networks of the ANA paper's experiments, in plain PyTorch: nothing in them knows of quantisation."""
+"""The two networks of the ANA paper in plain PyTorch; nothing in them knows of quantisation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class VGG8(nn.Module):
 
 
 class DSCNN(nn.Module):
-    """DS-CNN for keyword spotting: a convolution, four depthwise-separable ones, a global mean, a linear head.
+    """DS-CNN for keyword spotting: a convolution, four depthwise-separable ones, a mean, a linear head.
 
     Args:
         num_classes: Features of the output; 12 for Speech Commands.

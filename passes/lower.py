@@ -21,6 +21,7 @@ from ana_fx.passes.dialect import DROPOUTS, MAX_POOLS, is_reshape, is_shape
 from ana_fx.passes.pass_ import Pass
 from ana_fx.quantizers import InputQuantizer
 from ana_fx.scale import positive
+from ana_fx.staircase import QLinearStaircase
 
 __all__ = ["Lower"]
 
@@ -110,10 +111,9 @@ def _lower_layer_map(gm: GraphModule, node: Node, layer_map: LayerMap, carried: 
     lowest, highest = _accumulator_range(affine, form, inputs, shape)
     _check_accumulator(node, form, lowest, highest)
     lowered: IntegerHead | IntegerMap
-    if form.is_head:
-        lowered = IntegerHead(
-            affine, form.weight, lowest, highest, factor=form.staircase.factor, bias=form.staircase.bias
-        )
+    if form.staircase is None:
+        assert form.bias is not None
+        lowered = IntegerHead(affine, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
         carried[node] = _Levels(-_INT32_MAX, _INT32_MAX, form.output_scale)
     else:
         assert layer_map.output_quantizer is not None
@@ -131,6 +131,8 @@ def _reduce(form: IntegerForm) -> IntegerForm:
         return replace(form, weight=form.weight.to(torch.int8))
     weight = form.weight.to(torch.int32)
     divisor = math.gcd(*weight.tolist())
+    if not isinstance(form.staircase, QLinearStaircase):
+        return replace(form, weight=weight)
     return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
 
 
@@ -156,7 +158,10 @@ def _accumulator_range(
 
 def _check_accumulator(node: Node, form: IntegerForm, lowest: Tensor, highest: Tensor) -> None:
     """The stored accumulator, bias included, stays inside 32 bits."""
-    size = torch.maximum(lowest.abs(), highest.abs()) * form.staircase.factor + form.staircase.bias.long().abs()
+    factor, bias = form.factor, form.bias
+    if isinstance(form.staircase, QLinearStaircase):
+        factor, bias = form.staircase.factor, form.staircase.bias
+    size = torch.maximum(lowest.abs(), highest.abs()) * factor + (0 if bias is None else bias.long().abs())
     worst = int(size.argmax())
     if int(size[worst]) > _INT32_MAX:
         raise AccumulatorError(
@@ -169,17 +174,17 @@ def _integer_map(
     node: Node, affine: Affine, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
 ) -> IntegerMap:
     """The requantizer in both encodings; accumulators are signed as the channel's gain is."""
+    assert form.staircase is not None
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
     sign = (torch.ones(1) if form.sign is None else form.sign).to(torch.int64)
-    ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.bias)[:2])
+    ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])
     low, high = ends.amin(0), ends.amax(0)  # accumulators with the sign of their channel's gain
-    slope = (staircase.slope.double() * staircase.factor).expand(len(low))
-    encoding, is_found = encode(staircase.thresholds(low, high), slope, low, high, int(staircase.lo), int(staircase.hi))
-    if not bool(is_found.all()):
-        channels = (~is_found).nonzero().flatten()[:8]
+    slope = staircase.slope.expand(len(low))
+    encoding = encode(staircase.thresholds(low, high), slope, low, high, int(staircase.lo), int(staircase.hi))
+    if encoding is None:
         raise ProofError(
-            f"{location(node)}: no multiplier and shift equal the trained staircase of channel(s) {channels.tolist()}; "
-            f"found slopes {slope[channels].tolist()}, needed a multiplier below 2**31; "
+            f"{location(node)}: no multiplier and shift equal the trained staircase, even with a correction; "
+            f"found slopes from {float(slope.min()):.3g} to {float(slope.max()):.3g}, needed a multiplier below 2**31; "
             f"give the layer's output fewer bits or a larger scale"
         )
     return IntegerMap(
@@ -191,4 +196,5 @@ def _integer_map(
         staircase=staircase,
         multiply_shift=encoding,
         integer_type=integer_type,
+        output_scale=form.output_scale,
     )

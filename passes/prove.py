@@ -44,7 +44,7 @@ def _prove(integer_map: IntegerMap) -> str | None:
     points = torch.cat([thresholds, thresholds - 1, low[:, None], high[:, None]], 1)
     points = torch.minimum(torch.maximum(points, low[:, None]), high[:, None])
     trained = integer_map.staircase.level(points, 0).to(torch.int64)
-    encoded = integer_map.multiply_shift.level(points * integer_map.sign[:, None], 0)
+    encoded = integer_map.multiply_shift.level(points, 0).to(torch.int64)
     if torch.equal(trained, encoded):
         is_reachable = (thresholds > low[:, None]) & (thresholds <= high[:, None])
         integer_map.proof = Proof(num_channels=len(low), num_thresholds=int(is_reachable.sum()))

@@ -142,31 +142,46 @@ class _Requantizer:
         return self.dtype.name.lower()
 
     def write(self, module: IntegerMap, value: ir.Value, container: ir.DataType, zero_point: int) -> ir.Value:
-        """The chain (Max, Min,) Mul, Add, Div, Clip, Add, Cast, without the steps that do nothing."""
+        """The chain (Max, Min,) Mul, Add, Div, Clip, (correction,) Add, Cast, without the steps that do nothing."""
         code = module.multiply_shift
-        low, high = (end.expand_as(code.multiplier) for end in (module.lowest, module.highest))
-        offset = code.offset - (torch.full_like(code.shift, code.lo) << code.shift)
+        value = self.apply("Mul", value, module.sign, neutral=1)
+        low, high = module.signed_range()
+        lo, hi = int(code.lo), int(code.hi)
+        offset = code.offset - (torch.full_like(code.shift, lo) << code.shift)
         if not _fits(code.multiplier, offset, code.shift, low, high):
             low, high = _clipped_range(module)
-            value = self.apply("Max", value, low)
-            value = self.apply("Min", value, high)
+            value = self.apply("Min", self.apply("Max", value, low), high)
             if not _fits(code.multiplier, offset, code.shift, low, high):
                 self.dtype = ir.DataType.INT64
-                value = self._cast(value, ir.DataType.INT64)
+        accumulator = value
+        if self.dtype is ir.DataType.INT64:
+            value = self._cast(value, self.dtype)
         value = self.apply("Mul", value, code.multiplier, neutral=1)
         value = self.apply("Add", value, offset, neutral=0)
         value = self.apply("Div", value, torch.ones_like(code.shift) << code.shift, neutral=1)
         if self.dtype is ir.DataType.INT64:  # levels by now; onnxruntime's Clip is wrong on int64
             value = self._cast(value, ir.DataType.INT32)
-        bounds = [
-            self.builder.constant(np.int32(bound), f"{self.path}.{name}")
-            for name, bound in (("min", 0), ("max", code.hi - code.lo))
-        ]
+        bounds = [self._scalar(bound, name) for name, bound in (("min", 0), ("max", hi - lo))]
         value = self._op("Clip", [value, *bounds], ir.DataType.INT32)
-        if code.lo + zero_point:
-            lowest = self.builder.constant(np.int32(code.lo + zero_point), f"{self.path}.lowest")
-            value = self._op("Add", [value, lowest], ir.DataType.INT32)
+        if code.correction is not None:
+            value = self._correct(value, accumulator, code.correction)
+        if lo + zero_point:
+            value = self._op("Add", [value, self._scalar(lo + zero_point, "lowest")], ir.DataType.INT32)
         return self._cast(value, container)
+
+    def _correct(self, index: ir.Value, accumulator: ir.Value, correction: Tensor) -> ir.Value:
+        """One level less where the accumulator does not reach the threshold of the level it was given."""
+        table = correction.clamp_min(-_INT32).flatten().to(torch.int32)
+        first = torch.arange(len(correction), dtype=torch.int32) * correction.shape[1]
+        self.dtype = ir.DataType.INT32
+        row = self.apply("Add", index, first, neutral=0)
+        constant = self.builder.constant(numpy(table), f"{self.path}.thresholds")
+        threshold = self._op("Gather", [constant, row], ir.DataType.INT32)
+        is_short = self._op("Less", [accumulator, threshold], ir.DataType.BOOL)
+        return self._op("Sub", [index, self._cast(is_short, ir.DataType.INT32)], ir.DataType.INT32)
+
+    def _scalar(self, number: int, name: str) -> ir.Value:
+        return self.builder.constant(np.int32(number), f"{self.path}.{name}")
 
     def apply(self, op_type: str, value: ir.Value, channels: Tensor, neutral: int | None = None) -> ir.Value:
         """Apply an operator with a number for each channel, unless all are neutral."""
@@ -197,9 +212,7 @@ def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: 
 
 
 def _clipped_range(module: IntegerMap) -> tuple[Tensor, Tensor]:
-    """For each channel, accumulators outside which the staircase is constant; signs as computed."""
+    """For each channel, accumulators outside which the staircase is constant."""
     low, high = module.signed_range()
     thresholds = module.staircase.thresholds(low, high)
-    low, high = torch.maximum(low, thresholds.amin(1) - 1), torch.minimum(high, thresholds.amax(1))
-    ends = torch.stack([low * module.sign, high * module.sign])
-    return ends.amin(0), ends.amax(0)
+    return torch.maximum(low, thresholds.amin(1) - 1), torch.minimum(high, thresholds.amax(1))

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
+from ana_fx.errors import ExportError
 from ana_fx.integer import IntegerMap
 from ana_fx.numbers import IntegerType
+from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.integer import IntegerTarget, pooling_attributes
 from ana_fx.targets.target import Carrier, NodeReport, numpy
@@ -45,6 +47,11 @@ class OnnxRuntimeTarget(IntegerTarget):
         self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
+        if not isinstance(module.staircase, QLinearStaircase):
+            raise ExportError(
+                f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes; "
+                f"prepare the model with target='onnxruntime': such a model exports to every target"
+            )
         if isinstance(module.affine, Sum):
             reason = _unproven_add(module, inputs)
             if reason:
@@ -66,7 +73,7 @@ class OnnxRuntimeTarget(IntegerTarget):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             attributes = {"group": x.shape[0]}
         value = _reshape(builder, path, x.value, x.shape, image_in)
-        staircase = module.staircase
+        staircase = _staircase(module)
         num_channels = weight.shape[0]
         dtype, zero_point = self.container(module.integer_type)
         inputs = [
@@ -91,7 +98,7 @@ class OnnxRuntimeTarget(IntegerTarget):
     ) -> tuple[Carrier, NodeReport]:
         """QLinearAdd with scales in the ratio of the integer coefficients."""
         dtype, zero_point = self.container(module.integer_type)
-        y_scale = module.staircase.y_scale
+        y_scale = _staircase(module).y_scale
         operands = []
         for x, scale, letter in zip(inputs, _add_scales(module), "ab", strict=True):
             operands += [
@@ -109,9 +116,14 @@ class OnnxRuntimeTarget(IntegerTarget):
         return carrier, NodeReport(path, "QLinearAdd", "float32")
 
 
+def _staircase(module: IntegerMap) -> QLinearStaircase:
+    assert isinstance(module.staircase, QLinearStaircase)
+    return module.staircase
+
+
 def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
     """The weight as QLinearConv multiplies it: head-room and signs included, [out, in / group, …]."""
-    factor = module.staircase.factor
+    factor = _staircase(module).factor
     if isinstance(module.affine, Convolution):
         assert module.weight is not None
         return module.weight.to(torch.int32) * factor
@@ -154,8 +166,9 @@ def _can_saturate(weight: Tensor, x: Carrier) -> bool:
 def _add_scales(module: IntegerMap) -> list[float]:
     """Input scales of a QLinearAdd whose ratios to the output's are the integer coefficients' slopes."""
     assert module.weight is not None
-    slope = float(module.staircase.slope.double()) * module.staircase.factor
-    return [coefficient * slope * float(module.staircase.y_scale) for coefficient in module.weight.tolist()]
+    staircase = _staircase(module)
+    unit = float(staircase.slope) * float(staircase.y_scale)
+    return [coefficient * unit for coefficient in module.weight.tolist()]
 
 
 def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
@@ -165,7 +178,7 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
     depends on the processor. Whatever the order, at most ten roundings of half an ulp each act on the
     magnitudes that are summed. If no reachable sum is that near a tie, all orders give one result.
     """
-    staircase = module.staircase
+    staircase = _staircase(module)
     if staircase.bias.numel() > 1 or module.sign.numel() > 1 or int(module.sign[0]) != 1:
         return "QLinearAdd has no scale for each channel"
     if int(staircase.bias) != 0:
@@ -174,7 +187,7 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
     magnitude = sum((_BYTE + x.zero_point) * ratio for x, ratio in zip(inputs, ratios, strict=True)) + 2 * _BYTE
     error = 10 * _FLOAT32_HALF_ULP * magnitude
     accumulators = torch.arange(int(module.lowest), int(module.highest) + 1).double()
-    exact = accumulators * (float(staircase.slope.double()) * staircase.factor)
+    exact = accumulators * float(staircase.slope)
     is_inside = (exact > module.lo - 1) & (exact < module.hi + 1)
     distance = (exact - torch.floor(exact) - 0.5).abs()
     nearest = float(torch.where(is_inside, distance, torch.ones_like(distance)).min())
