@@ -47,6 +47,4 @@ def accumulate(
 
 
 def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return affine.accumulate(
-        tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype)
-    )
+    return affine.accumulate(tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype))

@@ -122,7 +122,9 @@ class Average(Affine):
         if self.kernel:
             return self.kernel, self.stride, self.padding
         sizes = shape[-self.rank :]
-        outputs = tuple(size if output is None else output for size, output in zip(sizes, self.output_size, strict=True))
+        outputs = tuple(
+            size if output is None else output for size, output in zip(sizes, self.output_size, strict=True)
+        )
         if any(size % output for size, output in zip(sizes, outputs, strict=True)):
             raise ValueError(
                 f"adaptive average pooling from {sizes} to {outputs} has windows of different sizes; "

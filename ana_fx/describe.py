@@ -135,7 +135,9 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
     if layer_map.norm is not None:
         parts.append("batch norm")
     if layer_map.clip_range.minimum == 0:
-        parts.append("relu" if layer_map.clip_range.maximum == float("inf") else f"relu{layer_map.clip_range.maximum:g}")
+        parts.append(
+            "relu" if layer_map.clip_range.maximum == float("inf") else f"relu{layer_map.clip_range.maximum:g}"
+        )
     return Row(
         name,
         " + ".join(parts),

@@ -64,7 +64,9 @@ def fake_quantize(
         the expectation in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
         (Esser et al. 2020, eq. 3).
     """
-    out: Tensor = _FakeQuantize.apply(x, scale, mean, std, levels, noise, strategy, num_thresholds, scale_gradient)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        x, scale, mean, std, levels, noise, strategy, num_thresholds, scale_gradient
+    )
     return out
 
 
@@ -98,7 +100,7 @@ class _FakeQuantize(torch.autograd.Function):
         return level * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's is variadic
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slope, scale_slope = ctx.saved_tensors
         grad_x = (grad * slope).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)

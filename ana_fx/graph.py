@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s+(?P<code>.*)')
-_TORCH = os.path.dirname(torch.__file__)
+_NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 
 
 def module_of(node: Node) -> nn.Module | None:
@@ -33,7 +33,8 @@ def module_of(node: Node) -> nn.Module | None:
     if node.op != "call_module":
         return None
     assert node.graph.owning_module is not None
-    return node.graph.owning_module.get_submodule(str(node.target))
+    module: nn.Module = node.graph.owning_module.get_submodule(str(node.target))
+    return module
 
 
 def calls_to(gm: GraphModule, *kinds: type[nn.Module]) -> list[Node]:
@@ -74,7 +75,7 @@ def module_path(node: Node) -> str:
 
 def source_line(node: Node) -> str | None:
     """`file:line: code` of the user's expression that the node stands for, if it is known."""
-    frames = [f for f in _FRAME.finditer(node.stack_trace or "") if not f["file"].startswith(_TORCH)]
+    frames = [f for f in _FRAME.finditer(node.stack_trace or "") if not f["file"].startswith(_NOT_THE_USERS)]
     if not frames:
         return None
     return f"{frames[-1]['file']}:{frames[-1]['line']}: {frames[-1]['code'].strip()}"

@@ -142,7 +142,14 @@ class IntegerHead(_Accumulating):
     bias: Tensor
 
     def __init__(
-        self, affine: Affine, weight: Tensor | None, lowest: Tensor, highest: Tensor, *, factor: int, bias: Tensor
+        self,
+        affine: Affine,
+        weight: Tensor | None,
+        lowest: Tensor,
+        highest: Tensor,
+        *,
+        factor: int,
+        bias: Tensor,
     ) -> None:
         super().__init__(affine, weight, lowest, highest)
         self.factor = factor

@@ -191,9 +191,11 @@ class LayerMap(nn.Module):
         if self.bias is not None:
             offset = self.bias.double()
         if self.norm is not None:
-            assert self.norm.running_mean is not None and self.norm.running_var is not None
-            factor = 1.0 / torch.sqrt(self.norm.running_var.double() + self.norm.eps)
-            offset = (offset - self.norm.running_mean.double()) * factor
+            mean, variance = self.norm.running_mean, self.norm.running_var
+            assert mean is not None
+            assert variance is not None
+            factor = 1.0 / torch.sqrt(variance.double() + self.norm.eps)
+            offset = (offset - mean.double()) * factor
             if self.norm.affine:
                 factor = factor * self.norm.weight.double()
                 offset = offset * self.norm.weight.double() + self.norm.bias.double()

@@ -21,8 +21,9 @@ from ana_fx.staircase import ShiftStaircase, along
 __all__ = ["MultiplyShift", "encode"]
 
 _MAX_SHIFT = 46
-_MAX_MULTIPLIER = 2**31
+_MAX_MULTIPLIER = 2**28
 _UNBOUNDED = 2**62
+_NUM_PROBES = 8  # thresholds that are tried first: they reject most shifts at little cost
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class MultiplyShift(ShiftStaircase):
         return int(self.multiplier.abs().max()).bit_length()
 
 
-def encode(thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, hi: int) -> MultiplyShift | None:
+def encode(
+    thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, hi: int
+) -> MultiplyShift | None:
     """The multiply-shift with the smallest exact shift for each channel, or None if there is none.
 
     Args:
@@ -69,42 +72,52 @@ def encode(thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, l
     if bool(is_exact.all()):
         return MultiplyShift(lo, hi, *exact)
     near, is_near = _search(thresholds, slope, lowest, highest, lo, slack=1)
-    if not bool((is_exact | is_near).all()):
+    if not bool(is_near.all()):
         return None
-    parts = (torch.where(is_exact, e, n) for e, n in zip(exact, near, strict=True))
     first = torch.full_like(lowest, -_UNBOUNDED)[:, None]  # the lowest level needs no correction
-    return MultiplyShift(lo, hi, *parts, correction=torch.cat([first, thresholds], 1))
+    return MultiplyShift(lo, hi, *near, correction=torch.cat([first, thresholds], 1))
 
 
 def _search(
     thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, *, slack: int
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high."""
-    multiplier = torch.zeros_like(lowest)
-    offset, shift, is_found = torch.zeros_like(lowest), torch.zeros_like(lowest), torch.zeros_like(lowest).bool()
+    probes = torch.linspace(0, thresholds.shape[1] - 1, _NUM_PROBES).long().unique()
+    probed = thresholds[:, probes]
+    found = torch.zeros(3, len(lowest), dtype=torch.int64)
+    is_found = torch.zeros_like(lowest, dtype=torch.bool)
     for exponent in range(_MAX_SHIFT + 1):
-        todo = (~is_found).nonzero().flatten()
-        if not len(todo):
-            break
-        exact = slope[todo] * 2.0**exponent
+        exact = slope * 2.0**exponent
         for candidate in (torch.floor(exact), torch.ceil(exact)):
-            m = candidate.clamp_max(float(_MAX_MULTIPLIER)).to(torch.int64)
-            least, most = _offsets(thresholds[todo], m, exponent, lowest[todo], highest[todo], lo, slack)
-            fits = (least <= most) & ~is_found[todo] & (candidate <= _MAX_MULTIPLIER)
-            chosen = todo[fits]
-            multiplier[chosen] = m[fits]
-            nearest_zero = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
-            offset[chosen] = nearest_zero[fits]
-            shift[chosen] = exponent
-            is_found[chosen] = True
-    return (multiplier, offset, shift), is_found
+            todo = (~is_found & (candidate <= _MAX_MULTIPLIER)).nonzero().flatten()
+            for columns, table in ((probes, probed), (None, thresholds)):
+                m = candidate[todo].to(torch.int64)
+                least, most = _offsets(table[todo], columns, m, exponent, lowest[todo], highest[todo], lo, slack)
+                todo, least, most = (t[least <= most] for t in (todo, least, most))
+            offset = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
+            found[:, todo] = torch.stack([candidate[todo].to(torch.int64), offset, torch.full_like(offset, exponent)])
+            is_found[todo] = True
+        if bool((is_found | (exact > _MAX_MULTIPLIER)).all()):
+            break
+    return (found[0], found[1], found[2]), is_found
 
 
 def _offsets(
-    thresholds: Tensor, multiplier: Tensor, shift: int, lowest: Tensor, highest: Tensor, lo: int, slack: int
+    thresholds: Tensor,
+    columns: Tensor | None,
+    multiplier: Tensor,
+    shift: int,
+    lowest: Tensor,
+    highest: Tensor,
+    lo: int,
+    slack: int,
 ) -> tuple[Tensor, Tensor]:
-    """The smallest and largest offset with which every reachable threshold is exact, or `slack` too high."""
-    levels = torch.arange(lo + 1, lo + 1 + thresholds.shape[1]) << shift
+    """The smallest and largest offset with which every reachable threshold is exact, or `slack` too high.
+
+    `thresholds` are all of them, or those of some columns.
+    """
+    columns = torch.arange(thresholds.shape[1]) if columns is None else columns
+    levels = (columns + lo + 1) << shift
     at_threshold = levels - multiplier[:, None] * thresholds
     is_reached = thresholds <= highest[:, None]  # some accumulator has this level
     is_crossed = thresholds > lowest[:, None]  # some accumulator has a lower one

@@ -41,7 +41,8 @@ class NoiseType(str, Enum):
             t = (z / _SQRT6).clamp(-1.0, 1.0)
             return 0.5 + t - 0.5 * t * t.abs()
         if self is NoiseType.NORMAL:
-            return torch.special.ndtr(z)
+            p: Tensor = torch.special.ndtr(z)
+            return p
         return torch.sigmoid(z / _LOGISTIC_UNIT)
 
     def pdf(self, z: Tensor) -> Tensor:

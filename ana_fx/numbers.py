@@ -49,12 +49,12 @@ class IntegerType:
     @property
     def qmin(self) -> int:
         """The lowest level."""
-        return -(2 ** (self.bits - 1)) + self.narrow if self.signed else 0
+        return self.narrow - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
         """The highest level."""
-        return 2 ** (self.bits - self.signed) - 1
+        return (1 << (self.bits - self.signed)) - 1
 
     @property
     def magnitude(self) -> int:

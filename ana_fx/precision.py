@@ -39,13 +39,13 @@ class Precision:
     input: IntegerType | str = "auto"
     output: str = "auto"
     rounding: Rounding = Rounding.NEAREST
-    overrides: Mapping[str, Precision] = field(default_factory=dict)
+    overrides: Mapping[str, Precision] = field(default_factory=dict[str, "Precision"])
 
     def __init__(
         self,
         weight: IntegerType | str = "int8",
         activation: IntegerType | str = "uint8",
-        input: IntegerType | str = "auto",  # noqa: A002  # the name that the user's contract fixes
+        input: IntegerType | str = "auto",  # the name that the user's contract fixes
         output: str = "auto",
         *,
         rounding: Rounding | str = Rounding.NEAREST,
@@ -87,7 +87,7 @@ class Precision:
 
     def of(self, path: str) -> Precision:
         """The precision of the layer at a module path: that of the last pattern that matches."""
-        for pattern, precision in reversed(self.overrides.items()):
+        for pattern, precision in reversed(list(self.overrides.items())):
             if fnmatchcase(path, pattern):
                 return precision
         return self
@@ -105,7 +105,14 @@ class Precision:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Mapping proxies cannot be copied, plain dictionaries can."""
-        return _rebuild, (self.weight, self.activation, self.input, self.output, self.rounding, dict(self.overrides))
+        return _rebuild, (
+            self.weight,
+            self.activation,
+            self.input,
+            self.output,
+            self.rounding,
+            dict(self.overrides),
+        )
 
 
 def _rebuild(

@@ -113,23 +113,22 @@ class Quantizer(nn.Module):
         """Take the step with the least squared error on `x`, a row for each step."""
         clipped = x.detach().float().clamp(self.clip_range.minimum, self.clip_range.maximum)
         rows = clipped.reshape(max(1, self.scale.numel()), -1)
-        self.set_scale(least_squares_scale(rows, self._full_levels))
+        self.set_scale(least_squares_scale(rows, Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)))
 
     @property
-    def _full_levels(self) -> Levels:
-        lo = max(self.integer_type.qmin, 0) if self.clip_range.minimum == 0 else self.integer_type.qmin
-        return Levels(lo, self.integer_type.qmax, self.rounding.offset)
+    def _lowest(self) -> int:
+        return 0 if self.clip_range.minimum == 0 else self.integer_type.qmin
 
     def levels(self) -> Levels:
         """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
-        full = self._full_levels
+        lowest, highest, offset = self._lowest, self.integer_type.qmax, self.rounding.offset
         minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
         if maximum == torch.inf and minimum in (0.0, -torch.inf):
-            return full
+            return Levels(lowest, highest, offset)
         scale = positive(self.scale.detach())
-        lo = torch.full_like(scale, full.lo) if minimum == -torch.inf else torch.round(minimum / scale)
-        hi = torch.full_like(scale, full.hi) if maximum == torch.inf else torch.round(maximum / scale)
-        return Levels(lo.clamp(full.lo, 0), hi.clamp(0, full.hi), full.offset)
+        lo = torch.full_like(scale, lowest) if minimum == -torch.inf else torch.round(minimum / scale)
+        hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
+        return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
 
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""
@@ -151,7 +150,7 @@ class Quantizer(nn.Module):
             scale_gradient=(x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5,
         )
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _calibrate_eagerly(self, x: Tensor) -> None:
         self.calibrate(x)
 
@@ -200,10 +199,9 @@ class InputQuantizer(Quantizer):
         if self._shape is None:
             self._remember_eagerly(x)
         scale = positive(self.scale)
-        levels = self._full_levels
-        return torch.round(x.float() / scale).clamp(levels.lo, levels.hi) * scale
+        return torch.round(x.float() / scale).clamp(self._lowest, self.integer_type.qmax) * scale
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _remember_eagerly(self, x: Tensor) -> None:
         self.remember_shape(x)
 
@@ -211,4 +209,3 @@ class InputQuantizer(Quantizer):
         super()._load_from_state_dict(state_dict, prefix, *args)
         rank, *sizes = self.sample_shape.tolist()
         self._shape = tuple(sizes[:rank]) if rank else None
-

@@ -27,9 +27,7 @@ def export_float(net: nn.Sequential, sample_shape: Sequence[int], path: Path) ->
         TypeError: There is another layer in `net`.
     """
     tape = ir.tape.Tape()
-    image = ir.Value(
-        name="input", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *sample_shape])
-    )
+    image = ir.Value(name="input", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *sample_shape]))
     value = image
     for name, layer in _folded(net):
         operator, attributes = _operator(layer)
@@ -74,6 +72,4 @@ def _operator(layer: nn.Module) -> tuple[str, dict[str, list[int] | int]]:
         return "Gemm", {"transB": 1}
     if isinstance(layer, (nn.ReLU, nn.Flatten)):
         return {nn.ReLU: "Relu", nn.Flatten: "Flatten"}[type(layer)], {}
-    raise TypeError(
-        f"no float ONNX for {layer}; needed Conv2d, BatchNorm2d, ReLU, MaxPool2d, Flatten or Linear"
-    )
+    raise TypeError(f"no float ONNX for {layer}; needed Conv2d, BatchNorm2d, ReLU, MaxPool2d, Flatten or Linear")

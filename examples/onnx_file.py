@@ -33,6 +33,7 @@ class OnnxFile:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.path = path
         self.bytes = path.stat().st_size
 
     def feed(self, images: Tensor) -> dict[str, Any]:
@@ -57,12 +58,11 @@ class OnnxFile:
         return torch.from_numpy(y)
 
     def _scale(self, name: str) -> np.float32:
-        return np.float32(float(self._metadata[f"{name}.scale"]))
+        scale: np.float32 = np.float32(self._metadata[f"{name}.scale"])
+        return scale
 
 
-def latencies(
-    files: Sequence[OnnxFile], image: Tensor, num_rounds: int = 200, num_runs: int = 10
-) -> list[float]:
+def latencies(files: Sequence[OnnxFile], image: Tensor, num_rounds: int = 200, num_runs: int = 10) -> list[float]:
     """Median seconds of one run of each file.
 
     The files take turns, so that whatever else the machine does falls on all of them.

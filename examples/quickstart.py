@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -30,8 +29,9 @@ import ana_fx
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # where a script finds `examples`
 
+from examples.comparison import Result, accuracy_of, compare, evaluate, report
 from examples.float_onnx import export_float
-from examples.onnx_file import OnnxFile, latencies
+from examples.onnx_file import OnnxFile
 from examples.training_curve import Epoch, save_training_curve
 
 BATCH_SIZE = 64
@@ -48,19 +48,10 @@ class Digits:
     test_labels: Tensor
 
 
-@dataclass(frozen=True)
-class Result:
-    """A row of the final table; what does not apply is None."""
-
-    name: str
-    logits: Tensor
-    num_different: int | None = None
-    file: OnnxFile | None = None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the whole way; the exit code is 1 if any output differs."""
     options = parse(arguments)
+    torch.set_num_threads(1)  # the network is small: threads would mostly wait for each other
     console = Console()
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -70,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress_bar(console) as progress:
         net = digits_network()
         float_epochs = train(net, digits, max(1, options.epochs // 2), progress, "float")
-        qat = ana_fx.prepare(
-            net, digits.train_images[:BATCH_SIZE], precision=options.precision, schedule=schedule
-        )
+        qat = ana_fx.prepare(net, digits.train_images[:BATCH_SIZE], precision=options.precision, schedule=schedule)
         quantized_epochs = train(qat, digits, options.epochs, progress, options.precision)
 
     integer = ana_fx.convert(qat)
@@ -83,8 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ranges = ana_fx.annealing_ranges(qat)
     save_training_curve(picture, float_epochs, quantized_epochs, ranges, schedule, title=title)
 
-    results = export_and_compare(net, qat, integer, digits, options.out)
-    console.print(report(results, digits))
+    results = [
+        *float_results(net, digits, options.out),
+        *compare(qat, integer, digits.test_images, options.out),
+    ]
+    console.print(report(results, digits.test_labels, digits.test_images[:1]))
     console.print(f"The files and {picture.name} are in {options.out}")
     return int(any(result.num_different for result in results))
 
@@ -95,9 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=int, default=20, help="quantised epochs, after half as many float ones (default: 20)"
     )
-    parser.add_argument(
-        "--precision", default="ternary", help="all-ternary, ternary, int2 … int8 (default: ternary)"
-    )
+    parser.add_argument("--precision", default="ternary", help="all-ternary, ternary, int2 … int8 (default: ternary)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="default: runs/quickstart")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     options = parser.parse_args(arguments)
@@ -119,14 +109,14 @@ def digits_network() -> nn.Sequential:
     """Three blocks of convolution, batch norm and ReLU, and a linear head."""
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(1, 32, 3, padding=1, bias=False),
-            norm1=nn.BatchNorm2d(32),
+            conv1=nn.Conv2d(1, 48, 3, padding=1, bias=False),
+            norm1=nn.BatchNorm2d(48),
             relu1=nn.ReLU(),
-            conv2=nn.Conv2d(32, 64, 3, padding=1, bias=False),
-            norm2=nn.BatchNorm2d(64),
+            conv2=nn.Conv2d(48, 96, 3, padding=1, bias=False),
+            norm2=nn.BatchNorm2d(96),
             relu2=nn.ReLU(),
             pool2=nn.MaxPool2d(2),
-            conv3=nn.Conv2d(64, 128, 3, padding=1, bias=False),
+            conv3=nn.Conv2d(96, 128, 3, padding=1, bias=False),
             norm3=nn.BatchNorm2d(128),
             relu3=nn.ReLU(),
             pool3=nn.MaxPool2d(2),
@@ -166,64 +156,15 @@ def train(net: nn.Module, digits: Digits, num_epochs: int, progress: Progress, n
     return epochs
 
 
-@torch.no_grad()
-def evaluate(net: nn.Module, images: Tensor) -> Tensor:
-    """Logits in eval mode."""
-    logits: Tensor = net.eval()(images)
-    return logits
-
-
-def accuracy_of(logits: Tensor, labels: Tensor) -> float:
-    """The share of the largest logits that stand at the label."""
-    return float((logits.argmax(1) == labels).float().mean())
-
-
-def export_and_compare(
-    net: nn.Sequential, qat: GraphModule, integer: GraphModule, digits: Digits, out: Path
-) -> list[Result]:
-    """Write every file, run everything on the whole test set, and count the outputs that differ."""
-    images = digits.test_images
-    wanted = evaluate(integer, images)
-
-    def result(name: str, logits: Tensor, file: OnnxFile | None = None) -> Result:
-        return Result(name, logits, int((logits.view(torch.int32) != wanted.view(torch.int32)).sum()), file)
-
-    export_float(net, images.shape[1:], out / "float.onnx")
-    file = OnnxFile(out / "float.onnx")
-    results = [
-        Result("float network", evaluate(net, images)),
-        Result("float ONNX", file.logits(images), file=file),
-        result("qat.eval()", evaluate(qat, images)),
-        result("integer program", wanted),
+def float_results(net: nn.Sequential, digits: Digits, out: Path) -> list[Result]:
+    """The float network, and its ONNX file, which latencies are compared with."""
+    path = out / "float.onnx"
+    export_float(net, digits.test_images.shape[1:], path)
+    file = OnnxFile(path)
+    return [
+        Result("float network", evaluate(net, digits.test_images)),
+        Result("float ONNX", file.logits(digits.test_images), file=file),
     ]
-    for target in ("onnxruntime", "integer"):
-        for io in ("float", "integer"):
-            written = ana_fx.export(integer, out / f"{target}_{io}_io.onnx", target=target, io=io)
-            file = OnnxFile(written.path)
-            results.append(result(f"{target}, {io} borders", file.logits(images), file))
-    return results
-
-
-def report(results: Sequence[Result], digits: Digits) -> Table:
-    """The results as a table; latencies are shares of the float file's."""
-    files = [result.file for result in results if result.file is not None]
-    seconds = dict(zip(files, latencies(files, digits.test_images[:1]), strict=True))
-    table = Table(title=f"{len(digits.test_labels)} test images", title_justify="left")
-    table.add_column("network")
-    for column in ("accuracy", "differing", "bytes", "latency"):
-        table.add_column(column, justify="right")
-    for result in results:
-        file = result.file
-        table.add_row(
-            result.name,
-            f"{accuracy_of(result.logits, digits.test_labels):.2%}",
-            "–" if result.num_different is None else f"{result.num_different} of {result.logits.numel():,}",
-            "–" if file is None else f"{file.bytes:,}",
-            "–"
-            if file is None
-            else f"{1e6 * seconds[file]:.0f} µs  ×{seconds[file] / seconds[files[0]]:.2f}",
-        )
-    return table
 
 
 def progress_bar(console: Console) -> Progress:

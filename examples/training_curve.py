@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, rcParams
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -17,7 +18,7 @@ from ana_fx import AnnealingRange, Schedule
 __all__ = ["Epoch", "save_training_curve"]
 
 _INK, _PALE, _ACCURACY, _LOSS, _NOISE = "#24313d", "#c9d1d9", "#1b7f8c", "#c4572e", "#6b5ca5"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": _INK,
     "axes.edgecolor": _PALE,
@@ -58,8 +59,7 @@ def save_training_curve(
     """
     start, end = len(float_epochs), len(float_epochs) + len(quantized_epochs)
     phases = {"float": (0, float_epochs), "quantised, noise annealed": (start, quantized_epochs)}
-    with rc_context():
-        rcParams.update(_STYLE)
+    with rc_context(_STYLE):
         figure = Figure(figsize=(8.0, 4.6 + 0.3 * len(ranges)), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, height_ratios=[8, 5, 1.5 + 1.2 * len(ranges)])
         accuracy, loss, noise = panels
@@ -106,9 +106,7 @@ def _draw_phase(accuracy: Axes, loss: Axes, name: str, first: int, epochs: Seque
     )
 
 
-def _draw_noise(
-    axes: Axes, ranges: Mapping[str, AnnealingRange], schedule: Schedule, start: int, end: int
-) -> None:
+def _draw_noise(axes: Axes, ranges: Mapping[str, AnnealingRange], schedule: Schedule, start: int, end: int) -> None:
     """A bar for each layer, as thick as its noise is wide: pale while it waits, strong while it decays."""
     num_depths = 1 + max(each.depth for each in ranges.values())
     progress = np.linspace(0.0, 1.0, 1001)

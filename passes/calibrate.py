@@ -99,9 +99,9 @@ class _Recorder(Interpreter):
     def run_node(self, n: Node) -> Any:
         self.current = n
         result = super().run_node(n)
-        if self.samples is not None and isinstance(result, Tensor):
-            if n.op == "placeholder" or isinstance(module_of(n), LayerMap):
-                self.samples[n].append(_subsample(result))
+        is_sampled = n.op == "placeholder" or isinstance(module_of(n), LayerMap)
+        if self.samples is not None and is_sampled and isinstance(result, Tensor):
+            self.samples[n].append(_subsample(result))
         return result
 
 

@@ -22,7 +22,7 @@ __all__ = ["Canonicalize"]
 Build = Callable[..., nn.Module]
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """Why a spelling cannot be rewritten."""
 
 
@@ -69,11 +69,11 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
         return _OVERWRITES
     try:
         return spelling(gm, node)
-    except (_Unfit, TypeError, ValueError) as reason:
+    except (_UnfitError, TypeError, ValueError) as reason:
         return f"{_spoken(node)}: {reason}"
 
 
-_OVERWRITES = "works in place on a tensor that is used again later; needed: its own tensor; use the form without inplace"
+_OVERWRITES = "works in place on a tensor that is used again later; needed a tensor of its own; drop inplace"
 
 
 def _is_overwritten_early(node: Node) -> bool:
@@ -91,7 +91,7 @@ def _module(names: str, build: Build) -> Callable[[GraphModule, Node], None]:
     def rewrite(gm: GraphModule, node: Node) -> None:
         arguments = _bound(node, names.split())
         if any(isinstance(value, Node) for value in arguments.values()):
-            raise _Unfit("found an argument computed by the graph, needed a constant")
+            raise _UnfitError("found an argument computed by the graph, needed a constant")
         _call(gm, node, build(**arguments))
 
     return rewrite
@@ -107,7 +107,7 @@ def _bound(node: Node, names: list[str]) -> dict[str, Any]:
 def _input(node: Node) -> Node:
     source = node.args[0] if node.args else node.kwargs["input"]
     if not isinstance(source, Node):
-        raise _Unfit(f"found {source!r} where a tensor of the graph was needed")
+        raise _UnfitError(f"found {source!r} where a tensor of the graph was needed")
     return source
 
 
@@ -115,7 +115,7 @@ def _call(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Module | N
     """Replace a node by a call to a new module (and another after it), installed beside the caller."""
     reason = unsupported_reason(module)
     if reason is not None:
-        raise _Unfit(reason)
+        raise _UnfitError(reason)
     source = _input(node)
     for each in (module, then):
         if each is None:
@@ -134,9 +134,9 @@ def _add(gm: GraphModule, node: Node) -> None:
     operands = node.args if len(node.args) >= 2 else (*node.args, node.kwargs.get("other"))
     alpha = node.kwargs.get("alpha", 1)
     if len(operands) != 2 or not all(isinstance(operand, Node) for operand in operands):
-        raise _Unfit("found a constant operand, needed two tensors of the graph")
+        raise _UnfitError("found a constant operand, needed two tensors of the graph")
     if alpha != 1:
-        raise _Unfit(f"found alpha={alpha}, needed 1")
+        raise _UnfitError(f"found alpha={alpha}, needed 1")
     node.op, node.target, node.args, node.kwargs = "call_function", operator.add, tuple(operands), {}
 
 
@@ -144,7 +144,7 @@ def _mean(gm: GraphModule, node: Node) -> None:
     arguments = _bound(node, ["dim", "keepdim"])
     axes = arguments.get("dim")
     if not isinstance(axes, (tuple, list)) or sorted(axes) not in ([2, 3], [-2, -1]):
-        raise _Unfit(f"found mean over {axes}, needed both image axes: (2, 3) or (-2, -1)")
+        raise _UnfitError(f"found mean over {axes}, needed both image axes: (2, 3) or (-2, -1)")
     _call(gm, node, nn.AdaptiveAvgPool2d(1), then=None if arguments.get("keepdim") else nn.Flatten())
 
 
@@ -152,7 +152,7 @@ def _clamp(minimum: float | None = None, maximum: float | None = None) -> nn.Mod
     low = -torch.inf if minimum is None else float(minimum)
     high = torch.inf if maximum is None else float(maximum)
     if not low <= 0.0 <= high:
-        raise _Unfit(f"found a clamp to [{low}, {high}], needed a range that holds zero")
+        raise _UnfitError(f"found a clamp to [{low}, {high}], needed a range that holds zero")
     return nn.ReLU() if (low, high) == (0.0, torch.inf) else nn.Hardtanh(low, high)
 
 
@@ -161,13 +161,13 @@ def _parameter(gm: GraphModule, value: Any, name: str) -> nn.Parameter | None:
         return None
     tensor = operator.attrgetter(str(value.target))(gm) if isinstance(value, Node) and value.op == "get_attr" else None
     if not isinstance(tensor, nn.Parameter):
-        raise _Unfit(f"found a {name} that is computed or constant, needed a parameter of the model")
+        raise _UnfitError(f"found a {name} that is computed or constant, needed a parameter of the model")
     return tensor
 
 
-def _convolution(kind: type[nn.Conv1d | nn.Conv2d | nn.Conv3d]) -> Callable[[GraphModule, Node], None]:
+def _convolution(kind: Build) -> Callable[[GraphModule, Node], None]:
     def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, "weight bias stride padding dilation groups".split())
+        arguments = _bound(node, ["weight", "bias", "stride", "padding", "dilation", "groups"])
         weight = _parameter(gm, arguments.pop("weight"), "weight")
         bias = _parameter(gm, arguments.pop("bias", None), "bias")
         assert weight is not None
@@ -194,13 +194,13 @@ def _linear(gm: GraphModule, node: Node) -> None:
 
 
 def _batch_norm(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, "running_mean running_var weight bias training momentum eps".split())
+    arguments = _bound(node, ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"])
     mean = arguments["running_mean"]
     if not isinstance(mean, Node) or mean.op != "get_attr":
-        raise _Unfit("found no running_mean of the model, needed batch norm with running statistics")
+        raise _UnfitError("found no running_mean of the model, needed batch norm with running statistics")
     owner = gm.get_submodule(str(mean.target).rpartition(".")[0])
     if not isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        raise _Unfit(f"found running_mean of {type(owner).__name__}, needed that of a batch norm module")
+        raise _UnfitError(f"found running_mean of {type(owner).__name__}, needed that of a batch norm module")
     with gm.graph.inserting_before(node):
         call = gm.graph.call_module(str(mean.target).rpartition(".")[0], (_input(node),))
     call.meta, call.stack_trace = dict(node.meta), node.stack_trace
@@ -219,8 +219,9 @@ def _keep(gm: GraphModule, node: Node) -> None:
 
 def _pad(pad: tuple[int, ...], mode: str = "constant", value: float | None = None) -> nn.Module:
     if mode != "constant" or value not in (None, 0, 0.0):
-        raise _Unfit(f"found padding mode {mode!r} with value {value}, needed constant zeros")
-    kind = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[(len(pad) + 1) // 2 - 1]
+        raise _UnfitError(f"found padding mode {mode!r} with value {value}, needed constant zeros")
+    kinds: tuple[Build, ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+    kind = kinds[(len(pad) + 1) // 2 - 1]
     return kind(tuple(pad), 0.0)
 
 
@@ -242,7 +243,9 @@ def _adaptive(kind: Build) -> Callable[[GraphModule, Node], None]:
 
 _RELU = _module("inplace", lambda inplace=False: nn.ReLU())
 _RELU6 = _module("inplace", lambda inplace=False: nn.ReLU6())
-_HARDTANH = _module("min_val max_val inplace", lambda min_val=-1.0, max_val=1.0, inplace=False: nn.Hardtanh(min_val, max_val))
+_HARDTANH = _module(
+    "min_val max_val inplace", lambda min_val=-1.0, max_val=1.0, inplace=False: nn.Hardtanh(min_val, max_val)
+)
 _CLAMP = _module("min max", lambda min=None, max=None: _clamp(min, max))  # torch's names
 
 _SPELLINGS: dict[Any, Callable[[GraphModule, Node], None]] = {

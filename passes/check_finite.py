@@ -32,7 +32,9 @@ class CheckFinite(Pass):
             for name, tensor in module.state_dict().items():
                 num_bad = int((~torch.isfinite(tensor)).sum())
                 if num_bad:
-                    problems.append(f"{location(node)}: {name} holds {num_bad} NaN or infinite of {tensor.numel()} numbers")
+                    problems.append(
+                        f"{location(node)}: {name} holds {num_bad} NaN or infinite of {tensor.numel()} numbers"
+                    )
         if problems:
             raise UnsupportedError(
                 listing(

@@ -81,7 +81,7 @@ def _check_calibrated(qat: GraphModule) -> None:
 def _check_annealed(qat: GraphModule) -> None:
     """The training forward pass, batch statistics aside, is the function that eval mode computes."""
     noisy = [
-        f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and standard deviation {float(q.std):.3g} steps"
+        f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and std {float(q.std):.3g} steps"
         for name, q in quantizers(qat)
         if float(q.mean) != 0.0 or (q.strategy is Strategy.EXPECTATION and float(q.std) != 0.0)
     ]

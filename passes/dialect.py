@@ -90,7 +90,11 @@ def is_shape(node: Node) -> bool:
     if node.target is getattr:
         return node.args[1] in ("shape", "ndim")
     inputs = node.all_input_nodes
-    return getattr(node.target, "__module__", None) == operator.add.__module__ and bool(inputs) and all(map(is_shape, inputs))
+    return (
+        getattr(node.target, "__module__", None) == operator.add.__module__
+        and bool(inputs)
+        and all(map(is_shape, inputs))
+    )
 
 
 def is_reshape(node: Node) -> bool:
@@ -101,4 +105,3 @@ def is_reshape(node: Node) -> bool:
 def passes_levels(node: Node) -> bool:
     """Whether a node hands on levels of its first input as they are: quantised in, quantised out."""
     return is_reshape(node) or isinstance(module_of(node), (*MAX_POOLS, *DROPOUTS))
-

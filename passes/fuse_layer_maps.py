@@ -13,7 +13,15 @@ from ana_fx.affine import Affine, Average, Convolution, Identity, Linear, Sum
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import calls_to, location, module_of, module_path, unique_path
 from ana_fx.layer_map import BatchNorm, LayerMap
-from ana_fx.passes.dialect import ACTIVATIONS, ADAPTIVE_POOLS, AVERAGE_POOLS, BATCH_NORMS, CONVOLUTIONS, PADS, is_shape
+from ana_fx.passes.dialect import (
+    ACTIVATIONS,
+    ADAPTIVE_POOLS,
+    AVERAGE_POOLS,
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    PADS,
+    is_shape,
+)
 from ana_fx.passes.pass_ import Pass
 from ana_fx.quantizers import ClipRange
 
@@ -90,8 +98,8 @@ def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain:
         return chain
     pad = modules.get(inputs[0])
     if isinstance(module, CONVOLUTIONS) and isinstance(pad, PADS) and len(inputs[0].users) == 1:
-        padding = tuple(pad.padding) if isinstance(pad.padding, tuple) else (pad.padding,) * (2 * len(module.stride))
-        return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), _convolution(module, padding), module)
+        affine = _convolution(module, tuple(pad.padding))
+        return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), affine, module)
     return _Chain([node], inputs, _affine(module), module)
 
 
@@ -122,8 +130,7 @@ def _affine(module: nn.Module) -> Affine:
     rank = next(rank for rank, kinds in enumerate(pools, start=1) if isinstance(module, kinds))
     if isinstance(module, AVERAGE_POOLS):
         kernel = _tuple(module.kernel_size, rank)
-        stride = kernel if module.stride is None else _tuple(module.stride, rank)
-        return Average(rank, kernel, stride, _tuple(module.padding, rank))
+        return Average(rank, kernel, _tuple(module.stride, rank), _tuple(module.padding, rank))
     return Average(rank, output_size=_tuple(module.output_size, rank))
 
 

@@ -212,13 +212,14 @@ def _leaves_model(node: Node) -> bool:
 def _gaussian(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
     """What a batch norm gives out: for each channel a normal with mean β and standard deviation |γ|."""
     quantiles = (torch.arange(_GAUSSIAN_SAMPLES) + 0.5) / _GAUSSIAN_SAMPLES
-    normal = torch.special.ndtri(quantiles)
+    normal: Tensor = torch.special.ndtri(quantiles)
     if not norm.affine:
         return normal
     spread, center = norm.weight.detach().float().cpu(), norm.bias.detach().float().cpu()
     if float(spread.abs().max()) < _NO_SPREAD and float(center.abs().max()) < _NO_SPREAD:
         return normal  # zero-initialised, as in residual networks: it will grow
-    return (center[:, None] + spread[:, None] * normal).flatten()
+    samples: Tensor = center[:, None] + spread[:, None] * normal
+    return samples.flatten()
 
 
 def _device(layer_map: LayerMap) -> torch.device:

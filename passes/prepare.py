@@ -17,9 +17,9 @@ from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
-from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.trace import trace

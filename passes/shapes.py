@@ -51,7 +51,7 @@ def record_shapes(qat: GraphModule) -> None:
     first, second = ({node: tuple(x.shape) for node, x in run(qat, sample_inputs(qat, n)).items()} for n in (2, 3))
     for node, shape in first.items():
         other = second[node]
-        if shape[1:] != other[1:] or shape[:1] != other[:1] and shape[0] * 3 != other[0] * 2:
+        if shape[1:] != other[1:] or (shape[:1] != other[:1] and shape[0] * 3 != other[0] * 2):
             raise ConvertError(
                 f"{location(node)}: its output has shape {shape} for 2 samples and {other} for 3; "
                 f"needed a leading batch axis and fixed other axes"

@@ -224,9 +224,7 @@ class _Writer:
         self._describe(name, dequantize.scale, 0, "int32" if is_logits else "int8")
         self.builder.output(value, name)
 
-    def _shift(
-        self, path: str, value: ir.Value, shape: tuple[int, ...], distance: int, dtype: ir.DataType
-    ) -> ir.Value:
+    def _shift(self, path: str, value: ir.Value, shape: tuple[int, ...], distance: int, dtype: ir.DataType) -> ir.Value:
         """Add a constant to 8-bit numbers whose type changes with it."""
         if value.dtype is dtype and distance == 0:
             return value
@@ -262,8 +260,9 @@ class _Writer:
         self.metadata[f"{name}.type"] = kind
 
 
-def _scalar(value: int, dtype: ir.DataType) -> np.generic:
-    return np.uint8(value) if dtype is ir.DataType.UINT8 else np.int8(value)
+def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
+    scalar: np.uint8 | np.int8 = np.uint8(value) if dtype is ir.DataType.UINT8 else np.int8(value)
+    return scalar
 
 
 def _natural(node: Node) -> ir.DataType:

@@ -39,7 +39,12 @@ class IntegerTarget(Target):
         return (ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8), 0
 
     def integer_map(
-        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        inputs: Sequence[Carrier],
+        shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The accumulator, then the multiply-shift requantizer."""
         accumulator, operator = _accumulate(builder, path, module, inputs, shape)
@@ -85,7 +90,14 @@ def _accumulate(
 
 def _levels(builder: Builder, path: str, x: Carrier) -> ir.Value:
     """The levels that a carrier stores, as int32."""
-    value = builder.op("Cast", [x.value], path=path, dtype=ir.DataType.INT32, shape=x.shape, attributes={"to": ir.DataType.INT32})
+    value = builder.op(
+        "Cast",
+        [x.value],
+        path=path,
+        dtype=ir.DataType.INT32,
+        shape=x.shape,
+        attributes={"to": ir.DataType.INT32},
+    )
     if x.zero_point == 0:
         return value
     zero_point = builder.constant(np.int32(x.zero_point), f"{path}.zero_point")
@@ -196,11 +208,13 @@ class _Requantizer:
         return self._op("Cast", [value], dtype, {"to": dtype})
 
     def _op(
-        self, op_type: str, inputs: list[ir.Value], dtype: ir.DataType, attributes: dict[str, Any] | None = None
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        dtype: ir.DataType,
+        attributes: dict[str, Any] | None = None,
     ) -> ir.Value:
-        return self.builder.op(
-            op_type, inputs, path=self.path, dtype=dtype, shape=self.shape, attributes=attributes
-        )
+        return self.builder.op(op_type, inputs, path=self.path, dtype=dtype, shape=self.shape, attributes=attributes)
 
 
 def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: Tensor) -> bool:

@@ -44,7 +44,12 @@ class OnnxRuntimeTarget(IntegerTarget):
         return ir.DataType.UINT8, _SIGNED_ZERO if integer_type.signed else 0
 
     def integer_map(
-        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        inputs: Sequence[Carrier],
+        shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
         if not isinstance(module.staircase, QLinearStaircase):
@@ -94,7 +99,12 @@ class OnnxRuntimeTarget(IntegerTarget):
         return Carrier(value, zero_point, shape, module.hi + zero_point), report
 
     def _add(
-        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        inputs: Sequence[Carrier],
+        shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """QLinearAdd with scales in the ratio of the integer coefficients."""
         dtype, zero_point = self.container(module.integer_type)
@@ -152,9 +162,7 @@ def _clip(
     low, high = module.lo + zero_point, module.hi + zero_point
     if (low, high) == (0, _BYTE):
         return value
-    bounds = [
-        builder.constant(np.uint8(bound), f"{path}.{name}") for name, bound in (("min", low), ("max", high))
-    ]
+    bounds = [builder.constant(np.uint8(bound), f"{path}.{name}") for name, bound in (("min", low), ("max", high))]
     return builder.op("Clip", [value, *bounds], path=path, dtype=ir.DataType.UINT8, shape=shape)
 
 

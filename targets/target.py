@@ -69,7 +69,12 @@ class Target(ABC):
 
     @abstractmethod
     def integer_map(
-        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        inputs: Sequence[Carrier],
+        shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """Write a layer map whose output sample has that shape."""
 

@@ -44,9 +44,7 @@ class VerifyReport:
     num_different: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(self.runtimes)})"
-        )
+        return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(self.runtimes)})"
 
 
 @torch.no_grad()
@@ -69,7 +67,9 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
         model = onnx.load(path)
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's and protobuf's errors share no base
-        raise VerifyError(f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote") from error
+        raise VerifyError(
+            f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote"
+        ) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     is_float = metadata.get("ana_fx.io") == "float"
     given = _inputs(integer, inputs)
@@ -79,7 +79,7 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
     runtimes = [f"onnxruntime {onnxruntime.__version__}"]
     if metadata.get("ana_fx.target") == "integer":
         few = tuple(x[:_REFERENCE_BATCH] for x in given)
-        found = ReferenceEvaluator(model).run(None, _feeds(integer, few, is_float))
+        found = list(ReferenceEvaluator(model).run(None, _feeds(integer, few, is_float)))
         compared += _compare(path, "onnx.reference", found, _expected(integer, few, is_float))
         runtimes.append(f"onnx.reference {onnx.__version__}")
     return VerifyReport(path, tuple(runtimes), compared)

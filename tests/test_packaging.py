@@ -92,9 +92,7 @@ def test_import_of_the_library_leaves_onnx_alone():
 def test_upper_floors_are_found_from_any_folder(tmp_path):
     program = "import ana_fx.passes as p, ana_fx.targets as t; print(p.__file__); print(t.__file__)"
     for folder in (ROOT, tmp_path):
-        run = subprocess.run(
-            [sys.executable, "-c", program], cwd=folder, check=True, capture_output=True, text=True
-        )
+        run = subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, capture_output=True, text=True)
         found = [Path(line).resolve() for line in run.stdout.splitlines()]
         assert found == [ROOT / floor / "__init__.py" for floor in UPPER_FLOORS]
 
@@ -104,9 +102,7 @@ def test_wheel_holds_every_file_once_under_one_name(tmp_path):
     checkout = tmp_path / "checkout"  # a build leaves folders behind
     checkout.mkdir()
     for name in FLOORS:
-        shutil.copytree(
-            ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]

@@ -11,7 +11,18 @@ import torch
 from torch import nn
 
 import ana_fx
-from tests.models import Chain, Depthwise, INPUT_SHAPES, OneDimensional, Residual, Shared, Volume, example, make_awkward, train
+from tests.models import (
+    INPUT_SHAPES,
+    Chain,
+    Depthwise,
+    OneDimensional,
+    Residual,
+    Shared,
+    Volume,
+    example,
+    make_awkward,
+    train,
+)
 
 NETWORKS = [Chain, Residual, Depthwise, OneDimensional, Shared, Volume]
 PRECISIONS = {
@@ -28,10 +39,14 @@ PER_RUN = 512
 def with_rounding(precision: ana_fx.Precision | str, rounding: str) -> ana_fx.Precision:
     base = ana_fx.Precision.parse(precision)
     overrides = {key: with_rounding(value, rounding) for key, value in base.overrides.items()}
-    return ana_fx.Precision(base.weight, base.activation, base.input, base.output, rounding=rounding, overrides=overrides)
+    return ana_fx.Precision(
+        base.weight, base.activation, base.input, base.output, rounding=rounding, overrides=overrides
+    )
 
 
-def trained(kind: type[nn.Module], precision: ana_fx.Precision | str, *, awkward: bool, signed: bool) -> torch.fx.GraphModule:
+def trained(
+    kind: type[nn.Module], precision: ana_fx.Precision | str, *, awkward: bool, signed: bool
+) -> torch.fx.GraphModule:
     model = make_awkward(kind()) if awkward else kind()
     qat = ana_fx.prepare(model, example(kind, signed=signed), precision=precision)
     train(qat, INPUT_SHAPES[kind], 3, signed=signed)
