@@ -200,10 +200,10 @@ class Training:
         state = torch.load(self.checkpoint, map_location="cpu")
         found, needed = state["settings"], self.settings
         if found != needed:
-            different = ", ".join(f"{name} {found.get(name)}" for name in needed if found.get(name) != needed[name])
+            different = [f"{name} {found[name]}, here {needed[name]}" for name in needed if found[name] != needed[name]]
             raise SystemExit(
-                f"{self.checkpoint} is of a run with other settings: {different}; "
-                f"repeat these, or choose another folder with --out, or start over with --fresh"
+                f"{self.checkpoint} is of a run with other settings: {'; '.join(different)}; "
+                f"use its settings, or choose another folder with --out, or start over with --fresh"
             )
         self.epoch = state["epoch"]
         self.qat.load_state_dict(state["model"])

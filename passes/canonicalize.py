@@ -175,7 +175,7 @@ def _convolution(kind: Build) -> Callable[[GraphModule, Node], None]:
         groups = arguments.get("groups", 1)
         with torch.device("meta"):
             module = kind(in_channels * groups, out_channels, tuple(kernel), bias=bias is not None, **arguments)
-        module.weight, module.bias = weight, bias
+        module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
         _call(gm, node, module)
 
     return rewrite

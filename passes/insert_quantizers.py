@@ -195,10 +195,10 @@ def _output(node: Node, layer_map: LayerMap, precision: Precision) -> str | None
     is_bare = layer_map.affine.has_weight and layer_map.norm is None and layer_map.clip_range == ClipRange()
     if precision.output == "auto":
         return "int32" if is_bare and isinstance(layer_map.affine, Linear) else "int8"
-    if precision.output == "int32" and not is_bare:
+    if precision.output in ("int32", "float") and not is_bare:
         raise PrecisionError(
-            f"{location(node)}: output='int32' gives raw accumulators; found batch norm, an activation or no weight "
-            f"in the last layer; needed a bare linear or convolutional layer; use output='int8'"
+            f"{location(node)}: output={precision.output!r} needs a bare linear or convolutional last layer; "
+            f"found batch norm, an activation or no weight in it; use output='int8'"
         )
     return precision.output
 

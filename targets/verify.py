@@ -14,12 +14,15 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
 
 from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import Dequantize, Quantize
+from ana_fx.integer import Quantize, Reshape
+from ana_fx.layer_map import LayerMap
+from ana_fx.passes.shapes import run
+from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.target import numpy
+from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -65,19 +68,20 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
     path = Path(path)
     try:
         model = onnx.load(path)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's and protobuf's errors share no base
         raise VerifyError(
             f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote"
         ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    is_float = metadata.get("ana_fx.io") == "float"
+    is_float = metadata.get(IO) == "float"
     given = _inputs(integer, inputs)
-    expected = _expected(integer, given, is_float)
-    feeds = _feeds(integer, given, is_float)
-    compared = _compare(path, "onnxruntime", session.run(None, feeds), expected)
+    found = list(session.run(None, _feeds(integer, given, is_float)))
+    compared = _compare(path, "onnxruntime", found, _expected(integer, given, is_float))
     runtimes = [f"onnxruntime {onnxruntime.__version__}"]
-    if metadata.get("ana_fx.target") == "integer":
+    if metadata.get(TARGET) == "integer":
         few = tuple(x[:_REFERENCE_BATCH] for x in given)
         found = list(ReferenceEvaluator(model).run(None, _feeds(integer, few, is_float)))
         compared += _compare(path, "onnx.reference", found, _expected(integer, few, is_float))
@@ -115,32 +119,52 @@ def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> 
     return feeds
 
 
-def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> list[np.ndarray[Any, Any]]:
-    """The program's outputs: floats, or the integers before each dequantize."""
+@dataclass(frozen=True)
+class _Expected:
+    """What an output of the file must be: equal, or within a tolerance where a float layer gives it."""
+
+    array: np.ndarray[Any, Any]
+    tolerance: np.ndarray[Any, Any] | None = None
+
+
+def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> list[_Expected]:
+    """The program's outputs: floats, or the integers before each dequantize; then what a float layer reads."""
     device = next(iter(integer.buffers())).device
-    leaves: list[Any] = []
-    handles = []
-    if not is_float:
-        handles = [
-            module.register_forward_pre_hook(lambda _, args: leaves.append(args[0]))
-            for module in integer.modules()
-            if isinstance(module, Dequantize)
-        ]
-    outputs = integer(*(x.to(device) for x in inputs))
-    for handle in handles:
-        handle.remove()
-    return [numpy(leaf) for leaf in (pytree.tree_leaves(outputs) if is_float else leaves)]
+    seen = run(integer, tuple(x.to(device) for x in inputs))
+    expected, borders = [], []
+    for node in integer.graph.output_node().all_input_nodes:
+        tail = _float_layer(node)
+        if tail is not None:
+            (border,) = tail.all_input_nodes
+            layer_map = module_of(tail)
+            assert isinstance(layer_map, LayerMap)
+            tolerance = float_tolerance(layer_map, [seen[border]]).reshape(seen[node].shape)
+            expected.append(_Expected(numpy(seen[node]), tolerance))
+            borders.append(_Expected(numpy(seen[border])))
+        else:
+            expected.append(_Expected(numpy(seen[node if is_float else node.all_input_nodes[0]])))
+    return expected + borders
 
 
-def _compare(path: Path, runtime: str, found: list[Any], expected: list[np.ndarray[Any, Any]]) -> int:
+def _float_layer(node: Node) -> Node | None:
+    """The float layer that gives an output, through reshapes, or None."""
+    while isinstance(module_of(node), Reshape):
+        (node,) = node.all_input_nodes
+    return node if isinstance(module_of(node), LayerMap) else None
+
+
+def _compare(path: Path, runtime: str, found: list[Any], expected: list[_Expected]) -> int:
     """How many numbers were compared; raises at the first that differs."""
     count = 0
-    for index, (have, want) in enumerate(zip(found, expected, strict=True)):
+    for index, (have, wanted) in enumerate(zip(found, expected, strict=True)):
+        want = wanted.array
         if have.shape != want.shape or have.dtype != want.dtype:
             raise VerifyError(
                 f"{path}: output {index} in {runtime} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}"
             )
         different = have != want
+        if wanted.tolerance is not None:
+            different = np.abs(have.astype(np.float64) - want) > wanted.tolerance
         if different.any():
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(

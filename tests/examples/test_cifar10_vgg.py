@@ -87,11 +87,11 @@ def test_resumed_training_equals_an_uninterrupted_one(data, tmp_path, monkeypatc
 
 def test_checkpoint_of_other_settings_is_refused_until_told_to_start_over(data, tmp_path):
     assert run(data, tmp_path / "out") == 0
-    with pytest.raises(SystemExit, match="other settings: lr 0.001"):
+    with pytest.raises(SystemExit, match=r"other settings: lr 0\.001, here 0\.01"):
         run(data, tmp_path / "out", "--lr", "0.01")
     assert run(data, tmp_path / "out", "--lr", "0.01", "--fresh") == 0
 
 
 def test_missing_data_set_is_explained(tmp_path):
-    with pytest.raises(SystemExit, match="no complete copy of CIFAR-10.*--download"):
+    with pytest.raises(SystemExit, match=r"no complete copy of CIFAR-10.*--download"):
         run(tmp_path / "nothing", tmp_path / "out")

@@ -1,0 +1,56 @@
+"""The last layer as floats, where `output="float"` leaves it so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ana_fx.affine import Linear
+from ana_fx.layer_map import LayerMap
+from ana_fx.targets.builder import Builder
+from ana_fx.targets.integer import pooling_attributes
+from ana_fx.targets.target import numpy
+
+__all__ = ["float_tolerance", "write_float_layer"]
+
+_HALF_ULP = 2.0**-24
+
+
+def write_float_layer(builder: Builder, path: str, module: LayerMap, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+    """MatMul and Add, or Conv; the output sample has that shape."""
+    assert module.weight is not None
+    if isinstance(module.affine, Linear):
+        weight = builder.constant(numpy(module.weight).T.copy(), f"{path}.weight")
+        y = builder.op("MatMul", [x, weight], path=path, dtype=ir.DataType.FLOAT, shape=shape)
+        if module.bias is None:
+            return y
+        bias = builder.constant(numpy(module.bias), f"{path}.bias")
+        return builder.op("Add", [y, bias], path=path, dtype=ir.DataType.FLOAT, shape=shape)
+    inputs: list[ir.Value | None] = [x, builder.constant(numpy(module.weight), f"{path}.weight")]
+    if module.bias is not None:
+        inputs.append(builder.constant(numpy(module.bias), f"{path}.bias"))
+    attributes = pooling_attributes(module.affine, 0)
+    return builder.op("Conv", inputs, path=path, dtype=ir.DataType.FLOAT, shape=shape, attributes=attributes)
+
+
+@torch.no_grad()
+def float_tolerance(module: LayerMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """How far two float32 evaluations of the layer can be apart, element by element.
+
+    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes, with u
+    half an ulp, whatever the order (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1);
+    two runtimes by twice that.
+    """
+    assert module.weight is not None
+    num_terms = module.weight[0].numel() + 1
+    magnitudes = module.affine.real(
+        tuple(x.double().abs() for x in inputs),
+        module.weight.double().abs(),
+        None if module.bias is None else module.bias.double().abs(),
+    )
+    rounding = num_terms * _HALF_ULP
+    return numpy(magnitudes * (2 * rounding / (1 - rounding)))

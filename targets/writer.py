@@ -1,0 +1,190 @@
+"""From a program to an ONNX model: one walk, from the inputs to the outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from ana_fx.errors import ExportError
+from ana_fx.graph import location, module_of
+from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize, Reshape
+from ana_fx.layer_map import LayerMap
+from ana_fx.targets.builder import Builder
+from ana_fx.targets.float_layer import write_float_layer
+from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
+
+__all__ = ["FLOAT_INPUT", "IO", "TARGET", "Writer"]
+
+TARGET, IO, FLOAT_INPUT = "ana_fx.target", "ana_fx.io", "ana_fx.float_input"  # keys of the metadata
+
+
+class Writer:
+    """One walk over a program, from its inputs to its outputs."""
+
+    def __init__(self, program: GraphModule, target: Target, *, is_float: bool) -> None:
+        self.program = program
+        self.target = target
+        self.is_float = is_float
+        self.builder = Builder()
+        self.reports: list[NodeReport] = []
+        self.metadata = {TARGET: target.name, IO: "float" if is_float else "integer"}
+        self.carriers: dict[Node, Carrier] = {}
+        self.floats: dict[Node, ir.Value] = {}
+
+    def write(self) -> ir.Model:
+        """The model of the whole program."""
+        for node in self.program.graph.nodes:
+            if node.op == "call_module":
+                self._write_node(node)
+        outputs = self.program.graph.output_node().all_input_nodes
+        for index, node in enumerate(outputs):
+            name = "output" if len(outputs) == 1 else f"output_{index}"
+            self._write_output(node, name)
+        return self.builder.model(
+            name=type(self.program).__name__,
+            opset=self.target.opset,
+            ir_version=self.target.ir_version,
+            metadata=self.metadata,
+        )
+
+    def _write_node(self, node: Node) -> None:
+        module, path = module_of(node), str(node.target)
+        shape = tuple(node.meta["sample_shape"])
+        source = node.all_input_nodes[0]
+        if isinstance(module, Quantize):
+            self.carriers[node] = self._input(source, module, shape)
+        elif isinstance(module, IntegerMap):
+            inputs = [self.carriers[each] for each in node.args if isinstance(each, Node)]
+            self.carriers[node], report = self.target.integer_map(self.builder, path, module, inputs, shape)
+            self.reports.append(report)
+        elif isinstance(module, IntegerHead):
+            self.carriers[node], report = self.target.head(self.builder, path, module, self.carriers[source], shape)
+            self.reports.append(report)
+        elif isinstance(module, LayerMap):
+            value = self._dequantize(self.carriers[source.all_input_nodes[0]], module_of(source), f"{path}.input")
+            assert value.name is not None
+            self.metadata[FLOAT_INPUT] = value.name
+            self.floats[node] = write_float_layer(self.builder, path, module, value, shape)
+            self.reports.append(NodeReport(path, "float", "float32", reason="left float by output='float'"))
+        elif isinstance(module, Reshape) and source in self.floats:
+            self.floats[node] = self._reshape(path, self.floats[source], shape)
+        elif isinstance(module, (IntegerMaxPool, Reshape)):
+            self.carriers[node] = self._hand_on(path, module, self.carriers[source], shape)
+        elif not isinstance(module, Dequantize):
+            raise ExportError(
+                f"{location(node)}: target {self.target.name!r} has no operator for {type(module).__name__}; "
+                f"needed a module that convert() makes; was the program changed?"
+            )
+
+    def _input(self, placeholder: Node, module: Quantize, shape: tuple[int, ...]) -> Carrier:
+        """The border into the integers."""
+        name, integer_type = str(placeholder.target), module.integer_type
+        dtype, zero_point = self.target.container(integer_type)
+        natural = ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8
+        self._describe(name, module.scale, 0, str(integer_type))
+        largest = integer_type.qmax + zero_point
+        if self.is_float:
+            value = self.builder.input(name, ir.DataType.FLOAT, shape)
+            scale = self.builder.constant(numpy(module.scale), f"{name}.scale")
+            zero = self.builder.constant(_scalar(zero_point, dtype), f"{name}.zero_point")
+            value = self._op("QuantizeLinear", [value, scale, zero], name, dtype, shape)
+            limits = (integer_type.qmin + zero_point, largest)
+            if integer_type.bits < 8 or integer_type.narrow:
+                bounds = [self.builder.constant(_scalar(limit, dtype), f"{name}.limit") for limit in limits]
+                value = self._op("Clip", [value, *bounds], name, dtype, shape)
+            return Carrier(value, zero_point, shape, largest)
+        value = self.builder.input(name, natural, shape)
+        return Carrier(self._shift(name, value, shape, zero_point, dtype), zero_point, shape, largest)
+
+    def _write_output(self, node: Node, name: str) -> None:
+        """The border out of the integers, unless a float layer was that already."""
+        if node in self.floats:
+            self.builder.output(self.floats[node], name)
+            return
+        dequantize = module_of(node)
+        carrier = self.carriers[node.all_input_nodes[0]]
+        natural = carrier.dtype if carrier.dtype is ir.DataType.INT32 else _natural(node.all_input_nodes[0])
+        assert isinstance(dequantize, Dequantize)
+        self._describe(name, dequantize.scale, 0, natural.name.lower())
+        if self.is_float:
+            self.builder.output(self._dequantize(carrier, dequantize, name), name)
+            return
+        value = self._shift(name, carrier.value, carrier.shape, -carrier.zero_point, natural)
+        self.builder.output(value, name)
+
+    def _dequantize(self, carrier: Carrier, module: object, path: str) -> ir.Value:
+        assert isinstance(module, Dequantize)
+        inputs = [carrier.value, self.builder.constant(numpy(module.scale), f"{path}.scale")]
+        if carrier.zero_point:
+            inputs.append(self.builder.constant(_scalar(carrier.zero_point, carrier.dtype), f"{path}.zero_point"))
+        return self._op("DequantizeLinear", inputs, path, ir.DataType.FLOAT, carrier.shape)
+
+    def _shift(self, path: str, value: ir.Value, shape: tuple[int, ...], distance: int, dtype: ir.DataType) -> ir.Value:
+        """Add a constant to 8-bit numbers whose type changes with it."""
+        if value.dtype is dtype and distance == 0:
+            return value
+        value = self._op("Cast", [value], path, ir.DataType.INT32, shape, {"to": ir.DataType.INT32})
+        if distance:
+            constant = self.builder.constant(np.int32(distance), f"{path}.shift")
+            value = self._op("Add", [value, constant], path, ir.DataType.INT32, shape)
+        return self._op("Cast", [value], path, dtype, shape, {"to": dtype})
+
+    def _hand_on(self, path: str, module: IntegerMaxPool | Reshape, x: Carrier, shape: tuple[int, ...]) -> Carrier:
+        if isinstance(module, Reshape):
+            value = self._reshape(path, x.value, shape)
+        else:
+            value = self._op("MaxPool", [x.value], path, x.dtype, shape, _max_pool_attributes(module, len(shape) - 1))
+        return Carrier(value, x.zero_point, shape, x.largest)
+
+    def _reshape(self, path: str, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        wanted = self.builder.constant(np.array([-1, *shape], np.int64), f"{path}.shape")
+        assert value.dtype is not None
+        return self._op("Reshape", [value, wanted], path, value.dtype, shape)
+
+    def _op(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        path: str,
+        dtype: ir.DataType,
+        shape: tuple[int, ...],
+        attributes: dict[str, object] | None = None,
+    ) -> ir.Value:
+        return self.builder.op(op_type, inputs, path=path, dtype=dtype, shape=shape, attributes=attributes)
+
+    def _describe(self, name: str, scale: Tensor, zero_point: int, kind: str) -> None:
+        """What a reader needs to know of a border, as strings that give the float32 back exactly."""
+        self.metadata[f"{name}.scale"] = repr(float(scale))
+        self.metadata[f"{name}.zero_point"] = str(zero_point)
+        self.metadata[f"{name}.type"] = kind
+
+
+def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
+    scalar: np.uint8 | np.int8 = np.uint8(value) if dtype is ir.DataType.UINT8 else np.int8(value)
+    return scalar
+
+
+def _natural(node: Node) -> ir.DataType:
+    """The type of a program's own output: of the map that produced its levels."""
+    while not isinstance(module_of(node), (IntegerMap, Quantize)):
+        node = node.all_input_nodes[0]
+    module = module_of(node)
+    assert isinstance(module, (IntegerMap, Quantize))
+    return ir.DataType.INT8 if module.integer_type.signed else ir.DataType.UINT8
+
+
+def _max_pool_attributes(module: IntegerMaxPool, rank: int) -> dict[str, object]:
+    pool = module.pool
+
+    def sizes(value: int | tuple[int, ...]) -> list[int]:
+        return list(value) if isinstance(value, tuple) else [value] * rank
+
+    return {
+        "kernel_shape": sizes(pool.kernel_size),
+        "strides": sizes(pool.stride),
+        "pads": sizes(pool.padding) * 2,
+        "dilations": sizes(pool.dilation),
+        "ceil_mode": int(pool.ceil_mode),
+    }
