@@ -90,24 +90,49 @@ class Schedule:
     Strings are accepted for the enumerations. Raises ValueError on anything else.
     """
 
-    noise: NoiseType = NoiseType.UNIFORM
-    strategy: Strategy = Strategy.MODE
-    interval: Interval = Interval.PARTITION
-    power: Power = Power.HOMOGENEOUS
-    mean: Rule = Rule.STATIC
-    variance: Rule = Rule.DYNAMIC
-    half_width: float = 0.5
-    start: float = 0.0
-    stop: float = 0.7
-    learn_scales: bool = False
+    noise: NoiseType
+    strategy: Strategy
+    interval: Interval
+    power: Power
+    mean: Rule
+    variance: Rule
+    half_width: float
+    start: float
+    stop: float
+    learn_scales: bool
 
-    def __post_init__(self) -> None:
-        for field, kind in _ENUMERATIONS.items():
-            object.__setattr__(self, field, _member(kind, field, getattr(self, field)))
-        if not 0.0 < self.half_width <= 4.0:
-            raise ValueError(f"half_width lies in (0, 4] steps, got {self.half_width}")
-        if not 0.0 <= self.start < self.stop <= 1.0:
-            raise ValueError(f"start and stop are fractions with start < stop, got {self.start} and {self.stop}")
+    def __init__(
+        self,
+        noise: NoiseType | str = NoiseType.UNIFORM,
+        strategy: Strategy | str = Strategy.MODE,
+        interval: Interval | str = Interval.PARTITION,
+        power: Power | str = Power.HOMOGENEOUS,
+        mean: Rule | str = Rule.STATIC,
+        variance: Rule | str = Rule.DYNAMIC,
+        *,
+        half_width: float = 0.5,
+        start: float = 0.0,
+        stop: float = 0.7,
+        learn_scales: bool = False,
+    ) -> None:
+        if not 0.0 < half_width <= 4.0:
+            raise ValueError(f"half_width lies in (0, 4] steps, got {half_width}")
+        if not 0.0 <= start < stop <= 1.0:
+            raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
+        values = {
+            "noise": _member(NoiseType, "noise", noise),
+            "strategy": _member(Strategy, "strategy", strategy),
+            "interval": _member(Interval, "interval", interval),
+            "power": _member(Power, "power", power),
+            "mean": _member(Rule, "mean", mean),
+            "variance": _member(Rule, "variance", variance),
+            "half_width": half_width,
+            "start": start,
+            "stop": stop,
+            "learn_scales": learn_scales,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def annealing_range(self, depth: int, num_depths: int) -> AnnealingRange:
         """The range of the layer maps at `depth`, out of `num_depths` depths (paper, section 3)."""
@@ -133,16 +158,6 @@ class Schedule:
         if self.variance is Rule.DYNAMIC:
             std *= remaining ** (2 * power)
         return mean, std
-
-
-_ENUMERATIONS: dict[str, type[Enum]] = {
-    "noise": NoiseType,
-    "strategy": Strategy,
-    "interval": Interval,
-    "power": Power,
-    "mean": Rule,
-    "variance": Rule,
-}
 
 
 def _member(kind: type[Enum], field: str, value: object) -> Enum:

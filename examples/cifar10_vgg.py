@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = compare(qat, integer, images[: options.compare], options.out)
     for result in results:
         if result.file is not None:
-            console.print(ana_fx.verify(integer, result.file.path))  # on random inputs over the whole range
+            print(ana_fx.verify(integer, result.file.path))  # on random inputs over the whole range
     console.print(report(results, labels[: options.compare]))
     return int(any(result.num_different for result in results))
 
@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def load(folder: Path, *, is_downloaded: bool) -> tuple[CIFAR10, tuple[Tensor, Tensor]]:
     """The augmented training set, and the test images with their labels.
 
-    Pixels stay in [0, 1]: the input quantizer's levels are then the bytes that a camera gives.
+    Pixels stay in [0, 1], so that the input is unsigned; the first batch norm standardises them.
     """
     augmented = Compose([RandomCrop(32, padding=4), RandomHorizontalFlip(), ToTensor()])
     try:

@@ -69,7 +69,8 @@ def report(results: Sequence[Result], labels: Tensor, image: Tensor | None = Non
         image: What the latency of every file is measured on, relative to the first file; None leaves it out.
     """
     files = [result.file for result in results if result.file is not None]
-    table = Table(title=f"{len(labels):,} test images; latency of one image on one thread", title_justify="left")
+    title = f"{len(labels):,} test images" + ("" if image is None else "; latency of one image on one thread")
+    table = Table(title=title, title_justify="left")
     table.add_column("network")
     for column in ("accuracy", "differing", "bytes", *(["latency"] if image is not None else [])):
         table.add_column(column, justify="right")

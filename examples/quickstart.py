@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *compare(qat, integer, digits.test_images, options.out),
     ]
     console.print(report(results, digits.test_labels, digits.test_images[:1]))
-    console.print(f"The files and {picture.name} are in {options.out}")
+    print(f"The files and {picture.name} are in {options.out}")
     return int(any(result.num_different for result in results))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
@@ -42,7 +43,10 @@ class Calibrate(Pass):
             return False
         samples: dict[Node, list[Tensor]] = defaultdict(list)
         num_batches = 0
-        for batch in track(self.batches, "calibrating", transient=True, disable=not _is_sized(self.batches)):
+        console = Console(stderr=True)
+        for batch in track(
+            self.batches, "calibrating", console=console, transient=True, disable=not console.is_terminal
+        ):
             run_floats(gm, model_inputs(gm, batch), f"calibration batch {num_batches}", samples)
             num_batches += 1
         if not num_batches:
@@ -108,7 +112,3 @@ class _Recorder(Interpreter):
 def _subsample(x: Tensor) -> Tensor:
     flat = x.detach().flatten().float()
     return flat[:: max(1, len(flat) // _SAMPLES_PER_BATCH)].cpu()
-
-
-def _is_sized(batches: Iterable[Any]) -> bool:
-    return hasattr(batches, "__len__")

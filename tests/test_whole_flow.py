@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 import ana_fx
 from tests.models import (
@@ -33,7 +34,6 @@ PRECISIONS = {
     "int8": "int8",
     "mixed": ana_fx.Precision("int3", "uint6", overrides={"*conv2*": "int8", "*head*": "int8", "*.0": "ternary"}),
 }
-PER_RUN = 512
 
 
 def with_rounding(precision: ana_fx.Precision | str, rounding: str) -> ana_fx.Precision:
@@ -44,16 +44,16 @@ def with_rounding(precision: ana_fx.Precision | str, rounding: str) -> ana_fx.Pr
     )
 
 
-def trained(
-    kind: type[nn.Module], precision: ana_fx.Precision | str, *, awkward: bool, signed: bool
-) -> torch.fx.GraphModule:
+def trained(kind: type[nn.Module], precision: ana_fx.Precision | str, *, awkward: bool) -> GraphModule:
+    """After real training steps; awkward networks have awkward batch norms and signed inputs."""
     model = make_awkward(kind()) if awkward else kind()
-    qat = ana_fx.prepare(model, example(kind, signed=signed), precision=precision)
-    train(qat, INPUT_SHAPES[kind], 3, signed=signed)
+    qat = ana_fx.prepare(model, example(kind, signed=awkward), precision=precision)
+    train(qat, INPUT_SHAPES[kind], 3, signed=awkward)
     return qat.eval()
 
 
 def sessions(path: Path) -> list[onnxruntime.InferenceSession]:
+    """The file on one thread and on two."""
     made = []
     for threads in (1, 2):
         options = onnxruntime.SessionOptions()
@@ -62,25 +62,46 @@ def sessions(path: Path) -> list[onnxruntime.InferenceSession]:
     return made
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "floor"])
+def assert_no_integer_differs(qat: GraphModule, x: torch.Tensor, folder: Path) -> int:
+    """Compare eval mode, program and both files at every batch size; how many outputs were compared."""
+    integer = ana_fx.convert(qat)
+    with torch.no_grad():
+        expected = qat(x)
+        assert torch.equal(expected, integer(x))
+        assert torch.equal(expected[:7], qat(x[:7]))
+    for target in ("onnxruntime", "integer"):
+        path = folder / f"{target}.onnx"
+        ana_fx.export(integer, path, target=target, io="float")
+        for session in sessions(path):
+            for batch in (1, 7, 64, len(x)):
+                (found,) = session.run(None, {session.get_inputs()[0].name: x[:batch].numpy()})
+                np.testing.assert_array_equal(found, expected[:batch].numpy())
+        ana_fx.export(integer, path, target=target, io="integer")
+        ana_fx.verify(integer, path)
+    return expected.numel()
+
+
+@pytest.mark.parametrize("awkward", [False, True], ids=["tame", "awkward"])
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_no_integer_differs(kind, precision, rounding, tmp_path):
-    for awkward in (False, True):
-        qat = trained(kind, with_rounding(precision, rounding), awkward=awkward, signed=awkward)
-        integer = ana_fx.convert(qat)
-        x = example(kind, PER_RUN, signed=awkward)
-        with torch.no_grad():
-            expected = qat(x)
-            assert torch.equal(expected, integer(x))
-            assert torch.equal(expected[:1], qat(x[:1]))
-        for target in ("onnxruntime", "integer"):
-            path = tmp_path / f"{target}.onnx"
-            ana_fx.export(integer, path, target=target, io="float")
-            for session in sessions(path):
-                for batch in (1, 7, 64, PER_RUN):
-                    (found,) = session.run(None, {session.get_inputs()[0].name: x[:batch].numpy()})
-                    np.testing.assert_array_equal(found, expected[:batch].numpy())
-            ana_fx.export(integer, path, target=target, io="integer")
-            ana_fx.verify(integer, path, x[:64])
-            ana_fx.verify(integer, path)
+def test_no_integer_differs(kind, precision, awkward, tmp_path):
+    assert_no_integer_differs(trained(kind, precision, awkward=awkward), example(kind, 64, signed=awkward), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Chain, Residual])
+def test_no_integer_differs_when_thresholds_stand_at_their_levels(kind, tmp_path):
+    qat = trained(kind, with_rounding("int4", "floor"), awkward=True)
+    assert_no_integer_differs(qat, example(kind, 64, signed=True), tmp_path)
+
+
+@pytest.mark.slow
+def test_no_integer_differs_in_a_million_outputs(tmp_path):
+    num_compared = 0
+    for kind in NETWORKS:
+        for precision in PRECISIONS.values():
+            for rounding in ("nearest", "floor"):
+                for awkward in (False, True):
+                    qat = trained(kind, with_rounding(precision, rounding), awkward=awkward)
+                    x = example(kind, 1024, signed=awkward)
+                    num_compared += assert_no_integer_differs(qat, x, tmp_path)
+    assert num_compared >= 1_000_000
