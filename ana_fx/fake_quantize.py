@@ -2,7 +2,7 @@
 
 Everything is counted in steps: with u = x / scale, a linear quantizer rises by one level at each
 threshold θ_k = k − offset, where offset is ½ for rounding to the nearest level and 0 for the floor.
-Only the thresholds within the reach of the noise are looked at, so work and memory per element do
+Only the thresholds near an element, within the reach of the noise, are looked at, so work and memory per element do
 not depend on the number of levels.
 """
 
@@ -29,7 +29,7 @@ class Levels(NamedTuple):
 
 def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
     """σ(x) in steps: clip(⌊x / scale + offset⌋, lo, hi), as float32 integers."""
-    return _clip(torch.floor(x.float() / scale + levels.offset), levels)
+    return _clip_((x.float() / scale).add_(levels.offset).floor_(), levels)
 
 
 def fake_quantize(
@@ -41,7 +41,7 @@ def fake_quantize(
     levels: Levels,
     noise: NoiseType,
     strategy: Strategy,
-    num_thresholds: int,
+    num_neighbours: int,
     scale_gradient: float = 1.0,
 ) -> Tensor:
     """A noisy quantizer (paper, eqs. 8 to 14), with the gradient of its expectation.
@@ -55,7 +55,7 @@ def fake_quantize(
         levels: Lowest and highest level, and the offset of the thresholds.
         noise: Family of the noise.
         strategy: Expectation, mode or random.
-        num_thresholds: How many thresholds on each side of an element the noise can reach.
+        num_neighbours: How many thresholds on each side of the nearest one the noise can reach.
         scale_gradient: Factor of the gradient with respect to `scale` (LSQ, section 2.2).
 
     Returns:
@@ -65,7 +65,7 @@ def fake_quantize(
         (Esser et al. 2020, eq. 3).
     """
     out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, levels, noise, strategy, num_thresholds, scale_gradient
+        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient
     )
     return out
 
@@ -81,23 +81,23 @@ class _FakeQuantize(torch.autograd.Function):
         levels: Levels,
         noise: NoiseType,
         strategy: Strategy,
-        num_thresholds: int,
+        num_neighbours: int,
         scale_gradient: float,
     ) -> Tensor:
-        u = x.float() / scale
-        v = u - mean + levels.offset  # in v the thresholds are the integers
-        expectation, slope = _expectation_and_slope(v, std, levels, noise, num_thresholds)
+        v = x.float() / scale
+        u = v.clone() if ctx.needs_input_grad[1] else None
+        v.sub_(mean - levels.offset)  # in v the thresholds are the integers
         if strategy is Strategy.EXPECTATION:
-            level = expectation
-        elif strategy is Strategy.MODE:
-            level = _clip(torch.floor(v), levels)
+            level, slope = _expectation_and_slope(v, std, levels, noise, num_neighbours)
         else:
-            level = _clip(torch.floor(v - std * noise.sample_like(v)), levels)
-        scale_slope = (level - u * slope) * scale_gradient if ctx.needs_input_grad[1] else None
+            slope = _slope(v, std, levels, noise, num_neighbours)
+            noisy = v if strategy is Strategy.MODE else v.sub_(std * noise.sample_like(v))
+            level = _clip_(noisy.floor_(), levels)
+        scale_slope = None if u is None else (level - u.mul_(slope)).mul_(scale_gradient)
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape = scale.shape
         ctx.dtype = x.dtype
-        return level * scale
+        return level.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,26 +108,38 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def _expectation_and_slope(
-    v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_thresholds: int
+    v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int
 ) -> tuple[Tensor, Tensor]:
-    """E[σ(v − ν)] and its derivative, from the nearest thresholds on either side of each element.
-
-    Thresholds further below count as passed, those further above as not reached.
-    """
-    nearest = torch.floor(v)
-    expectation = _clip(nearest - num_thresholds, levels)
+    """E[σ(v − ν)] and its derivative; thresholds further below count as passed, those above as not reached."""
+    nearest = torch.round(v)
+    expectation = _clip_(nearest - (num_neighbours + 1), levels)
     slope = torch.zeros_like(v)
     is_noisy = std > 0
     divisor = torch.where(is_noisy, std, torch.ones_like(std))
-    for distance in range(1 - num_thresholds, num_thresholds + 1):
+    for distance in range(-num_neighbours, num_neighbours + 1):
         threshold = nearest + distance
         is_level = (threshold > levels.lo) & (threshold <= levels.hi)
-        z = (v - threshold) / divisor
-        passed = torch.where(is_noisy, noise.cdf(z), (v >= threshold).to(v.dtype))
-        expectation = expectation + passed * is_level
-        slope = slope + noise.pdf(z) * is_level
-    return expectation, torch.where(is_noisy, slope / divisor, torch.zeros_like(slope))
+        z = (v - threshold).div_(divisor)
+        passed = torch.where(is_noisy, noise.cdf(z), (z >= 0).to(v.dtype))
+        expectation += passed * is_level
+        slope += noise.pdf(z) * is_level
+    return expectation, slope.mul_(is_noisy / divisor)
 
 
-def _clip(level: Tensor, levels: Levels) -> Tensor:
-    return level.clamp(levels.lo, levels.hi)  # type: ignore[arg-type]  # both ints or both tensors
+def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+    """The derivative of the expectation alone."""
+    nearest = torch.round(v)
+    is_noisy = std > 0
+    divisor = torch.where(is_noisy, std, torch.ones_like(std))
+    slope = None
+    for distance in range(-num_neighbours, num_neighbours + 1):
+        threshold = nearest + distance if distance else nearest
+        density = noise.pdf((v - threshold).div_(divisor))
+        density *= (threshold > levels.lo).logical_and_(threshold <= levels.hi)
+        slope = density if slope is None else slope.add_(density)
+    assert slope is not None
+    return slope.mul_(is_noisy / divisor)
+
+
+def _clip_(level: Tensor, levels: Levels) -> Tensor:
+    return level.clamp_(levels.lo, levels.hi)  # type: ignore[arg-type]  # both ints or both tensors

@@ -48,7 +48,7 @@ class NoiseType(str, Enum):
     def pdf(self, z: Tensor) -> Tensor:
         """The density at z, element by element; the derivative of `cdf`."""
         if self is NoiseType.UNIFORM:
-            return (z.abs() < _SQRT3).to(z.dtype) * (0.5 / _SQRT3)
+            return (z.abs() < _SQRT3).to(z.dtype).mul_(0.5 / _SQRT3)
         if self is NoiseType.TRIANGULAR:
             return (1.0 - z.abs() / _SQRT6).clamp_min(0.0) / _SQRT6
         if self is NoiseType.NORMAL:
