@@ -65,14 +65,15 @@ class Summary:
         console = Console(width=_WIDTH, no_color=True)
         with console.capture() as capture:
             console.print(self.__rich__())
-        return capture.get().rstrip()
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def __rich__(self) -> Table:
         """The table, for rich consoles; columns without an entry are left out."""
         table = Table(title=self.title, title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
-            table.add_column(name.replace("_", " "), justify="left" if name in _TEXT else "right")
+            is_text = name in _TEXT
+            table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
             table.add_row(*(_cell(getattr(row, name)) for name in shown))
         return table
@@ -119,13 +120,13 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
         accumulator=module.bound,
         encoding=_encoding(module),
         multiplier_bits=module.multiply_shift.multiplier_bits,
-        proof=None if proof is None else f"{proof.num_thresholds} thresholds, {proof.num_channels} channels",
+        proof=None if proof is None else f"{proof.num_thresholds:,} thresholds",
     )
 
 
 def _encoding(module: IntegerMap) -> str:
-    shift = "multiply-shift" if module.correction is None else "multiply-shift, corrected"
-    return f"{shift} = QLinear" if isinstance(module.staircase, QLinearStaircase) else shift
+    family = "QLinear = " if isinstance(module.staircase, QLinearStaircase) else ""
+    return f"{family}multiply-shift{'' if module.correction is None else ', corrected'}"
 
 
 def _trained_row(name: str, layer_map: LayerMap) -> Row:

@@ -9,9 +9,10 @@ from ana_fx.fake_quantize import Levels
 
 __all__ = ["least_squares_scale", "positive"]
 
-_NUM_CANDIDATES = 32
+_COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
+_FINE = tuple(0.3 * k / 24 for k in range(-23, 24))  # octaves around the best of these
 _NUM_REFINEMENTS = 3
-_MIN_SAMPLES, _MAX_NUMBERS = 1024, 2**17  # of a row and of all rows: more would not move the step
+_MIN_SAMPLES, _MAX_NUMBERS = 1024, 2**16  # of a row and of all rows: more would not move the step
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
 
 
@@ -24,7 +25,7 @@ def positive(scale: Tensor) -> Tensor:
 def least_squares_scale(rows: Tensor, levels: Levels) -> Tensor:
     """For each row, the step s that minimises Σ (x − s·σ(x / s))².
 
-    Candidates from a geometric grid, then Lloyd's update s ← Σ x·n / Σ n² of the best one.
+    Candidates from a coarse and a fine geometric grid, then Lloyd's update s ← Σ x·n / Σ n² of the best one.
 
     Args:
         rows: Numbers to be quantised, [num_rows, num_samples].
@@ -34,30 +35,39 @@ def least_squares_scale(rows: Tensor, levels: Levels) -> Tensor:
         Positive steps, float32, [num_rows]. A row without a number to represent gets the mean of
         the others, or 1.
     """
-    x = _subsample(rows.detach()).double()
-    lo, hi = int(levels.lo), int(levels.hi)
-    largest = torch.maximum(x.amax(1) / max(hi, 1), -x.amin(1) / max(-lo, 1) if lo < 0 else -x.new_ones(len(x)))
+    x = _subsample(rows.detach()).float()
+    lo, hi, offset = int(levels.lo), int(levels.hi), levels.offset
+    x = x if lo < 0 else x.clamp_min(0.0)
+    top = x.amax(1) / hi
+    largest = torch.maximum(top, x.amin(1) / lo) if lo < 0 else top
     is_known = largest > 0
-    largest = torch.where(is_known, largest, torch.ones_like(largest))
-    best, error = largest, torch.full_like(largest, torch.inf)
-    for exponent in torch.linspace(0.3, -4.5, _NUM_CANDIDATES).tolist():
-        candidate = largest * 2.0**exponent
-        n = _nearest(x, candidate, lo, hi)
-        candidate_error = (x - n * candidate[:, None]).square().sum(1)
+    best = torch.where(is_known, largest, torch.ones_like(largest))
+    error = _error(x, best, lo, hi, offset)
+    for octaves in (_COARSE, _FINE):
+        center = best
+        for exponent in octaves:
+            candidate = center * 2.0**exponent
+            candidate_error = _error(x, candidate, lo, hi, offset)
+            best = torch.where(candidate_error < error, candidate, best)
+            error = torch.minimum(candidate_error, error)
+    for _ in range(_NUM_REFINEMENTS):
+        n = _levels(x, best, lo, hi, offset)
+        update = (x * n).sum(1) / n.square().sum(1).clamp_min(1.0)
+        candidate = torch.where(update > 0, update, best)
+        candidate_error = _error(x, candidate, lo, hi, offset)
         best = torch.where(candidate_error < error, candidate, best)
         error = torch.minimum(candidate_error, error)
-    for _ in range(_NUM_REFINEMENTS):
-        n = _nearest(x, best, lo, hi)
-        power = n.square().sum(1)
-        update = (x * n).sum(1) / power.clamp_min(1.0)
-        best = torch.where((power > 0) & (update > 0), update, best)
     known = best[is_known]
     fallback = known.mean() if len(known) else best.new_ones(())
-    return positive(torch.where(is_known, best, fallback).float())
+    return positive(torch.where(is_known, best, fallback))
 
 
-def _nearest(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
-    return torch.round(x / scale[:, None]).clamp_(lo, hi)
+def _levels(x: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
+    return (x / scale[:, None]).add_(offset).floor_().clamp_(lo, hi)
+
+
+def _error(x: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
+    return _levels(x, scale, lo, hi, offset).mul_(scale[:, None]).sub_(x).square_().sum(1)
 
 
 def _subsample(rows: Tensor) -> Tensor:

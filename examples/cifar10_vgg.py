@@ -44,11 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     train_set, (images, labels) = load(options.data, is_downloaded=options.download)
     loader = DataLoader(train_set, options.batch_size, shuffle=True, num_workers=options.workers)
-    schedule = ana_fx.Schedule(
-        noise=ana_fx.NoiseType(options.noise),
-        strategy=ana_fx.Strategy(options.strategy),
-        interval=ana_fx.Interval(options.interval),
-    )
+    schedule = ana_fx.Schedule(noise=options.noise, strategy=options.strategy, interval=options.interval)
     net = VGG8(options.width)
     qat = ana_fx.prepare(net, images[:2], precision=options.precision, schedule=schedule).to(options.device)
 

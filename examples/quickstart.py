@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     digits = load(options.seed)
-    schedule = ana_fx.Schedule(interval=ana_fx.Interval.PARTITION)
+    schedule = ana_fx.Schedule(interval="partition")
 
     with progress_bar(console) as progress:
         net = digits_network()

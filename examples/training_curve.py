@@ -118,7 +118,7 @@ def _draw_noise(axes: Axes, ranges: Mapping[str, AnnealingRange], schedule: Sche
             bar = axes.fill_between(time, row - thickness, row + thickness, where=is_shown.tolist())
             bar.set(color=_NOISE, alpha=alpha, linewidth=0)
         axes.plot([start + each.end * (end - start), end], [row, row], color=_PALE, linewidth=1.0)
-    axes.text(0.0, 1.0, " as thick as\n the noise is wide", style="italic", va="center")
+    axes.text(0.0, 1.0, " bars as thick as\n the noise is wide", style="italic", va="center")
     axes.set_yticks(range(len(ranges)), list(ranges))
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(ranges) - 0.4, -0.6)

@@ -25,6 +25,8 @@ TARGETS = {
     "integer": "ana_fx.targets.integer:IntegerTarget",
 }
 
+_TITLE_WIDTH = 80
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -53,11 +55,15 @@ class ExportReport:
         console = Console(width=120, no_color=True)
         with console.capture() as capture:
             console.print(self.__rich__())
-        return capture.get().rstrip()
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def __rich__(self) -> Table:
         """The table, for rich consoles."""
-        table = Table(title=f"{self.path}: target {self.target}, {self.io} borders, {self.bytes:,} bytes")
+        table = Table(
+            title=f"{self.path.name}: target {self.target}, {self.io} borders, {self.bytes:,} bytes",
+            title_justify="left",
+            min_width=_TITLE_WIDTH,
+        )
         for column in ("layer map", "operator", "arithmetic", "note"):
             table.add_column(column)
         for node in self.nodes:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ana_fx.fake_quantize import Levels, quantize
@@ -20,13 +20,17 @@ def levels_of(name, offset=0.5):
 def squared_error(x, scales, levels):
     """For each step, the squared error of quantising all of x with it."""
     steps = scales.double()[:, None]
-    return (x.double() - steps * torch.floor(x.double() / steps + levels.offset).clamp(levels.lo, levels.hi)).square().sum(1)
+    return (
+        (x.double() - steps * torch.floor(x.double() / steps + levels.offset).clamp(levels.lo, levels.hi))
+        .square()
+        .sum(1)
+    )
 
 
 def best_error(x, levels):
-    """The least squared error of 4000 steps, each a thousandth larger than the one before."""
+    """The least squared error over 5.5 octaves of steps, each 0.3 % larger than the one before."""
     largest = float(x.abs().max()) / max(-levels.lo, levels.hi)
-    return squared_error(x, largest * 1.001 ** torch.arange(700, -3300, -1, dtype=torch.float64), levels).min()
+    return squared_error(x, largest * 1.003 ** torch.arange(170, -1100, -1, dtype=torch.float64), levels).min()
 
 
 def shapes_of_data(count):
@@ -44,18 +48,19 @@ def shapes_of_data(count):
 @pytest.mark.parametrize("shape", shapes_of_data(1))
 @pytest.mark.parametrize("name", TYPES)
 def test_error_is_within_two_percent_of_the_best(name, shape):
-    levels, x = levels_of(name), shapes_of_data(512)[shape]
+    levels, x = levels_of(name), shapes_of_data(1536)[shape]
     scale = least_squares_scale(x[None], levels)
     assert float(squared_error(x, scale, levels)) <= 1.02 * float(best_error(x, levels))
 
 
 @pytest.mark.parametrize("name", ["ternary", "int3", "int4", "int8", "uint2", "uint4", "uint8"])
 def test_floor_rounding_gets_a_step_of_its_own(name):
-    levels, x = levels_of(name, offset=0.0), torch.randn(512)
+    levels, x = levels_of(name, offset=0.0), torch.randn(1536)
     scale = least_squares_scale(x[None], levels)
     assert float(squared_error(x, scale, levels)) <= 1.02 * float(best_error(x, levels))
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), name=st.sampled_from(TYPES), exponent=st.floats(-12.0, 12.0))
 def test_numbers_on_a_grid_that_use_its_last_level_give_that_grid(seed, name, exponent):
     torch.manual_seed(seed)
@@ -68,6 +73,13 @@ def test_numbers_on_a_grid_that_use_its_last_level_give_that_grid(seed, name, ex
     assert torch.equal(quantize(steps * scale, found, levels), steps.float())
 
 
+@pytest.mark.parametrize("depth", [16, 255])
+def test_pixels_get_the_step_of_pixels(depth):
+    pixels = torch.arange(256).clamp_max(depth) / depth
+    found = least_squares_scale(pixels[None], Levels(0, depth, 0.5))
+    assert torch.equal(quantize(pixels, found, Levels(0, depth, 0.5)), torch.arange(256.0).clamp_max(depth))
+
+
 @pytest.mark.parametrize("name", ["ternary", "int4", "uint8"])
 def test_steps_are_as_large_as_the_numbers(name):
     levels, x = levels_of(name), torch.rand(1, 500)
@@ -76,6 +88,7 @@ def test_steps_are_as_large_as_the_numbers(name):
     assert torch.equal(least_squares_scale(x / 1024, levels), expected / 1024)
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), name=st.sampled_from(TYPES))
 def test_each_row_is_on_its_own(seed, name):
     torch.manual_seed(seed)
@@ -102,7 +115,9 @@ def test_zeros_alone_get_the_step_one(name):
 def test_unsigned_levels_ignore_negative_numbers(bits):
     levels, x = levels_of(f"uint{bits}"), torch.randn(3, 200)
     # The same numbers are rounded; only what is added to every candidate's error differs.
-    torch.testing.assert_close(least_squares_scale(x, levels), least_squares_scale(x.relu(), levels), rtol=2.0**-22, atol=0)
+    torch.testing.assert_close(
+        least_squares_scale(x, levels), least_squares_scale(x.relu(), levels), rtol=2.0**-22, atol=0
+    )
 
 
 def test_negative_numbers_alone_leave_unsigned_levels_at_the_step_one():
@@ -116,9 +131,10 @@ def test_extreme_numbers_give_finite_positive_steps(size):
 
 
 def test_a_long_row_is_sampled_without_moving_the_step_much():
-    x, levels = torch.randn(1, 400_000), levels_of("int4")
+    x, levels = torch.randn(1, 300_000), levels_of("int4")
     scale = least_squares_scale(x, levels)
-    assert float(squared_error(x[0], scale, levels)) <= 1.02 * float(best_error(x[0, :20_000], levels)) * 20
+    error, *others = (float(squared_error(x[0], scale * factor, levels)) for factor in (1.0, 0.9, 0.95, 1.05, 1.1))
+    assert error <= 1.02 * min(others)
 
 
 def test_positive_keeps_a_step_that_crossed_zero_or_reached_it():

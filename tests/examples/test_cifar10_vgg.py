@@ -20,6 +20,7 @@ NUM_FILES = 4
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six batches of 12 random images as the authors' archive holds them, with their own checksums."""
+    torch.set_num_threads(1)  # on so small a network two would wait for each other
     folder = tmp_path / "data" / CIFAR10.base_folder
     folder.mkdir(parents=True)
 
