@@ -15,9 +15,11 @@ from torch import Tensor
 __all__ = ["NoiseType"]
 
 _SQRT3 = math.sqrt(3.0)
+_SQRT3_INCLUDED = _SQRT3 * (1.0 + 2.0**-20)  # so that rounding leaves no hole between two bins
 _SQRT6 = math.sqrt(6.0)
 _NORMAL_95 = 1.959963984540054  # the standard normal holds 95 % of its mass within this
 _LOGISTIC_UNIT = _SQRT3 / math.pi  # the scale of a logistic with standard deviation 1
+_ROUNDING = 1e-9  # a reach of half a step, but for rounding, is one
 _LOGISTIC_95 = math.log(1.95 / 0.05) * _LOGISTIC_UNIT
 
 
@@ -48,7 +50,7 @@ class NoiseType(str, Enum):
     def pdf(self, z: Tensor) -> Tensor:
         """The density at z, element by element; the derivative of `cdf`."""
         if self is NoiseType.UNIFORM:
-            return (z.abs() < _SQRT3).to(z.dtype).mul_(0.5 / _SQRT3)
+            return (z.abs() < _SQRT3_INCLUDED).to(z.dtype).mul_(0.5 / _SQRT3)
         if self is NoiseType.TRIANGULAR:
             return (1.0 - z.abs() / _SQRT6).clamp_min(0.0) / _SQRT6
         if self is NoiseType.NORMAL:
@@ -74,6 +76,10 @@ class NoiseType(str, Enum):
     def reach_of(self, half_width: float) -> float:
         """Beyond this distance from the mean the cdf is 0 or 1 to float32 rounding."""
         return self._reach * self.std_of(half_width)
+
+    def num_neighbours(self, half_width: float) -> int:
+        """How many thresholds on either side of the nearest one that noise reaches, thresholds one step apart."""
+        return math.ceil(self.reach_of(half_width) - 0.5 - _ROUNDING)
 
     @property
     def _half_width(self) -> float:

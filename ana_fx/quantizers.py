@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,7 +17,6 @@ from ana_fx.schedule import Schedule
 
 __all__ = ["ClipRange", "InputQuantizer", "Quantizer", "Rounding"]
 
-_ROUNDING = 1e-9  # of reach_of: a reach of half a step is one
 UNKNOWN_SCALE = (
     "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from; "
     "run a batch through the model in train(), or give prepare(..., calibration=batches)"
@@ -88,7 +86,7 @@ class Quantizer(nn.Module):
         self.clip_range = clip_range
         self.noise = schedule.noise
         self.strategy = schedule.strategy
-        self.num_neighbours = math.ceil(schedule.noise.reach_of(schedule.half_width) - 0.5 - _ROUNDING)
+        self.num_neighbours = schedule.noise.num_neighbours(schedule.half_width)
         if learn_scale:
             self.scale = nn.Parameter(torch.ones(scale_shape))
         else:

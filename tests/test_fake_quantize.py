@@ -33,10 +33,6 @@ def reference(u, mean, std, levels, family):
     return expectation, (family.pdf(z) * exists).sum(-1) / float(std)
 
 
-def thresholds_within_reach(family, half_width=0.5):
-    return math.ceil(family.reach_of(half_width))
-
-
 def noisy(x, levels, family, *, half_width=0.5, mean=0.0, scale=1.0, strategy=Strategy.EXPECTATION, factor=1.0):
     """`fake_quantize` with plain numbers."""
     std = torch.tensor(family.std_of(half_width))
@@ -48,7 +44,7 @@ def noisy(x, levels, family, *, half_width=0.5, mean=0.0, scale=1.0, strategy=St
         levels=levels,
         noise=family,
         strategy=strategy,
-        num_thresholds=thresholds_within_reach(family),
+        num_neighbours=family.num_neighbours(0.5),
         scale_gradient=factor,
     )
 

@@ -1,5 +1,7 @@
 """Annealing ranges and noise over time, against the formulas of the paper."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def test_the_last_range_ends_exactly_at_the_stop(interval, num_depths, window):
 @given(interval=st.sampled_from(INTERVALS), num_depths=st.integers(1, 200), window=windows)
 def test_no_layer_is_annealed_after_one_behind_it(interval, num_depths, window):
     found = ranges(interval, num_depths, start=window[0], stop=window[1])
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in pairwise(found):
         assert first.end <= second.end
         if interval is Interval.PARTITION:
             assert first.end == second.start
