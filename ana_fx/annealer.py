@@ -6,8 +6,10 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from ana_fx.freezing import set_phases
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap
+from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange, Schedule
 
 __all__ = ["Annealer", "annealing_ranges"]
@@ -48,9 +50,11 @@ class Annealer:
         self._qat = qat
         self._schedule: Schedule = qat.meta["schedule"]
         self._layer_maps: list[LayerMap] = list(layer_maps(qat).values())
+        self._ranges = _quantizer_ranges(self._layer_maps)
         self._num_depths = 1 + max((r.depth for r in annealing_ranges(qat).values()), default=0)
         self._written: dict[AnnealingRange, tuple[float, float]] = {}
         self._seen: tuple[int, int] | None = None
+        self._annealed: set[AnnealingRange] | None = None
         self._count = 0
         self.total_steps = total_steps
         self._read()
@@ -63,7 +67,7 @@ class Annealer:
         return min(1.0, self._count / self.total_steps)
 
     def step(self) -> None:
-        """Count one step and set the noise of every quantizer."""
+        """Count one step and set the noise of every quantizer; layer maps without noise stop learning."""
         self._read()
         self._count += 1
         self._apply()
@@ -90,18 +94,30 @@ class Annealer:
             self._written.clear()
 
     def _apply(self) -> None:
-        ranges = {layer_map.annealing_range for layer_map in self._layer_maps}
         progress = min(1.0, self._count / self.total_steps)
-        noise = {r: self._schedule.noise_at(progress, r, self._num_depths) for r in ranges if r is not None}
-        for layer_map in self._layer_maps:
-            assert layer_map.annealing_range is not None
-            mean, std = noise[layer_map.annealing_range]
-            if self._written.get(layer_map.annealing_range) == (mean, std):
-                continue
-            for quantizer in layer_map.quantizers():
+        noise = {r: self._schedule.noise_at(progress, r, self._num_depths) for r in set(self._ranges.values())}
+        for quantizer, annealing_range in self._ranges.items():
+            mean, std = noise[annealing_range]
+            if self._written.get(annealing_range) != (mean, std):
                 quantizer.mean.fill_(mean)
                 quantizer.std.fill_(std)
         self._written = noise
+        annealed = {r for r, levels in noise.items() if levels == (0.0, 0.0)}
+        if annealed != self._annealed:  # once for each stage of the annealing
+            self._annealed = annealed
+            set_phases(self._qat, {m for m in self._layer_maps if m.annealing_range in annealed})
         buffer = self._qat.get_buffer("annealing_step")
         buffer.fill_(self._count)
         self._seen = (id(buffer), buffer._version)
+
+
+def _quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRange]:
+    """The range of each quantizer; a shared weight's is that of the deepest layer map that uses it."""
+    ranges: dict[Quantizer, AnnealingRange] = {}
+    for layer_map in layer_maps:
+        assert layer_map.annealing_range is not None
+        for quantizer in layer_map.quantizers():
+            known = ranges.setdefault(quantizer, layer_map.annealing_range)
+            if layer_map.annealing_range.depth > known.depth:
+                ranges[quantizer] = layer_map.annealing_range
+    return ranges

@@ -15,6 +15,7 @@ from ana_fx.quantizers import InputQuantizer, Quantizer
 
 __all__ = [
     "calls_to",
+    "delete_unused_modules",
     "layer_maps",
     "location",
     "module_of",
@@ -63,6 +64,30 @@ def quantizers(gm: GraphModule) -> Iterator[tuple[str, Quantizer]]:
                 yield f"{node.target}.weight_quantizer", module.weight_quantizer
             if module.output_quantizer is not None:
                 yield f"{node.target}.output_quantizer", module.output_quantizer
+
+
+def delete_unused_modules(gm: GraphModule) -> None:
+    """Delete every module that the graph does not call or read from, under each of its names.
+
+    `GraphModule.delete_all_unused_submodules` leaves a second name of a module that is used.
+    """
+    targets = [str(node.target) for node in gm.graph.nodes if node.op in ("call_module", "get_attr")]
+    called = set(targets)
+    parents = {
+        "",
+        *(".".join(target.split(".")[:depth]) for target in targets for depth in range(target.count(".") + 1)),
+    }
+    deleted: set[str] = set()
+    kept: set[str] = set()
+    for path, _ in list(gm.named_modules(remove_duplicate=False)):
+        owner = path.rpartition(".")[0]
+        if owner in deleted:
+            deleted.add(path)
+        elif path in called or owner in kept:
+            kept.add(path)
+        elif path not in parents:
+            gm.delete_submodule(path)
+            deleted.add(path)
 
 
 def module_path(node: Node) -> str:

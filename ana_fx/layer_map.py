@@ -8,6 +8,8 @@ reals in both modes, multiples of their quantizer's scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +22,21 @@ from ana_fx.scale import positive
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import LineFit, Staircase, along, fit_qlinear, fit_shift, integer_dtype
 
-__all__ = ["BatchNorm", "IntegerForm", "LayerMap"]
+__all__ = ["BatchNorm", "IntegerForm", "LayerMap", "Phase"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _SUM_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
 _LARGEST_COEFFICIENT = 2**12 - 1
 _LARGEST_BIAS = 2**29
+
+
+class Phase(Enum):
+    """What a layer map does in training mode."""
+
+    LEARNING = "learning"
+    UNRECORDED = "unrecorded"  # noisy still, but nothing that it learnt could reach the output
+    FROZEN = "frozen"  # without noise, parameters and statistics fixed
+    DEPLOYED = "deployed"  # frozen, and computing exactly as eval mode does
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,9 @@ class LayerMap(nn.Module):
         self.factor = 1
         self.is_shift = False
         self.annealing_range: AnnealingRange | None = None
+        self.leaves_model = False
+        self.phase = Phase.LEARNING
+        self._form: IntegerForm | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -94,9 +108,32 @@ class LayerMap(nn.Module):
         """Reals in, reals out."""
         num_inputs = self.affine.num_inputs
         tensors, scales = operands[:num_inputs], operands[num_inputs:]
-        if self.training or not self.is_quantized:
+        if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
             return self.real(tensors)
-        return self.deployed(tensors, scales)
+        if not self.training:
+            return self.deployed(tensors, self.integer_form(scales, tuple(tensors[0].shape)), scales)
+        with torch.no_grad():
+            if self.phase is Phase.DEPLOYED and all(quantizer.is_calibrated for quantizer in self.quantizers()):
+                y = self.deployed(tensors, self._fixed_form(tensors, scales), scales)
+            else:
+                y = self.real(tensors)
+        if self.leaves_model and torch.is_grad_enabled():
+            y.requires_grad_()  # a leaf, so that the user's loss.backward() still has an end
+        return y
+
+    def set_phase(self, phase: Phase) -> None:
+        """Enter a phase of training."""
+        if phase is not self.phase:
+            self.phase = phase
+            self._form = None
+            self.train(self.training)
+
+    def train(self, mode: bool = True) -> LayerMap:
+        """As in torch; the batch norm of a frozen layer map stays in eval mode."""
+        super().train(mode)
+        if self.norm is not None and self.phase in (Phase.FROZEN, Phase.DEPLOYED):
+            self.norm.eval()
+        return self
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """The map on reals, with noisy quantizers if it has any."""
@@ -113,11 +150,18 @@ class LayerMap(nn.Module):
             return y
         return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
 
-    def deployed(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
-        """The integer form on the levels of `tensors`, times the output's scale."""
+    def _fixed_form(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> IntegerForm:
+        """The integer form of parameters that do not change any more, computed once."""
+        if torch.compiler.is_compiling():  # a compiled graph does not keep Python objects
+            return self.integer_form(scales, tuple(tensors[0].shape))
+        if self._form is None:
+            self._form = self.integer_form(scales, tuple(tensors[0].shape))
+        return self._form
+
+    def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
+        """An integer form on the levels of `tensors`, times the output's scale."""
         with torch.autocast(tensors[0].device.type, enabled=False):
             levels = tuple(torch.round(x.float() / positive(s)) for x, s in zip(tensors, scales, strict=True))
-            form = self.integer_form(scales, tuple(tensors[0].shape))
             accumulator = accumulate(
                 self.affine,
                 levels,
@@ -201,6 +245,15 @@ class LayerMap(nn.Module):
                 offset = offset * self.norm.weight.double() + self.norm.bias.double()
             gain = gain * factor
         return gain, offset
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
+        self._form = None  # it would stay behind on the old device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._form = None
+        super()._load_from_state_dict(*args)
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

@@ -5,12 +5,18 @@ Spallanzani et al. 2022, sections 2.3, 3 and 4.1. Times are fractions of the who
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeVar
 
+from ana_fx.annealing_range import AnnealingRange, LayerSchedule, check_constants
 from ana_fx.noise import NoiseType
 
-__all__ = ["AnnealingRange", "Interval", "Power", "Rule", "Schedule", "Strategy"]
+__all__ = ["AnnealingRange", "Interval", "LayerSchedule", "NoiseConstants", "Power", "Rule", "Schedule", "Strategy"]
+
+_Key = TypeVar("_Key", int, str)
 
 
 class Strategy(str, Enum):
@@ -44,30 +50,13 @@ class Rule(str, Enum):
     DYNAMIC = "dynamic"
 
 
-@dataclass(frozen=True)
-class AnnealingRange:
-    """The part of training, as fractions of it, in which a layer map's noise decays.
+class NoiseConstants(NamedTuple):
+    """What the noise of a layer map starts from, in steps, and how fast it decays (paper, eqs. 25 to 28)."""
 
-    Holds: depth >= 0 and 0 <= start <= end <= 1.
-    """
-
-    depth: int
-    start: float
-    end: float
-
-    def __post_init__(self) -> None:
-        if self.depth < 0:
-            raise ValueError(f"a depth is not negative, got {self.depth}")
-        if not 0.0 <= self.start <= self.end <= 1.0:
-            raise ValueError(f"an annealing range lies in [0, 1], got [{self.start}, {self.end}]")
-
-    def remaining(self, progress: float) -> float:
-        """λ: 1 up to the start, 0 from the end on, linear in between (paper, eq. 28)."""
-        if progress >= self.end:
-            return 0.0
-        if progress <= self.start:
-            return 1.0
-        return (self.end - progress) / (self.end - self.start)
+    half_width: float
+    mean: float
+    mean_power: float
+    std_power: float
 
 
 @dataclass(frozen=True)
@@ -77,15 +66,24 @@ class Schedule:
     Args:
         noise: Family of the noise: uniform, triangular, normal or logistic.
         strategy: Forward pass of a noisy quantizer: expectation, mode or random.
-        interval: How the depths share the annealing time.
+        interval: How the depths share the annealing time. `same_end` breaks the compositional order.
         power: Homogeneous or progressive decay.
-        mean: Static (zero) or dynamic (from minus the half-width to zero).
+        mean: Static (constant) or dynamic (to zero).
         variance: Static (constant) or dynamic (to zero).
         half_width: Half-width of the initial noise, in steps of the quantizer. Unbounded families
             are as wide as the interval that holds 95 % of their mass.
         start: Fraction of training at which annealing begins.
         stop: Fraction of training at which the last layer's noise is gone.
         learn_scales: Whether the steps of weights and activations are trained.
+        mean_constant: c_α, the initial mean in steps; None is 0 if static and minus the half-width if
+            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too.
+        mean_power: d_α, the power with which the mean decays.
+        std_power: d_β, the power with which the standard deviation decays.
+        depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
+            a schedule can be hashed.
+        overrides: The same for module paths that match a pattern; the last match counts, and wins
+            over the depth's.
+        allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
     """
@@ -100,6 +98,12 @@ class Schedule:
     start: float
     stop: float
     learn_scales: bool
+    mean_constant: float | None
+    mean_power: float
+    std_power: float
+    depth_overrides: tuple[tuple[int, LayerSchedule], ...]
+    overrides: tuple[tuple[str, LayerSchedule], ...]
+    allows_disorder: bool
 
     def __init__(
         self,
@@ -114,9 +118,14 @@ class Schedule:
         start: float = 0.0,
         stop: float = 0.7,
         learn_scales: bool = False,
+        mean_constant: float | None = None,
+        mean_power: float = 1.0,
+        std_power: float = 2.0,
+        depth_overrides: Mapping[int, LayerSchedule] | Iterable[tuple[int, LayerSchedule]] = (),
+        overrides: Mapping[str, LayerSchedule] | Iterable[tuple[str, LayerSchedule]] = (),
+        allows_disorder: bool = False,
     ) -> None:
-        if not 0.0 < half_width <= 4.0:
-            raise ValueError(f"half_width lies in (0, 4] steps, got {half_width}")
+        check_constants(half_width, mean_constant, mean_power, std_power)
         if not 0.0 <= start < stop <= 1.0:
             raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
         values = {
@@ -130,12 +139,30 @@ class Schedule:
             "start": start,
             "stop": stop,
             "learn_scales": learn_scales,
+            "mean_constant": mean_constant,
+            "mean_power": mean_power,
+            "std_power": std_power,
+            "depth_overrides": _pairs(int, depth_overrides),
+            "overrides": _pairs(str, overrides),
+            "allows_disorder": allows_disorder,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def annealing_range(self, depth: int, num_depths: int) -> AnnealingRange:
-        """The range of the layer maps at `depth`, out of `num_depths` depths (paper, section 3)."""
+    def override(self, depth: int, path: str | None = None) -> LayerSchedule | None:
+        """What the layer map at a module path and a depth does otherwise, or None."""
+        own = dict(self.depth_overrides).get(depth)
+        for pattern, layer_schedule in reversed(self.overrides):
+            if path is not None and fnmatchcase(path, pattern):
+                return layer_schedule if own is None else layer_schedule.over(own)
+        return own
+
+    def annealing_range(self, depth: int, num_depths: int, path: str | None = None) -> AnnealingRange:
+        """The range of the layer map of a path at `depth`, out of `num_depths` depths (paper, section 3).
+
+        Raises:
+            ValueError: An override starts after the end.
+        """
         period = (self.stop - self.start) / num_depths
 
         def time(periods: int) -> float:
@@ -147,17 +174,54 @@ class Schedule:
             Interval.SAME_END: (num_depths - depth - 1, num_depths),
             Interval.OVERLAPPED: (0, num_depths),
         }[self.interval]
-        return AnnealingRange(depth, time(begin), time(end))
+        own = self.override(depth, path)
+        if own is None:
+            return AnnealingRange(depth, time(begin), time(end))
+        first = time(begin) if own.start is None else own.start
+        last = time(end) if own.end is None else own.end
+        return AnnealingRange(depth, first, last, own)
 
     def noise_at(self, progress: float, annealing_range: AnnealingRange, num_depths: int) -> tuple[float, float]:
-        """Mean α and standard deviation β at a time, in steps: α = c_α·λ^p, β = c_β·λ^2p."""
-        power = num_depths - annealing_range.depth if self.power is Power.PROGRESSIVE else 1
+        """Mean α and standard deviation β at a time, in steps: α = c_α·λ^(d_α·p), β = c_β·λ^(d_β·p).
+
+        The mean is counted from the thresholds of the deployed quantizer; a static one is part of these
+        (see `threshold_shift`) and 0 here.
+        """
+        own = self.constants(annealing_range)
         remaining = annealing_range.remaining(progress)
-        mean = -self.half_width * remaining**power if self.mean is Rule.DYNAMIC else 0.0
-        std = self.noise.std_of(self.half_width)
+        power = num_depths - annealing_range.depth if self.power is Power.PROGRESSIVE else 1
+        mean = own.mean * remaining ** (own.mean_power * power) if self.mean is Rule.DYNAMIC else 0.0
+        std = self.noise.std_of(own.half_width)
         if self.variance is Rule.DYNAMIC:
-            std *= remaining ** (2 * power)
+            std *= remaining ** (own.std_power * power)
         return mean, std
+
+    def constants(self, annealing_range: AnnealingRange) -> NoiseConstants:
+        """The constants of a layer map's noise, overrides included."""
+        own = annealing_range.override or LayerSchedule()
+        half_width = self.half_width if own.half_width is None else own.half_width
+        mean = self.mean_constant if own.mean_constant is None else own.mean_constant
+        if mean is None:
+            mean = -half_width if self.mean is Rule.DYNAMIC else 0.0
+        mean_power = self.mean_power if own.mean_power is None else own.mean_power
+        std_power = self.std_power if own.std_power is None else own.std_power
+        return NoiseConstants(half_width, mean, mean_power, std_power)
+
+    def threshold_shift(self, annealing_range: AnnealingRange) -> float:
+        """By how many steps a static mean moves the thresholds of a layer map, upwards."""
+        return 0.0 if self.mean is Rule.DYNAMIC else self.constants(annealing_range).mean
+
+
+def _pairs(
+    kind: type[_Key], overrides: Mapping[_Key, LayerSchedule] | Iterable[tuple[_Key, LayerSchedule]]
+) -> tuple[tuple[_Key, LayerSchedule], ...]:
+    pairs: tuple[tuple[object, object], ...] = tuple(overrides.items() if isinstance(overrides, Mapping) else overrides)
+    for key, value in pairs:
+        if not isinstance(key, kind) or not isinstance(value, LayerSchedule):
+            raise TypeError(f"an override maps {kind.__name__} to LayerSchedule, got {key!r}: {value!r}")
+        if isinstance(key, int) and key < 0:
+            raise ValueError(f"a depth is not negative, got {key}")
+    return pairs  # type: ignore[return-value]  # checked above
 
 
 def _member(kind: type[Enum], field: str, value: object) -> Enum:

@@ -6,9 +6,9 @@ import argparse
 
 from rich.console import Console
 
-from benchmarks import pipeline, training_step
+from benchmarks import annealing, pipeline, training_step
 
-BENCHMARKS = {"training_step": training_step.main, "pipeline": pipeline.main}
+BENCHMARKS = {"annealing": annealing.main, "training_step": training_step.main, "pipeline": pipeline.main}
 
 
 def main() -> None:

@@ -117,6 +117,7 @@ class InsertQuantizers(Pass):
         layer_map.input_magnitudes = tuple(source.integer_type.magnitude for source in inputs)
         layer_map.factor = self._factor(layer_map, magnitude, inputs[0].integer_type)
         layer_map.is_shift = self.capabilities.shifts
+        layer_map.leaves_model = output is not None
         layer_map.train(gm.training)
         with gm.graph.inserting_before(node):
             scales = tuple(gm.graph.get_attr(source.scale_path) for source in inputs)

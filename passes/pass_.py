@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from ana_fx.graph import delete_unused_modules
+
 __all__ = ["Pass", "run_pipeline"]
 
 
@@ -23,7 +25,7 @@ class Pass(ABC):
         """Run, then lint and recompile if anything changed."""
         is_changed = self.run(gm)
         if is_changed:
-            gm.delete_all_unused_submodules()
+            delete_unused_modules(gm)
             gm.graph.lint()
             gm.recompile()
         return is_changed

@@ -1,0 +1,175 @@
+"""What is annealed stops: no graph, no gradient, no drift."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import ana_fx
+from ana_fx.graph import layer_maps
+from ana_fx.layer_map import Phase
+from tests.models import Chain, Residual, Shared, example
+
+STEPS = 20
+
+
+def prepared(kind, **schedule):
+    return ana_fx.prepare(kind(), example(kind), precision="ternary", schedule=ana_fx.Schedule(**schedule))
+
+
+def step(qat, optimizer, annealer, kind):
+    qat.train()
+    qat(example(kind, 16)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    annealer.step()
+
+
+def phases(qat):
+    return [layer_map.phase for layer_map in layer_maps(qat).values()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval", "strategy"),
+    [
+        (Chain, "partition", "mode"),
+        (Chain, "same_start", "expectation"),
+        (Chain, "overlapped", "random"),
+        (Residual, "partition", "expectation"),
+        (Residual, "same_start", "random"),
+        (Shared, "partition", "random"),
+        (Shared, "overlapped", "mode"),
+    ],
+)
+def test_a_layer_map_does_not_move_once_its_noise_is_gone(kind, interval, strategy):
+    qat = prepared(kind, interval=interval, strategy=strategy)
+    annealer, optimizer = ana_fx.Annealer(qat, STEPS), torch.optim.AdamW(qat.parameters(), lr=1e-2, weight_decay=0.1)
+    frozen = {}
+    for _ in range(STEPS):
+        step(qat, optimizer, annealer, kind)
+        for path, layer_map in layer_maps(qat).items():
+            if layer_map.phase in (Phase.FROZEN, Phase.DEPLOYED):
+                frozen.setdefault(path, {name: t.clone() for name, t in layer_map.state_dict().items()})
+    assert set(frozen) == set(layer_maps(qat))
+    for path, before in frozen.items():
+        after = layer_maps(qat)[path].state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before), path
+
+
+def test_a_frozen_layer_map_gets_no_gradient_and_keeps_no_graph():
+    qat = prepared(Chain)
+    annealer, optimizer = ana_fx.Annealer(qat, STEPS), torch.optim.SGD(qat.parameters(), lr=1e-2, momentum=0.9)
+    while phases(qat)[0] is Phase.LEARNING:
+        step(qat, optimizer, annealer, Chain)
+    seen = []
+    first, second = list(layer_maps(qat).values())[:2]
+    first.register_forward_hook(lambda module, args, output: seen.append(output))
+    qat(example(Chain, 16)).square().mean().backward()
+    assert not seen[0].requires_grad
+    assert all(parameter.grad is None for parameter in first.parameters())
+    assert all(parameter.grad is not None for parameter in second.parameters())
+
+
+def test_training_goes_on_to_the_end_though_nothing_learns_any_more():
+    qat = prepared(Residual)
+    annealer, optimizer = ana_fx.Annealer(qat, STEPS), torch.optim.Adam(qat.parameters())
+    for _ in range(STEPS):
+        step(qat, optimizer, annealer, Residual)
+    assert set(phases(qat)) == {Phase.DEPLOYED}
+    assert all(parameter.grad is None for parameter in qat.parameters())
+
+
+def test_an_annealed_network_trains_on_what_it_will_deploy():
+    qat = prepared(Residual, strategy="expectation")
+    annealer, optimizer = ana_fx.Annealer(qat, STEPS), torch.optim.Adam(qat.parameters())
+    for _ in range(STEPS):
+        step(qat, optimizer, annealer, Residual)
+    x = example(Residual, 32)
+    assert torch.equal(qat.train()(x), qat.eval()(x))
+    assert torch.equal(qat(x), ana_fx.convert(qat)(x))
+
+
+def test_a_branch_that_ends_later_still_learns():
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.deep1, self.deep2, self.head = (
+                nn.Linear(4, 4),
+                nn.Linear(4, 4),
+                nn.Linear(4, 4),
+                nn.Linear(4, 2),
+            )
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.head(self.deep2(self.deep1(x).relu()).relu() + x)
+
+    qat = ana_fx.prepare(Branches(), torch.rand(8, 4))
+    annealer = ana_fx.Annealer(qat, 100)
+    while annealer.progress < ana_fx.annealing_ranges(qat)["stem"].end:
+        annealer.step()
+    qat.train()(torch.rand(8, 4)).sum().backward()
+    assert qat.get_submodule("stem").weight.grad is None
+    assert qat.get_submodule("deep1").weight.grad is not None
+
+
+def test_what_reaches_the_output_only_through_annealed_layers_records_nothing():
+    qat = prepared(Chain, interval="same_end")
+    maps = list(layer_maps(qat).values())
+    ana_fx.Annealer(qat, 100)
+    from ana_fx.freezing import set_phases
+
+    set_phases(qat, set(maps[1:]))
+    assert maps[0].phase is Phase.UNRECORDED
+    qat.train()(example(Chain, 4)).sum().backward()
+    assert all(parameter.grad is None for parameter in qat.parameters())
+
+
+def test_a_shared_convolution_learns_until_its_last_call_is_annealed():
+    qat = prepared(Shared)
+    annealer, optimizer = ana_fx.Annealer(qat, 40), torch.optim.Adam(qat.parameters())
+    ranges = ana_fx.annealing_ranges(qat)
+    first, second = ranges["conv"], ranges["conv_1"]
+    while annealer.progress < first.end:
+        step(qat, optimizer, annealer, Shared)
+    assert qat.get_submodule("conv").phase is Phase.UNRECORDED
+    before = qat.get_submodule("conv").weight.clone()
+    step(qat, optimizer, annealer, Shared)
+    assert not torch.equal(before, qat.get_submodule("conv").weight)
+    while annealer.progress < second.end:
+        step(qat, optimizer, annealer, Shared)
+    assert {qat.get_submodule("conv").phase, qat.get_submodule("conv_1").phase} == {Phase.DEPLOYED}
+
+
+def test_gradients_that_were_accumulated_are_dropped_when_a_layer_stops():
+    qat = prepared(Chain)
+    annealer = ana_fx.Annealer(qat, STEPS)
+    first = next(iter(layer_maps(qat).values()))
+    qat.train()(example(Chain, 8)).sum().backward()
+    assert first.weight.grad is not None
+    while first.phase is Phase.LEARNING:
+        annealer.step()
+    assert first.weight.grad is None
+
+
+def test_a_rebuilt_and_reloaded_model_is_in_the_same_phase():
+    qat = prepared(Chain)
+    annealer = ana_fx.Annealer(qat, STEPS)
+    for _ in range(8):
+        annealer.step()
+    other = prepared(Chain)
+    other_annealer = ana_fx.Annealer(other, STEPS)
+    other.load_state_dict(qat.state_dict())
+    other_annealer.step()
+    annealer.step()
+    assert phases(other) == phases(qat)
+    assert Phase.DEPLOYED in phases(qat)
+
+
+def test_static_noise_never_stops_a_layer():
+    qat = prepared(Chain, variance="static")
+    annealer = ana_fx.Annealer(qat, STEPS)
+    for _ in range(STEPS):
+        annealer.step()
+    assert set(phases(qat)) == {Phase.LEARNING}
