@@ -17,6 +17,7 @@ from ana_fx.errors import (
     NotAnnealedError,
     PrecisionError,
     ProofError,
+    ScheduleError,
     TraceError,
     UnsupportedError,
     VerifyError,
@@ -24,8 +25,9 @@ from ana_fx.errors import (
 from ana_fx.noise import NoiseType
 from ana_fx.numbers import IntegerType
 from ana_fx.precision import Precision
+from ana_fx.presets import preset
 from ana_fx.quantizers import Rounding
-from ana_fx.schedule import AnnealingRange, Interval, Power, Rule, Schedule, Strategy
+from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
 
 if TYPE_CHECKING:
     from ana_fx.passes.convert import convert
@@ -50,6 +52,7 @@ __all__ = [
     # settings
     "IntegerType",
     "Interval",
+    "LayerSchedule",
     "NoiseType",
     "Power",
     "Precision",
@@ -57,6 +60,7 @@ __all__ = [
     "Rule",
     "Schedule",
     "Strategy",
+    "preset",
     # errors
     "AccumulatorError",
     "AnaFxError",
@@ -67,6 +71,7 @@ __all__ = [
     "NotAnnealedError",
     "PrecisionError",
     "ProofError",
+    "ScheduleError",
     "TraceError",
     "UnsupportedError",
     "VerifyError",

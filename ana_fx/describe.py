@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from ana_fx.graph import module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
+from ana_fx.ordering import OrderBreak
 from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
@@ -56,10 +57,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of `describe`, in graph order; prints as a table."""
+    """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table."""
 
     title: str
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         console = Console(width=_WIDTH, no_color=True)
@@ -69,7 +71,9 @@ class Summary:
 
     def __rich__(self) -> Table:
         """The table, for rich consoles; columns without an entry are left out."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(
+            title=self.title, title_justify="left", caption="\n".join(self.notes) or None, caption_justify="left"
+        )
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
             is_text = name in _TEXT
@@ -94,7 +98,15 @@ def describe(module: GraphModule) -> Summary:
         if row is not None:
             rows.append(row)
     stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
-    return Summary(f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}", tuple(rows))
+    title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
+    return Summary(title, tuple(rows), _notes(module.meta.get("order_breaks", ())))
+
+
+def _notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
+    """Where the schedule breaks the order of the graph."""
+    if not breaks:
+        return ()
+    return (f"The schedule breaks the compositional order at {len(breaks)} edge(s):", *(f"  {each}" for each in breaks))
 
 
 def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange]) -> Row | None:

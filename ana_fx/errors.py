@@ -4,6 +4,7 @@ AnaFxError
 ├── TraceError            the model cannot be traced to a graph
 ├── UnsupportedError      the graph holds something that no pass knows
 ├── PrecisionError        a width that the target cannot hold
+├── ScheduleError         a schedule that does not fit the graph
 ├── CalibrationError      a scale is missing, or the data given for it is unfit
 ├── ConvertError          the trained model cannot be lowered
 │   ├── NotAnnealedError  its noise is not gone yet
@@ -28,6 +29,7 @@ __all__ = [
     "NotAnnealedError",
     "PrecisionError",
     "ProofError",
+    "ScheduleError",
     "TraceError",
     "UnsupportedError",
     "VerifyError",
@@ -49,6 +51,10 @@ class UnsupportedError(AnaFxError):
 
 class PrecisionError(AnaFxError):
     """A layer asks for a width that the target cannot hold."""
+
+
+class ScheduleError(AnaFxError):
+    """A schedule breaks the order of the graph without saying so, or names layer maps that are not there."""
 
 
 class CalibrationError(AnaFxError):

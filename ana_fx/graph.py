@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def delete_unused_modules(gm: GraphModule) -> None:
     called = set(targets)
     parents = {
         "",
-        *(".".join(target.split(".")[:depth]) for target in targets for depth in range(target.count(".") + 1)),
+        *(prefix for target in targets for prefix in itertools.accumulate(target.split("."), "{}.{}".format)),
     }
     deleted: set[str] = set()
     kept: set[str] = set()

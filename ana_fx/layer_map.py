@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine, Sum
-from ana_fx.errors import CalibrationError
+from ana_fx.errors import CalibrationError, UnsupportedError
 from ana_fx.quantizers import UNKNOWN_SCALE, ClipRange, Quantizer
 from ana_fx.scale import positive
 from ana_fx.schedule import AnnealingRange
@@ -143,6 +143,7 @@ class LayerMap(nn.Module):
             weight = self.weight_quantizer(weight)
         y = self.affine.real(tensors, weight, self.bias)
         if self.norm is not None:
+            self._check_channels(y)
             y = self.norm(y)
         if self.output_quantizer is not None:
             return self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
@@ -157,6 +158,13 @@ class LayerMap(nn.Module):
         if self._form is None:
             self._form = self.integer_form(scales, tuple(tensors[0].shape))
         return self._form
+
+    def _check_channels(self, y: Tensor) -> None:
+        if self.affine.channel_axis(y.ndim) != 1:
+            raise UnsupportedError(
+                f"a batch norm after a linear layer was given {y.ndim} axes, needed two: it normalises axis 1, the "
+                f"layer's channels are the last axis; give prepare() example_inputs, then both are kept apart"
+            )
 
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
         """An integer form on the levels of `tensors`, times the output's scale."""

@@ -86,7 +86,7 @@ class Quantizer(nn.Module):
         self.clip_range = clip_range
         self.noise = schedule.noise
         self.strategy = schedule.strategy
-        self.num_neighbours = schedule.noise.num_neighbours(schedule.half_width)
+        self.shape_noise(schedule.half_width, 0.0)
         if learn_scale:
             self.scale = nn.Parameter(torch.ones(scale_shape))
         else:
@@ -95,6 +95,11 @@ class Quantizer(nn.Module):
         self.register_buffer("std", torch.zeros(()))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
+
+    def shape_noise(self, half_width: float, threshold_shift: float) -> None:
+        """Say how wide the noise can be, and by how much its static mean moves the thresholds, in steps."""
+        self.num_neighbours = self.noise.num_neighbours(half_width)
+        self.offset = self.rounding.offset - threshold_shift
 
     @property
     def is_calibrated(self) -> bool:
@@ -109,11 +114,13 @@ class Quantizer(nn.Module):
         self._is_calibrated = True
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor) -> None:
-        """Take the step with the least squared error on `x`, a row for each step."""
+    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights."""
         clipped = x.detach().float().clamp(self.clip_range.minimum, self.clip_range.maximum)
         rows = clipped.reshape(max(1, self.scale.numel()), -1)
-        self.set_scale(least_squares_scale(rows, Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)))
+        levels = Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
+        shaped = None if weights is None else weights.reshape(rows.shape)
+        self.set_scale(least_squares_scale(rows, levels, shaped))
 
     @property
     def _lowest(self) -> int:
@@ -121,7 +128,7 @@ class Quantizer(nn.Module):
 
     def levels(self) -> Levels:
         """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
-        lowest, highest, offset = self._lowest, self.integer_type.qmax, self.rounding.offset
+        lowest, highest, offset = self._lowest, self.integer_type.qmax, self.offset
         minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
         if maximum == torch.inf and minimum in (0.0, -torch.inf):
             return Levels(lowest, highest, offset)
@@ -182,13 +189,11 @@ class InputQuantizer(Quantizer):
         """The shape of one sample, without the batch, or None before the first one."""
         return self._shape
 
-    def remember_shape(self, x: Tensor) -> None:
-        """Take the shape of one sample from a batch."""
-        self._shape = tuple(x.shape[1:])
+    def remember_shape(self, shape: tuple[int, ...]) -> None:
+        """Take the shape of one sample, without the batch."""
+        self._shape = shape
         self.sample_shape.zero_()
-        self.sample_shape[0] = len(self._shape)
-        for axis, size in enumerate(self._shape, start=1):
-            self.sample_shape[axis] = size
+        self.sample_shape[: len(shape) + 1] = torch.tensor([len(shape), *shape])
 
     def forward(self, x: Tensor) -> Tensor:
         """x as multiples of the step, rounded half to even as QuantizeLinear does."""
@@ -203,7 +208,7 @@ class InputQuantizer(Quantizer):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _remember_eagerly(self, x: Tensor) -> None:
-        self.remember_shape(x)
+        self.remember_shape(tuple(x.shape[1:]))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

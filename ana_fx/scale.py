@@ -22,14 +22,15 @@ def positive(scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def least_squares_scale(rows: Tensor, levels: Levels) -> Tensor:
-    """For each row, the step s that minimises Σ (x − s·σ(x / s))².
+def least_squares_scale(rows: Tensor, levels: Levels, weights: Tensor | None = None) -> Tensor:
+    """For each row, the step s that minimises Σ w·(x − s·σ(x / s))².
 
-    Candidates from a coarse and a fine geometric grid, then Lloyd's update s ← Σ x·n / Σ n² of the best one.
+    Candidates from a coarse and a fine geometric grid, then Lloyd's update s ← Σ w·x·n / Σ w·n² of the best one.
 
     Args:
         rows: Numbers to be quantised, [num_rows, num_samples].
         levels: Levels of the quantizer, as ints.
+        weights: How much each number counts, shaped as `rows`; by default the same.
 
     Returns:
         Positive steps, float32, [num_rows]. A row without a number to represent gets the mean of
@@ -38,23 +39,25 @@ def least_squares_scale(rows: Tensor, levels: Levels) -> Tensor:
     x = _subsample(rows.detach()).float()
     lo, hi, offset = int(levels.lo), int(levels.hi), levels.offset
     x = x if lo < 0 else x.clamp_min(0.0)
+    w = torch.ones_like(x) if weights is None else _subsample(weights).float()
     top = x.amax(1) / hi
     largest = torch.maximum(top, x.amin(1) / lo) if lo < 0 else top
     is_known = largest > 0
     best = torch.where(is_known, largest, torch.ones_like(largest))
-    error = _error(x, best, lo, hi, offset)
+    error = _error(x, w, best, lo, hi, offset)
     for octaves in (_COARSE, _FINE):
         center = best
         for exponent in octaves:
             candidate = center * 2.0**exponent
-            candidate_error = _error(x, candidate, lo, hi, offset)
+            candidate_error = _error(x, w, candidate, lo, hi, offset)
             best = torch.where(candidate_error < error, candidate, best)
             error = torch.minimum(candidate_error, error)
     for _ in range(_NUM_REFINEMENTS):
         n = _levels(x, best, lo, hi, offset)
-        update = (x * n).sum(1) / n.square().sum(1).clamp_min(1.0)
+        power = (w * n * n).sum(1)
+        update = torch.where(power > 0, (w * x * n).sum(1) / power, torch.zeros_like(power))
         candidate = torch.where(update > 0, update, best)
-        candidate_error = _error(x, candidate, lo, hi, offset)
+        candidate_error = _error(x, w, candidate, lo, hi, offset)
         best = torch.where(candidate_error < error, candidate, best)
         error = torch.minimum(candidate_error, error)
     known = best[is_known]
@@ -66,8 +69,8 @@ def _levels(x: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor
     return (x / scale[:, None]).add_(offset).floor_().clamp_(lo, hi)
 
 
-def _error(x: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
-    return _levels(x, scale, lo, hi, offset).mul_(scale[:, None]).sub_(x).square_().sum(1)
+def _error(x: Tensor, w: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
+    return _levels(x, scale, lo, hi, offset).mul_(scale[:, None]).sub_(x).square_().mul_(w).sum(1)
 
 
 def _subsample(rows: Tensor) -> Tensor:

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ana_fx.annealing_range import AnnealingRange, LayerSchedule, check_constants
 from ana_fx.noise import NoiseType
 
 __all__ = ["AnnealingRange", "Interval", "LayerSchedule", "NoiseConstants", "Power", "Rule", "Schedule", "Strategy"]
-
-_Key = TypeVar("_Key", int, str)
 
 
 class Strategy(str, Enum):
@@ -51,7 +49,7 @@ class Rule(str, Enum):
 
 
 class NoiseConstants(NamedTuple):
-    """What the noise of a layer map starts from, in steps, and how fast it decays (paper, eqs. 25 to 28)."""
+    """What the noise of a layer map starts from, in steps, and how fast it decays."""
 
     half_width: float
     mean: float
@@ -212,16 +210,14 @@ class Schedule:
         return 0.0 if self.mean is Rule.DYNAMIC else self.constants(annealing_range).mean
 
 
-def _pairs(
-    kind: type[_Key], overrides: Mapping[_Key, LayerSchedule] | Iterable[tuple[_Key, LayerSchedule]]
-) -> tuple[tuple[_Key, LayerSchedule], ...]:
-    pairs: tuple[tuple[object, object], ...] = tuple(overrides.items() if isinstance(overrides, Mapping) else overrides)
+def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
+    pairs = tuple(overrides.items() if isinstance(overrides, Mapping) else overrides)
     for key, value in pairs:
         if not isinstance(key, kind) or not isinstance(value, LayerSchedule):
             raise TypeError(f"an override maps {kind.__name__} to LayerSchedule, got {key!r}: {value!r}")
         if isinstance(key, int) and key < 0:
             raise ValueError(f"a depth is not negative, got {key}")
-    return pairs  # type: ignore[return-value]  # checked above
+    return pairs
 
 
 def _member(kind: type[Enum], field: str, value: object) -> Enum:

@@ -158,6 +158,16 @@ class LineFit:
         return self.offset / self.y_scale.double()
 
     @property
+    def shift(self) -> float:
+        """What must be added to the level, not rounded, so that rounding it to the nearest is right."""
+        return self.levels.offset - 0.5
+
+    @property
+    def is_nearest(self) -> bool:
+        """Whether thresholds stand half-way between integers, where the ties of the formulas are."""
+        return self.shift == round(self.shift)
+
+    @property
     def _per_unit(self) -> Tensor:
         return self.x_scale.double() / self.y_scale.double()
 
@@ -167,7 +177,9 @@ class LineFit:
 
     def constant(self) -> Tensor:
         """The level at accumulator 0, not clipped, float64."""
-        return torch.floor(self.target) if self.levels.offset == 0.0 else torch.round(self.target)
+        if self.is_nearest:
+            return torch.round(self.target + self.shift)
+        return torch.floor(self.target + self.levels.offset)
 
     def saturation(self, slope: Tensor) -> Tensor:
         """An offset in accumulator units beyond which every accumulator saturates, float64."""
@@ -180,10 +192,10 @@ def fit_qlinear(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
     stored_slope = line.exact_slope / factor
     is_constant = stored_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(stored_slope), stored_slope)
-    if line.levels.offset == 0.0:
-        bias = torch.floor((line.target - 0.5) / slope) + 1  # the next integer above, so that no tie remains
+    if line.is_nearest:
+        bias = torch.round((line.target + line.shift) / slope)
     else:
-        bias = torch.round(line.target / slope)
+        bias = torch.floor((line.target + line.shift) / slope) + 1  # the next integer above, so that no tie remains
     limit = line.saturation(slope * factor) * factor
     bias = torch.where(is_constant, line.constant(), bias)
     bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * line.bound))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import networkx as nx
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
+from ana_fx.errors import ScheduleError, listing
 from ana_fx.layer_map import LayerMap
+from ana_fx.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.passes.pass_ import Pass
-from ana_fx.schedule import Interval, Schedule
+from ana_fx.schedule import AnnealingRange, Schedule
 
-__all__ = ["AssignAnnealingRanges", "layer_map_graph"]
+__all__ = ["AssignAnnealingRanges"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class AssignAnnealingRanges(Pass):
     before   a -> b -> add(a, b) -> c
     after    depths 0, 1, 2, 3 and, under `partition`, a quarter of the annealing time each
 
-    Afterwards, for each edge u -> v: end(u) <= end(v), and under `partition` end(u) <= start(v).
+    Afterwards, for each edge u -> v: start(u) <= start(v) and end(u) <= end(v), and under `partition`
+    end(u) <= start(v), unless the schedule says by name that it breaks this order; where it does is
+    noted in `gm.meta["order_breaks"]`. Quantizers get the width of their noise and a static mean.
     """
 
     name: ClassVar[str] = "assign-annealing-ranges"
@@ -32,31 +37,55 @@ class AssignAnnealingRanges(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         graph = layer_map_graph(gm)
-        generations = list(nx.topological_generations(graph))  # a node's generation is its depth
-        for depth, nodes in enumerate(generations):
-            for node in nodes:
-                graph.nodes[node]["layer_map"].annealing_range = self.schedule.annealing_range(depth, len(generations))
-        _check_order(graph, self.schedule.interval)
+        _check_overrides(graph, self.schedule)
+        ranges = annealing_order(graph, self.schedule)
+        breaks = order_breaks(graph, ranges, self.schedule)
+        if not self.schedule.allows_disorder:
+            _refuse([each for each in breaks if not each.is_named])
+        for node, annealing_range in ranges.items():
+            self._assign(graph.nodes[node]["layer_map"], annealing_range)
+        gm.meta["order_breaks"] = breaks
         return False
 
-
-def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
-    """The quantised layer maps and the ways from one to the next through other operations."""
-    graph: nx.DiGraph[Node] = nx.DiGraph()
-    reached_from: dict[Node, frozenset[Node]] = {}
-    for node in gm.graph.nodes:
-        sources = frozenset().union(*(reached_from[source] for source in node.all_input_nodes))
-        module = module_of(node)
-        if isinstance(module, LayerMap) and module.is_quantized:
-            graph.add_node(node, layer_map=module)
-            graph.add_edges_from((source, node) for source in sources)
-            sources = frozenset((node,))
-        reached_from[node] = sources
-    return graph
+    def _assign(self, layer_map: LayerMap, annealing_range: AnnealingRange) -> None:
+        layer_map.annealing_range = annealing_range
+        half_width = self.schedule.constants(annealing_range).half_width
+        for quantizer in layer_map.quantizers():
+            quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
 
 
-def _check_order(graph: nx.DiGraph[Node], interval: Interval) -> None:
-    for u, v in graph.edges:
-        first, second = (graph.nodes[node]["layer_map"].annealing_range for node in (u, v))
-        assert first.end <= second.end, f"{u} is annealed after {v}"
-        assert interval is not Interval.PARTITION or first.end <= second.start, f"{u} and {v} overlap"
+def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
+    """Every override belongs to a layer map and leaves it a range."""
+    problems = list(_problems(graph, schedule))
+    if problems:
+        paths = ", ".join(repr(str(node.target)) for node in graph)
+        raise ScheduleError(
+            listing(f"{len(problems)} override(s) do not fit the model:", problems, f"its layer maps are {paths}")
+        )
+
+
+def _problems(graph: nx.DiGraph[Node], schedule: Schedule) -> Iterable[str]:
+    generations = list(nx.topological_generations(graph))
+    for depth, _ in schedule.depth_overrides:
+        if depth >= len(generations):
+            yield f"depth {depth}: the depths are 0 to {len(generations) - 1}"
+    for pattern, _ in schedule.overrides:
+        if not any(fnmatchcase(str(node.target), pattern) for node in graph):
+            yield f"pattern {pattern!r}: it matches no layer map"
+    for depth, nodes in enumerate(generations):
+        for node in nodes:
+            try:
+                schedule.annealing_range(depth, len(generations), str(node.target))
+            except ValueError as error:
+                yield f"{node.target} at depth {depth}: {error}"
+
+
+def _refuse(breaks: list[OrderBreak]) -> None:
+    if breaks:
+        raise ScheduleError(
+            listing(
+                f"{len(breaks)} edge(s) of the graph where noise does not vanish input first:",
+                [str(each) for each in breaks],
+                "change the overrides, or say Schedule(..., allows_disorder=True)",
+            )
+        )

@@ -103,6 +103,8 @@ class _Recorder(Interpreter):
     def run_node(self, n: Node) -> Any:
         self.current = n
         result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["sample_shape"] = tuple(result.shape[1:])
         is_sampled = n.op == "placeholder" or isinstance(module_of(n), LayerMap)
         if self.samples is not None and is_sampled and isinstance(result, Tensor):
             self.samples[n].append(_subsample(result))

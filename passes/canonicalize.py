@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import location, module_of, module_path, unique_path
-from ana_fx.passes.dialect import SUPPORTED_MODULES, is_shape, unsupported_reason
+from ana_fx.passes.dialect import ACTIVATIONS, DROPOUTS, SUPPORTED_MODULES, is_shape, unsupported_reason
 from ana_fx.passes.pass_ import Pass
 
 __all__ = ["Canonicalize"]
@@ -59,18 +59,20 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
         module = module_of(node)
         if getattr(module, "inplace", False) and _is_overwritten_early(node):
             return _OVERWRITES
+        if isinstance(module, (*ACTIVATIONS, *DROPOUTS)):
+            module.inplace = False  # a graph has no aliases; prepare compares it with the model
         return unsupported_reason(module)
     if node.op in ("placeholder", "output", "get_attr") or is_shape(node):
         return None
     spelling = _SPELLINGS.get(node.target)
     if spelling is None:
-        return f"{_spoken(node)} is not supported; modules are: {', '.join(k.__name__ for k in SUPPORTED_MODULES)}"
-    if str(node.target).endswith("_") and _is_overwritten_early(node):
+        return f"{_name(node)}() is not supported; modules are: {', '.join(k.__name__ for k in SUPPORTED_MODULES)}"
+    if _name(node).endswith("_") and _is_overwritten_early(node):
         return _OVERWRITES
     try:
         return spelling(gm, node)
     except (_UnfitError, TypeError, ValueError) as reason:
-        return f"{_spoken(node)}: {reason}"
+        return f"{_name(node)}(): {reason}"
 
 
 _OVERWRITES = "works in place on a tensor that is used again later; needed a tensor of its own; drop inplace"
@@ -80,9 +82,8 @@ def _is_overwritten_early(node: Node) -> bool:
     return any(user > node for user in node.all_input_nodes[0].users if user is not node)
 
 
-def _spoken(node: Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return f"{name}()"
+def _name(node: Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
 def _module(names: str, build: Build) -> Callable[[GraphModule, Node], None]:
@@ -92,6 +93,8 @@ def _module(names: str, build: Build) -> Callable[[GraphModule, Node], None]:
         arguments = _bound(node, names.split())
         if any(isinstance(value, Node) for value in arguments.values()):
             raise _UnfitError("found an argument computed by the graph, needed a constant")
+        if arguments.get("inplace") and _is_overwritten_early(node):
+            raise _UnfitError(_OVERWRITES)
         _call(gm, node, build(**arguments))
 
     return rewrite
@@ -131,13 +134,13 @@ def _call(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Module | N
 
 
 def _add(gm: GraphModule, node: Node) -> None:
-    operands = node.args if len(node.args) >= 2 else (*node.args, node.kwargs.get("other"))
+    operands = (_input(node), _bound(node, ["other"]).get("other"))
     alpha = node.kwargs.get("alpha", 1)
-    if len(operands) != 2 or not all(isinstance(operand, Node) for operand in operands):
-        raise _UnfitError("found a constant operand, needed two tensors of the graph")
+    if not all(isinstance(operand, Node) and operand.op != "get_attr" for operand in operands):
+        raise _UnfitError("found a constant or a parameter, needed two tensors that the graph computes")
     if alpha != 1:
         raise _UnfitError(f"found alpha={alpha}, needed 1")
-    node.op, node.target, node.args, node.kwargs = "call_function", operator.add, tuple(operands), {}
+    node.op, node.target, node.args, node.kwargs = "call_function", operator.add, operands, {}
 
 
 def _mean(gm: GraphModule, node: Node) -> None:
@@ -193,19 +196,26 @@ def _linear(gm: GraphModule, node: Node) -> None:
     _call(gm, node, module)
 
 
+def _any_rank(x: torch.Tensor) -> None:
+    """In place of a module's check of its input's rank: the function checks nothing either."""
+
+
 def _batch_norm(gm: GraphModule, node: Node) -> None:
     arguments = _bound(node, ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"])
-    mean = arguments["running_mean"]
-    if not isinstance(mean, Node) or mean.op != "get_attr":
-        raise _UnfitError("found no running_mean of the model, needed batch norm with running statistics")
-    owner = gm.get_submodule(str(mean.target).rpartition(".")[0])
-    if not isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        raise _UnfitError(f"found running_mean of {type(owner).__name__}, needed that of a batch norm module")
-    with gm.graph.inserting_before(node):
-        call = gm.graph.call_module(str(mean.target).rpartition(".")[0], (_input(node),))
-    call.meta, call.stack_trace = dict(node.meta), node.stack_trace
-    node.replace_all_uses_with(call)
-    gm.graph.erase_node(node)
+    statistics = [arguments.get(name) for name in ("running_mean", "running_var")]
+    if not all(isinstance(each, Node) and each.op == "get_attr" for each in statistics):
+        raise _UnfitError("found no running statistics of the model, needed batch norm with running statistics")
+    mean, variance = (operator.attrgetter(str(each.target))(gm) for each in statistics if isinstance(each, Node))
+    weight = _parameter(gm, arguments.get("weight"), "weight")
+    bias = _parameter(gm, arguments.get("bias"), "bias")
+    settings = {name: arguments[name] for name in ("momentum", "eps") if name in arguments}
+    module = nn.BatchNorm2d(len(mean), affine=weight is not None, **settings)
+    module._check_input_dim = _any_rank  # type: ignore[method-assign]  # the rank is not known here
+    module.running_mean, module.running_var = mean, variance
+    if weight is not None:
+        module.weight = weight
+        module.bias = bias if bias is not None else nn.Parameter(torch.zeros_like(weight), requires_grad=False)
+    _call(gm, node, module)
 
 
 def _drop(gm: GraphModule, node: Node) -> None:
@@ -220,6 +230,8 @@ def _keep(gm: GraphModule, node: Node) -> None:
 def _pad(pad: tuple[int, ...], mode: str = "constant", value: float | None = None) -> nn.Module:
     if mode != "constant" or value not in (None, 0, 0.0):
         raise _UnfitError(f"found padding mode {mode!r} with value {value}, needed constant zeros")
+    if not 1 <= len(pad) // 2 <= 3:
+        raise _UnfitError(f"found {len(pad) // 2} padded axes, needed one to three")
     kinds: tuple[Build, ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
     kind = kinds[(len(pad) + 1) // 2 - 1]
     return kind(tuple(pad), 0.0)

@@ -52,7 +52,7 @@ def convert(qat: GraphModule) -> GraphModule:
         >>> torch.equal(convert(qat)(x), qat.eval()(x))
         True
     """
-    if "schedule" not in qat.meta:
+    if "schedule" not in qat.meta or "annealing_ranges" in qat.meta:
         raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
     _check_calibrated(qat)
     _check_annealed(qat)

@@ -16,6 +16,7 @@ __all__ = [
     "AVERAGE_POOLS",
     "BATCH_NORMS",
     "CONVOLUTIONS",
+    "DROPOUTS",
     "MAX_POOLS",
     "PADS",
     "SUPPORTED_MODULES",
@@ -62,8 +63,8 @@ def unsupported_reason(module: nn.Module | None) -> str | None:
         return f"{kind} clips to [{module.min_val}, {module.max_val}], needed a range that holds zero"
     if isinstance(module, MAX_POOLS) and module.return_indices:
         return f"{kind} returns indices, needed return_indices=False"
-    if isinstance(module, PADS) and module.value != 0:
-        return f"{kind} pads with {module.value}, needed zeros"
+    if isinstance(module, PADS) and (module.value != 0 or min(module.padding) < 0):
+        return f"{kind} pads with {module.value} by {tuple(module.padding)}, needed zeros and no cropping"
     if isinstance(module, AVERAGE_POOLS):
         return _average_reason(module)
     return None

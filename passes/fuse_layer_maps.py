@@ -97,15 +97,19 @@ def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain:
         _absorb(chain, node, module)
         return chain
     pad = modules.get(inputs[0])
-    if isinstance(module, CONVOLUTIONS) and isinstance(pad, PADS) and len(inputs[0].users) == 1:
+    if isinstance(module, CONVOLUTIONS) and isinstance(pad, PADS) and _can_fold(inputs[0], pad, module):
         affine = _convolution(module, tuple(pad.padding))
         return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), affine, module)
     return _Chain([node], inputs, _affine(module), module)
 
 
+def _can_fold(node: Node, pad: nn.Module, convolution: nn.Module) -> bool:
+    return len(node.users) == 1 and len(pad.padding) <= 2 * len(convolution.stride)  # type: ignore[arg-type]  # both tuples
+
+
 def _absorb(chain: _Chain, node: Node, module: nn.Module | None) -> bool:
     """Take a batch norm or an activation into the chain, if it can follow what is there."""
-    if isinstance(module, BATCH_NORMS) and chain.norm is None and chain.clip_range == ClipRange():
+    if isinstance(module, BATCH_NORMS) and _can_take(chain, module):
         chain.norm = module
     elif isinstance(module, ACTIVATIONS):
         chain.clip_range &= _clip_range(module)
@@ -113,6 +117,16 @@ def _absorb(chain: _Chain, node: Node, module: nn.Module | None) -> bool:
         return False
     chain.nodes.append(node)
     return True
+
+
+def _can_take(chain: _Chain, norm: BatchNorm) -> bool:
+    """Whether a batch norm works on the channels of the chain; behind a linear layer that takes two axes."""
+    if chain.norm is not None or chain.clip_range != ClipRange():
+        return False
+    if not isinstance(chain.source, nn.Linear):
+        return True
+    is_matrix = len(chain.nodes[-1].meta.get("sample_shape", (0,))) == 1
+    return is_matrix and norm.num_features == chain.source.out_features
 
 
 def _clip_range(module: nn.Module) -> ClipRange:
@@ -184,7 +198,10 @@ def _refuse_pads(gm: GraphModule) -> None:
         raise UnsupportedError(
             listing(
                 f"{len(pads)} padding(s) cannot be folded:",
-                [f"{location(node)}: needed a convolution as its only reader" for node in pads],
+                [
+                    f"{location(node)}: pad() over too many axes, or not alone; needed a convolution as its only reader"
+                    for node in pads
+                ],
                 "pad right before the convolution that needs it",
             )
         )

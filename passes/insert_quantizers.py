@@ -25,7 +25,7 @@ __all__ = ["InsertQuantizers"]
 
 _EXACT_LOGITS = 2**22  # below it, float32 logits are different where the integers are
 _HEADROOM_BOUND = 2**29
-_GAUSSIAN_SAMPLES = 64
+_GAUSSIAN_SAMPLES, _GAUSSIAN_REACH = 127, 5.0
 _NO_SPREAD = 1e-6
 
 
@@ -59,6 +59,8 @@ class InsertQuantizers(Pass):
         weight_quantizers: dict[tuple[int, bool], Quantizer] = {}
         placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
         for index, node in enumerate(placeholders):
+            if not node.users:
+                continue
             example = self.example_inputs[index] if index < len(self.example_inputs) else None
             call = self._quantize_input(gm, node, example)
             sources[call] = _Source(call, f"{call.target}.scale", _module(call, InputQuantizer).integer_type)
@@ -79,8 +81,9 @@ class InsertQuantizers(Pass):
             is_nonnegative = seen is not None and bool((seen >= 0).all())
             integer_type = IntegerType(bits=8, signed=not is_nonnegative)
         quantizer = InputQuantizer(integer_type, self.schedule).train(gm.training)
-        if isinstance(example, Tensor):
-            quantizer.remember_shape(example)
+        shape = tuple(example.shape[1:]) if isinstance(example, Tensor) else node.meta.get("sample_shape")
+        if shape is not None:
+            quantizer.remember_shape(shape)
         if "samples" in node.meta:
             quantizer.calibrate(node.meta["samples"])
         path = unique_path(gm, f"{node.name}_quantizer")
@@ -157,7 +160,7 @@ class InsertQuantizers(Pass):
             learn_scale=self.schedule.learn_scales,
         )
         if layer_map.norm is not None:
-            quantizer.calibrate(_gaussian(layer_map.norm))
+            quantizer.calibrate(*_gaussian(layer_map.norm))
         elif "samples" in node.meta:
             quantizer.calibrate(node.meta["samples"])
         return quantizer.to(_device(layer_map))
@@ -210,17 +213,17 @@ def _leaves_model(node: Node) -> bool:
     return bool(readers) and all(user.op == "output" or (is_reshape(user) and _leaves_model(user)) for user in readers)
 
 
-def _gaussian(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    """What a batch norm gives out: for each channel a normal with mean β and standard deviation |γ|."""
-    quantiles = (torch.arange(_GAUSSIAN_SAMPLES) + 0.5) / _GAUSSIAN_SAMPLES
-    normal: Tensor = torch.special.ndtri(quantiles)
+def _gaussian(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a batch norm gives out, for each channel a normal of mean β and deviation |γ|: numbers and their weights."""
+    grid = torch.linspace(-_GAUSSIAN_REACH, _GAUSSIAN_REACH, _GAUSSIAN_SAMPLES)
+    density = torch.exp(-0.5 * grid * grid)
     if not norm.affine:
-        return normal
+        return grid, density
     spread, center = norm.weight.detach().float().cpu(), norm.bias.detach().float().cpu()
     if float(spread.abs().max()) < _NO_SPREAD and float(center.abs().max()) < _NO_SPREAD:
-        return normal  # zero-initialised, as in residual networks: it will grow
-    samples: Tensor = center[:, None] + spread[:, None] * normal
-    return samples.flatten()
+        spread = torch.ones_like(spread)  # zero-initialised, as in residual networks: it will grow
+    numbers = center[:, None] + spread[:, None] * grid
+    return numbers.flatten(), density.expand_as(numbers).flatten()
 
 
 def _device(layer_map: LayerMap) -> torch.device:

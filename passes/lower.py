@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Affine, Average
-from ana_fx.errors import AccumulatorError, ProofError
+from ana_fx.errors import AccumulatorError, ProofError, listing
 from ana_fx.graph import location, module_of, unique_path
 from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize, Reshape
 from ana_fx.layer_map import IntegerForm, LayerMap
@@ -44,6 +44,7 @@ class Lower(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         carried: dict[Node, _Levels] = {}
+        problems: list[str] = []
         for node in list(gm.graph.nodes):
             module = module_of(node)
             if isinstance(module, InputQuantizer):
@@ -51,7 +52,7 @@ class Lower(Pass):
                 gm.add_submodule(str(node.target), Quantize(scale, integer_type).eval())
                 carried[node] = _Levels(integer_type.qmin, integer_type.qmax, scale)
             elif isinstance(module, LayerMap) and module.is_quantized:
-                _lower_layer_map(gm, node, module, carried)
+                _lower_layer_map(gm, node, module, carried, problems)
             elif isinstance(module, LayerMap) or node.op == "output":
                 _dequantize_inputs(gm, node, carried)
             elif is_reshape(node) and not is_shape(node):
@@ -61,6 +62,14 @@ class Lower(Pass):
             elif isinstance(module, DROPOUTS):
                 node.replace_all_uses_with(node.all_input_nodes[0])
                 gm.graph.erase_node(node)
+        if problems:
+            raise AccumulatorError(
+                listing(
+                    f"{len(problems)} accumulator(s) do not fit:",
+                    problems,
+                    "give the weights or the input of these layers fewer bits, or split the layers",
+                )
+            )
         for node, levels in carried.items():
             node.meta["scale"] = levels.scale
         for node in reversed(gm.graph.nodes):  # scales and sizes have no readers any more
@@ -100,7 +109,9 @@ def _dequantize_inputs(gm: GraphModule, node: Node, carried: dict[Node, _Levels]
         node.replace_input_with(source, call)
 
 
-def _lower_layer_map(gm: GraphModule, node: Node, layer_map: LayerMap, carried: dict[Node, _Levels]) -> None:
+def _lower_layer_map(
+    gm: GraphModule, node: Node, layer_map: LayerMap, carried: dict[Node, _Levels], problems: list[str]
+) -> None:
     sources = [source for source in node.args[: layer_map.affine.num_inputs] if isinstance(source, Node)]
     inputs = [carried[source] for source in sources]
     shape = (1, *sources[0].meta["sample_shape"])
@@ -109,7 +120,9 @@ def _lower_layer_map(gm: GraphModule, node: Node, layer_map: LayerMap, carried: 
         affine = affine.fixed(shape)
     form = _reduce(layer_map.integer_form(tuple(levels.scale for levels in inputs), shape))
     lowest, highest = _accumulator_range(affine, form, inputs, shape)
-    _check_accumulator(node, form, lowest, highest)
+    overflow = _overflow(form, lowest, highest)
+    if overflow is not None:
+        problems.append(f"{location(node)}: {overflow}")
     lowered: IntegerHead | IntegerMap
     if form.staircase is None:
         assert form.bias is not None
@@ -156,18 +169,16 @@ def _accumulator_range(
     return positive_sum * lo + negative_sum * hi, positive_sum * hi + negative_sum * lo
 
 
-def _check_accumulator(node: Node, form: IntegerForm, lowest: Tensor, highest: Tensor) -> None:
-    """The stored accumulator, bias included, stays inside 32 bits."""
+def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
+    """How the stored accumulator, bias included, leaves 32 bits; None if it does not."""
     factor, bias = form.factor, form.bias
     if isinstance(form.staircase, QLinearStaircase):
         factor, bias = form.staircase.factor, form.staircase.bias
     size = torch.maximum(lowest.abs(), highest.abs()) * factor + (0 if bias is None else bias.long().abs())
     worst = int(size.argmax())
-    if int(size[worst]) > _INT32_MAX:
-        raise AccumulatorError(
-            f"{location(node)}: the accumulator of channel {worst} can reach {int(size[worst])}, "
-            f"needed at most {_INT32_MAX} (32 bits); give its weights or its input fewer bits, or split the layer"
-        )
+    if int(size[worst]) <= _INT32_MAX:
+        return None
+    return f"the accumulator of channel {worst} can reach {int(size[worst])}, needed at most {_INT32_MAX} (32 bits)"
 
 
 def _integer_map(

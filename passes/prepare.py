@@ -24,6 +24,7 @@ from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.trace import trace
 from ana_fx.precision import Precision
+from ana_fx.presets import preset
 from ana_fx.schedule import Schedule
 
 __all__ = ["prepare"]
@@ -34,7 +35,7 @@ def prepare(
     example_inputs: Any = None,
     *,
     precision: Precision | str = "int8",
-    schedule: Schedule | None = None,
+    schedule: Schedule | str | None = None,
     target: str = "onnxruntime",
     calibration: Iterable[Any] | None = None,
 ) -> GraphModule:
@@ -48,7 +49,8 @@ def prepare(
         example_inputs: A tensor or a tuple of tensors with a leading batch axis. It tells the shape
             and the sign of the inputs, and guards the trace.
         precision: A Precision or the name of a preset: "ternary", "all-ternary", "int2" … "int8".
-        schedule: How the noise is annealed; by default a partition of the first 70 % of training.
+        schedule: How the noise is annealed, or the name of a preset such as "ste" (see `ana_fx.preset`); by
+            default a partition of the first 70 % of training.
         target: Where the model will run; it decides which staircases eval mode uses.
         calibration: Batches from which the scales that no batch norm tells are taken. Without them
             the first training batch sets these.
@@ -60,6 +62,7 @@ def prepare(
         TraceError: The model's control flow depends on data.
         UnsupportedError: It holds operations that cannot be quantised, or numbers that are not finite.
         PrecisionError: A width does not fit.
+        ScheduleError: The schedule breaks the order of the graph without saying so, or overrides what is not there.
         CalibrationError: The example inputs or the calibration batches do not fit the model.
         ValueError: An argument is unknown.
 
@@ -69,7 +72,8 @@ def prepare(
         >>> qat(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-    precision, schedule = Precision.parse(precision), schedule or Schedule()
+    precision = Precision.parse(precision)
+    schedule = preset(schedule) if isinstance(schedule, str) else schedule or Schedule()
     capabilities = capabilities_of(target)
     gm = trace(model)
     run_pipeline(gm, (Canonicalize(), DropIdentities()))

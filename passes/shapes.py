@@ -48,7 +48,13 @@ def record_shapes(qat: GraphModule) -> None:
     Raises:
         ConvertError: A shape depends on the batch in another way than by its leading axis.
     """
-    first, second = ({node: tuple(x.shape) for node, x in run(qat, sample_inputs(qat, n)).items()} for n in (2, 3))
+    try:
+        first, second = ({node: tuple(x.shape) for node, x in run(qat, sample_inputs(qat, n)).items()} for n in (2, 3))
+    except RuntimeError as error:
+        raise ConvertError(
+            f"the model cannot run on 2 and on 3 samples: {str(error).splitlines()[0]}; "
+            f"needed a leading batch axis of any size; write x.flatten(1) or x.view(x.size(0), -1)"
+        ) from error
     for node, shape in first.items():
         other = second[node]
         if shape[1:] != other[1:] or (shape[:1] != other[:1] and shape[0] * 3 != other[0] * 2):

@@ -139,7 +139,7 @@ def test_a_line_whose_thresholds_are_off_by_one_is_encoded_exactly(seed, count):
 
 
 def test_thresholds_far_from_any_line_have_no_encoding():
-    thresholds, end = torch.tensor([[-90, -89, 0, 80]]), torch.tensor([100])
+    thresholds, end = torch.tensor([[-90, -89, -88, 80]]), torch.tensor([100])
     assert encode(thresholds, torch.tensor([0.02], dtype=torch.float64), -end, end, -2, 2) is None
 
 

@@ -1,0 +1,177 @@
+"""Verification: it counts what it compared, and raises at the first difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import ana_fx
+from tests.models import Chain, OneDimensional, Residual, example
+from tests.programs import converted
+
+IMAGES = torch.linspace(0, 1, 4 * 3 * 6 * 6).reshape(4, 3, 6, 6)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of the ternary chain."""
+    ana_fx.export(converted(Chain, "ternary"), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def refusal(path: Path, program: torch.fx.GraphModule | None = None) -> str:
+    with pytest.raises(ana_fx.VerifyError) as caught:
+        ana_fx.verify(program or converted(Chain, "ternary"), path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def tamper(path: Path, name: str, index: int, *, bit: int = 0) -> None:
+    """Flip one bit of one number of one constant."""
+    model = onnx.load(path)
+    (constant,) = (each for each in model.graph.initializer if each.name == name)
+    array = numpy_helper.to_array(constant).copy()
+    array.flat[index] ^= 1 << bit
+    constant.CopyFrom(numpy_helper.from_array(array, name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_report_counts_what_was_compared(path, batch):
+    report = ana_fx.verify(converted(Chain, "ternary"), path, example(Chain, batch))
+    assert (report.num_outputs, report.num_different) == (batch * 10, 0)
+    assert report.runtimes == (f"onnxruntime {onnxruntime.__version__}",)
+    assert str(report) == f"{path}: 0 of {batch * 10} outputs differ ({report.runtimes[0]})"
+
+
+def test_without_inputs_random_levels_are_compared(path):
+    assert ana_fx.verify(converted(Chain, "ternary"), str(path)).num_outputs == 16 * 10
+
+
+def test_files_of_the_integer_target_run_in_the_reference_evaluator_too(path):
+    ana_fx.export(converted(Chain, "ternary"), path, target="integer")
+    report = ana_fx.verify(converted(Chain, "ternary"), path, example(Chain, 5))
+    assert report.runtimes == (f"onnxruntime {onnxruntime.__version__}", f"onnx.reference {onnx.__version__}")
+    assert report.num_outputs == 5 * 10 + 2 * 10
+
+
+@pytest.mark.parametrize("io", ["integer", "float"])
+@pytest.mark.parametrize("target", ["onnxruntime", "integer"])
+def test_a_changed_weight_is_found_with_the_first_number_that_differs(target, io, path):
+    ana_fx.export(converted(Chain, "ternary"), path, target=target, io=io)
+    tamper(path, "head.weight", 0)
+    message = refusal(path)
+    for key in ("output 0 in onnxruntime differs from the program at", "of 160 numbers, first at (0, 0): found"):
+        assert key in message
+    assert "was the file written from this program, and is it unchanged?" in message
+
+
+@pytest.mark.parametrize(
+    ("constant", "bit"), [("hidden.bias", 14), ("features.5.bias", 16), ("features.0.max", 1), ("head.add", 0)]
+)
+def test_other_changed_constants_are_found(constant, bit, path):
+    tamper(path, constant, 0, bit=bit)
+    assert "differs from the program" in refusal(path)
+
+
+def test_the_number_that_differs_is_the_one_that_is_named(path):
+    tamper(path, "head.add", 7)
+    program, x = converted(Chain, "ternary"), example(Chain, 3)
+    with pytest.raises(ana_fx.VerifyError, match=r"at 3 of 30 numbers, first at \(0, 7\): found (-?\d+), needed"):
+        ana_fx.verify(program, path, x)
+
+
+def test_a_file_of_another_program_is_found(path):
+    assert "differs from the program" in refusal(path, converted(Chain, "int4"))
+
+
+def test_a_file_of_a_program_with_another_input_shape_is_found(path):
+    refusal(path, converted(Residual, "ternary"))
+
+
+def test_a_file_of_a_program_with_another_rank_and_output_type_is_found(path):
+    refusal(path, converted(OneDimensional, "ternary"))
+
+
+def test_a_file_of_a_program_with_other_outputs_is_found(path):
+    model = nn.Sequential(nn.Conv2d(3, 10, 10), nn.Flatten(), nn.Linear(10, 7))
+    x = example(Chain)
+    refusal(path, ana_fx.convert(ana_fx.prepare(model, x, calibration=[x])))
+
+
+def test_a_truncated_file_is_refused(path):
+    path.write_bytes(path.read_bytes()[:-100])
+    assert f"cannot load {path}: " in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x00" * 1000])
+def test_a_file_that_is_no_model_is_refused(content, path):
+    path.write_bytes(content)
+    assert "needed a file that export() wrote" in refusal(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "No such file" in refusal(tmp_path / "missing.onnx")
+
+
+def test_a_folder_is_refused(tmp_path):
+    assert "needed a file that export() wrote" in refusal(tmp_path)
+
+
+def test_a_model_of_another_tool_is_refused(path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 10, 10])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", [value], [value])
+    graph.output[0].name = "y"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9), path)
+    refusal(path)
+
+
+def test_inputs_of_the_user_decide_what_is_compared(tmp_path):
+    """A fault that shows only where the input is not zero."""
+    model = nn.Sequential(nn.Linear(4, 3))
+    x = torch.eye(4)
+    program = ana_fx.convert(ana_fx.prepare(model, x, calibration=[x]))
+    path = tmp_path / "model.onnx"
+    ana_fx.export(program, path)
+    tamper(path, "0.weight", 3 * 2 + 1)  # input 2 to output 1
+    assert ana_fx.verify(program, path, x[[0, 1, 3]]).num_outputs == 9
+    with pytest.raises(ana_fx.VerifyError, match=r"1 of 12 numbers, first at \(2, 1\)"):
+        ana_fx.verify(program, path, x)
+
+
+def test_verification_leaves_the_file_alone(path):
+    before = path.read_bytes()
+    ana_fx.verify(converted(Chain, "ternary"), path)
+    assert path.read_bytes() == before
+
+
+def test_verification_compares_all_of_several_outputs(tmp_path):
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.a(x), self.b(x)
+
+    x = torch.rand(5, 4)
+    program = ana_fx.convert(ana_fx.prepare(TwoHeads(), x, calibration=[x]))
+    ana_fx.export(program, tmp_path / "model.onnx")
+    assert ana_fx.verify(program, tmp_path / "model.onnx", x).num_outputs == 5 * (3 + 2)
+    tamper(tmp_path / "model.onnx", "b.add", 1)
+    with pytest.raises(ana_fx.VerifyError, match=r"output 1 in onnxruntime .* first at \(0, 1\)"):
+        ana_fx.verify(program, tmp_path / "model.onnx", x)
+
+
+def test_a_report_of_a_float_file_counts_the_same_numbers(path):
+    ana_fx.export(converted(Chain, "ternary"), path, io="float")
+    report = ana_fx.verify(converted(Chain, "ternary"), path, example(Chain, 5).to(torch.float64))
+    assert report.num_outputs == 50
+    assert np.isscalar(report.num_different)
