@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
@@ -69,18 +70,16 @@ class Summary:
             console.print(self.__rich__())
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
-    def __rich__(self) -> Table:
-        """The table, for rich consoles; columns without an entry are left out."""
-        table = Table(
-            title=self.title, title_justify="left", caption="\n".join(self.notes) or None, caption_justify="left"
-        )
+    def __rich__(self) -> Group:
+        """The table and the notes, for rich consoles; columns without an entry are left out."""
+        table = Table(title=self.title, title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
             is_text = name in _TEXT
             table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
             table.add_row(*(_cell(getattr(row, name)) for name in shown))
-        return table
+        return Group(table, *(Text(note, no_wrap=True, overflow="ignore") for note in self.notes))
 
 
 _TEXT = ("name", "operation", "encoding", "proof")

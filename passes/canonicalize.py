@@ -210,7 +210,7 @@ def _batch_norm(gm: GraphModule, node: Node) -> None:
     bias = _parameter(gm, arguments.get("bias"), "bias")
     settings = {name: arguments[name] for name in ("momentum", "eps") if name in arguments}
     module = nn.BatchNorm2d(len(mean), affine=weight is not None, **settings)
-    module._check_input_dim = _any_rank  # type: ignore[method-assign]  # the rank is not known here
+    module._check_input_dim = _any_rank  # type: ignore[method-assign, assignment]  # the rank is unknown
     module.running_mean, module.running_var = mean, variance
     if weight is not None:
         module.weight = weight

@@ -94,7 +94,8 @@ def test_eval_mode_is_the_shift_formula_where_the_target_shifts(precision, activ
     is_constant = slope < FLATTEST
     cut = np.where(is_constant, 1.0, np.minimum(slope, 2.0**10))
     constant = np.rint(target) if half else np.floor(target)
-    target = np.where(is_constant, constant, (target + half) / np.where(is_constant, 1.0, slope) * cut)
+    steepness = np.where(is_constant, 1.0, slope) / cut  # 1, but for slopes that are cut
+    target = np.where(is_constant, constant, (target + half) / steepness)
     shift = 16 - np.frexp(cut)[1].astype("int64")
     multiplier = np.where(is_constant, 0, np.rint(cut * 2.0**shift)).astype("int64")
     limit = 256 + 2.0**19 * cut  # no accumulator reaches 2**19: beyond this all of them saturate

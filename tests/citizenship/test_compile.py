@@ -11,10 +11,17 @@ from ana_fx.schedule import Interval, NoiseType, Strategy
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 
-# torch's own compiler makes a context of each autograd function this way
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# What torch's own compiler does to autograd functions, and to tensors where it breaks a graph.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 X, _ = batch_of(100, 32)
+
+
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +29,13 @@ def fresh_compiler():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+class Linear(nn.Sequential):
+    """The least that has a quantizer."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(36, 3))
 
 
 class Counter:
@@ -49,19 +63,19 @@ def breaks(qat, x):
 @pytest.mark.parametrize("strategy", Strategy)
 @pytest.mark.parametrize("noise", NoiseType)
 def test_no_noise_and_no_strategy_breaks_the_graph(noise, strategy):
-    qat = prepared(noise=noise, strategy=strategy, mean="dynamic")
+    qat = prepared(Linear, noise=noise, strategy=strategy, mean="dynamic")
     assert breaks(qat, X) == 0
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("kind", [Chain, Residual, Depthwise, OneDimensional, Shared])
+@pytest.mark.parametrize("kind", [Residual, *map(slow, [Chain, Depthwise, OneDimensional, Shared])])
 def test_no_network_breaks_the_graph(kind, is_training):
     qat = ana_fx.prepare(kind(), example(kind), precision="int4", calibration=[example(kind)])
     ana_fx.Annealer(qat, TOTAL)
     assert breaks(qat.train(is_training), example(kind)) == 0
 
 
-@pytest.mark.parametrize("annealed", range(0, TOTAL + 1, 2))
+@pytest.mark.parametrize("annealed", [TOTAL // 2, TOTAL])
 def test_no_stage_of_the_annealing_breaks_the_graph(annealed):
     qat = prepared()
     annealer = ana_fx.Annealer(qat, TOTAL)
@@ -80,10 +94,9 @@ def test_the_batch_that_sets_the_scales_is_the_only_one_that_breaks_the_graph(le
 # Compilations
 
 
-@pytest.mark.parametrize("interval", Interval)
-@pytest.mark.parametrize("kind", [WithNorm, WithoutNorm])
-def test_training_compiles_once_for_each_stage_at_most(kind, interval):
-    backend, qat = Counter(), prepared(kind, interval=interval)
+@pytest.mark.parametrize("interval", [Interval.PARTITION, Interval.OVERLAPPED])
+def test_training_compiles_once_for_each_stage_at_most(interval):
+    backend, qat = Counter(), prepared(interval=interval)
     num_steps = 20
     annealer = ana_fx.Annealer(qat, num_steps)
     net = compiled(qat, backend)
@@ -91,6 +104,21 @@ def test_training_compiles_once_for_each_stage_at_most(kind, interval):
     assert annealer.progress == 1.0
     num_stages = 1 + len({r.end for r in ana_fx.annealing_ranges(qat).values()})
     assert backend.num_graphs <= num_stages <= 1 + NUM_DEPTHS
+
+
+@pytest.mark.slow
+def test_a_deep_network_needs_as_many_compilations_as_it_has_stages():
+    """More than the eight that torch allows a function by default; then it goes on without compiling."""
+    backend, num_layers = Counter(), 10
+    qat = ana_fx.prepare(nn.Sequential(*(layer for _ in range(num_layers) for layer in (nn.Linear(4, 4), nn.ReLU()))))
+    annealer, x = ana_fx.Annealer(qat, 15), torch.rand(2, 4)
+    qat(x)
+    with torch._dynamo.config.patch(recompile_limit=num_layers + 1):
+        net = compiled(qat, backend)
+        for _ in range(15):
+            net(x)
+            annealer.step()
+    assert backend.num_graphs == num_layers + 1
 
 
 def test_noise_that_changes_at_every_step_compiles_nothing():
@@ -137,9 +165,9 @@ def test_a_training_step_gives_the_very_numbers_of_eager_mode(kind, strategy):
     assert different(other, qat) == []
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["aot_eager", slow("inductor")])
 @pytest.mark.parametrize("target", ["onnxruntime", "integer"])
-@pytest.mark.parametrize("kind", [Chain, Residual])
+@pytest.mark.parametrize("kind", [Chain, slow(Residual)])
 def test_eval_mode_gives_the_same_integers(kind, target, backend):
     qat = ana_fx.prepare(kind(), example(kind), precision="int4", target=target, calibration=[example(kind)]).eval()
     x = example(kind, 16)
@@ -159,17 +187,14 @@ def test_a_network_is_trained_through_inductor_and_converted():
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", NoiseType)
 def test_gradients_through_inductor_are_those_of_eager_mode(noise):
-    """One layer on its own, so that no rounding reaches a threshold: then only the order of sums is another."""
-    qat = ana_fx.prepare(nn.Sequential(nn.Linear(8, 4)), torch.rand(2, 8), schedule=ana_fx.Schedule(noise=noise))
-    ana_fx.Annealer(qat, TOTAL)
-    x = torch.rand(16, 8)
-    qat(x)
+    """One layer alone, so that nothing that is rounded reaches a threshold: only the order of sums is another."""
+    qat = prepared(Linear, noise=noise)
 
     def gradient(net):
         qat.zero_grad()
-        net(x).square().mean().backward()
-        return qat.get_submodule("0").weight.grad.clone()
+        net(X).square().mean().backward()
+        return qat.get_submodule("1").weight.grad.clone()
 
     expected, found = gradient(qat), gradient(compiled(qat, "inductor"))
-    # 16 · 8 terms are added, and a density is off by a few units in the last place (an exp or a sigmoid)
-    torch.testing.assert_close(found, expected, rtol=(16 * 8 + 8) * 2**-24, atol=16 * 8 * 2**-24)
+    # 32 images are added, and a density (an exp, a sigmoid) is off by less than 64 units in the last place
+    torch.testing.assert_close(found, expected, rtol=64 * 2**-24, atol=32 * 2**-24 * float(expected.abs().max()))

@@ -38,7 +38,12 @@ def train(net, qat, batches, num_parts=1):
             optimizer.step()
             optimizer.zero_grad()
             annealer.step()
-    return {"noises": noises, "largest": largest, "state": qat.state_dict(), "names": list(dict(qat.named_parameters()))}
+    return {
+        "noises": noises,
+        "largest": largest,
+        "state": qat.state_dict(),
+        "names": list(dict(qat.named_parameters())),
+    }
 
 
 def in_parts(rank, kind, num_parts=1, **options):
