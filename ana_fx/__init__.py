@@ -30,10 +30,14 @@ from ana_fx.quantizers import Rounding
 from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
 
 if TYPE_CHECKING:
+    from ana_fx.convergence import Convergence, compositional_convergence
+    from ana_fx.design_grid import all_schedules, reduced_schedules
     from ana_fx.passes.convert import convert
     from ana_fx.passes.prepare import prepare
+    from ana_fx.plots import plot_convergence, plot_quantizer, plot_schedule
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.verify import VerifyReport, verify
+    from ana_fx.theory import HypothesisReport, check_hypotheses
 
 __all__ = [
     # the path from a float model to a file
@@ -49,6 +53,16 @@ __all__ = [
     "ExportReport",
     "Summary",
     "VerifyReport",
+    "plot_convergence",
+    "plot_quantizer",
+    "plot_schedule",
+    # the theory and the experiments of the paper
+    "all_schedules",
+    "check_hypotheses",
+    "compositional_convergence",
+    "reduced_schedules",
+    "Convergence",
+    "HypothesisReport",
     # settings
     "IntegerType",
     "Interval",
@@ -77,20 +91,29 @@ __all__ = [
     "VerifyError",
 ]
 
-_UPPER_FLOORS = {
+_LAZY = {
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
     "export": "ana_fx.targets.export",
     "ExportReport": "ana_fx.targets.export",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
+    "plot_convergence": "ana_fx.plots",
+    "plot_quantizer": "ana_fx.plots",
+    "plot_schedule": "ana_fx.plots",
+    "all_schedules": "ana_fx.design_grid",
+    "reduced_schedules": "ana_fx.design_grid",
+    "check_hypotheses": "ana_fx.theory",
+    "HypothesisReport": "ana_fx.theory",
+    "compositional_convergence": "ana_fx.convergence",
+    "Convergence": "ana_fx.convergence",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _UPPER_FLOORS:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_UPPER_FLOORS[name]), name)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

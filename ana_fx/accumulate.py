@@ -19,7 +19,8 @@ __all__ = ["accumulate"]
 
 _EXACT_FLOAT32 = 2**24
 _DIRECT_CONVOLUTION = platform.machine().lower() in ("x86_64", "amd64")
-_DIGIT = 16
+_DIGIT = 16  # an 8-bit weight is two digits of at most 8 in absolute value
+_LARGEST_LEVEL = 255
 
 
 def accumulate(
@@ -29,7 +30,7 @@ def accumulate(
 
     Args:
         affine: The map.
-        levels: Integer-valued tensors of any dtype.
+        levels: Integer-valued tensors of any dtype, of at most 8 bits.
         weight: Integer coefficients of any dtype, those of a matrix of at most 8 bits, or None.
         bound: No accumulator exceeds this in absolute value.
         integer: The dtype of the result.
@@ -37,13 +38,17 @@ def accumulate(
     is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
     if is_direct and bound < _EXACT_FLOAT32:
         return _accumulate(affine, levels, weight, torch.float32).to(integer)
-    if is_direct and affine.has_weight and bound // _DIGIT < _EXACT_FLOAT32 // 2:
-        assert weight is not None
+    if is_direct and affine.has_weight and weight is not None and _digits_fit(weight):
         high = torch.round(weight.float() / _DIGIT)
-        low = weight.float() - high * _DIGIT  # |low| <= 8, |high| <= 8: both sums stay below 2**24
+        low = weight.float() - high * _DIGIT
         high_sum = _accumulate(affine, levels, high, torch.float32).to(integer)
         return high_sum * _DIGIT + _accumulate(affine, levels, low, torch.float32).to(integer)
     return _accumulate(affine, levels, weight, torch.float64).to(integer)
+
+
+def _digits_fit(weight: Tensor) -> bool:
+    """Whether sums of levels times digits, both of the largest absolute value, stay below 2**24."""
+    return weight[0].numel() * (_DIGIT // 2) * _LARGEST_LEVEL < _EXACT_FLOAT32
 
 
 def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange, Schedule
 
-__all__ = ["Annealer", "annealing_ranges"]
+__all__ = ["Annealer", "annealing_ranges", "quantizer_ranges"]
 
 
 def annealing_ranges(qat: GraphModule) -> dict[str, AnnealingRange]:
@@ -50,7 +50,7 @@ class Annealer:
         self._qat = qat
         self._schedule: Schedule = qat.meta["schedule"]
         self._layer_maps: list[LayerMap] = list(layer_maps(qat).values())
-        self._ranges = _quantizer_ranges(self._layer_maps)
+        self._ranges = quantizer_ranges(self._layer_maps)
         self._num_depths = 1 + max((r.depth for r in annealing_ranges(qat).values()), default=0)
         self._written: dict[AnnealingRange, tuple[float, float]] = {}
         self._seen: tuple[int, int] | None = None
@@ -92,6 +92,7 @@ class Annealer:
         if self._seen != (id(buffer), buffer._version):
             self._count = int(buffer)
             self._written.clear()
+            self._annealed = None
 
     def _apply(self) -> None:
         progress = min(1.0, self._count / self.total_steps)
@@ -111,7 +112,7 @@ class Annealer:
         self._seen = (id(buffer), buffer._version)
 
 
-def _quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRange]:
+def quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRange]:
     """The range of each quantizer; a shared weight's is that of the deepest layer map that uses it."""
     ranges: dict[Quantizer, AnnealingRange] = {}
     for layer_map in layer_maps:

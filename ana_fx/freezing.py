@@ -11,11 +11,11 @@ from collections import defaultdict
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
+from ana_fx.graph import layer_maps, module_of
 from ana_fx.layer_map import LayerMap, Phase
 from ana_fx.quantizers import InputQuantizer
 
-__all__ = ["set_phases"]
+__all__ = ["resume_phases", "set_phases"]
 
 
 def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
@@ -42,6 +42,12 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
         if hands_on or module in annealed or isinstance(module, InputQuantizer):
             carries_levels.add(node)
     _drop_gradients(nodes, learning)
+
+
+def resume_phases(gm: GraphModule, _incompatible_keys: object) -> None:
+    """After a state was loaded: the phases that its noise stands for."""
+    maps = layer_maps(gm).values() if int(gm.get_buffer("annealing_step")) else ()
+    set_phases(gm, {m for m in maps if not any(float(q.mean) or float(q.std) for q in m.quantizers()[-1:])})
 
 
 def _phase(layer_map: LayerMap, learning: set[LayerMap], fixed: set[LayerMap], has_level_inputs: bool) -> Phase:

@@ -51,17 +51,16 @@ def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
 
 
 def annealing_order(graph: nx.DiGraph[Node], schedule: Schedule) -> dict[Node, AnnealingRange]:
-    """The range of each layer map under a schedule; its depth is the longest path of layer maps that ends in it.
+    """The range of each layer map under a schedule, in graph order.
+
+    Its depth is the longest path of layer maps that ends in it.
 
     Raises:
         ValueError: An override starts after the end.
     """
-    generations = list(nx.topological_generations(graph))  # a node's generation is its depth
-    return {
-        node: schedule.annealing_range(depth, len(generations), str(node.target))
-        for depth, nodes in enumerate(generations)
-        for node in nodes
-    }
+    generations = list(nx.topological_generations(graph))
+    depths = {node: depth for depth, nodes in enumerate(generations) for node in nodes}
+    return {node: schedule.annealing_range(depths[node], len(generations), str(node.target)) for node in graph}
 
 
 def order_breaks(

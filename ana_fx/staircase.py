@@ -213,7 +213,8 @@ def fit_shift(line: LineFit) -> tuple[ShiftStaircase, Tensor]:
     shift = (_MULTIPLIER_BITS - exponent).to(torch.int64)
     unit = torch.exp2(shift.double())
     multiplier = torch.round(slope * unit)
-    target = torch.where(is_constant, line.constant(), line.target + line.levels.offset)
+    steepness = torch.where(is_constant, slope, line.exact_slope) / slope  # 1, except where the slope was cut
+    target = torch.where(is_constant, line.constant(), (line.target + line.levels.offset) / steepness)
     limit = line.saturation(slope) * slope
     offset = torch.floor(torch.maximum(torch.minimum(target, limit), -limit) * unit)
     lo, hi = line.levels.lo, line.levels.hi

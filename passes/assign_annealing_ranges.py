@@ -10,11 +10,11 @@ from typing import ClassVar
 import networkx as nx
 from torch.fx import GraphModule, Node
 
+from ana_fx.annealer import quantizer_ranges
 from ana_fx.errors import ScheduleError, listing
-from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.passes.pass_ import Pass
-from ana_fx.schedule import AnnealingRange, Schedule
+from ana_fx.schedule import Schedule
 
 __all__ = ["AssignAnnealingRanges"]
 
@@ -43,15 +43,12 @@ class AssignAnnealingRanges(Pass):
         if not self.schedule.allows_disorder:
             _refuse([each for each in breaks if not each.is_named])
         for node, annealing_range in ranges.items():
-            self._assign(graph.nodes[node]["layer_map"], annealing_range)
+            graph.nodes[node]["layer_map"].annealing_range = annealing_range
+        for quantizer, annealing_range in quantizer_ranges([graph.nodes[node]["layer_map"] for node in graph]).items():
+            half_width = self.schedule.constants(annealing_range).half_width
+            quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
         gm.meta["order_breaks"] = breaks
         return False
-
-    def _assign(self, layer_map: LayerMap, annealing_range: AnnealingRange) -> None:
-        layer_map.annealing_range = annealing_range
-        half_width = self.schedule.constants(annealing_range).half_width
-        for quantizer in layer_map.quantizers():
-            quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:

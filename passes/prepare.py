@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ana_fx.capabilities import capabilities_of
 from ana_fx.errors import TraceError
+from ana_fx.freezing import resume_phases
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
@@ -91,6 +92,7 @@ def prepare(
             AssignAnnealingRanges(schedule),
         ),
     )
+    gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
     return gm

@@ -1,4 +1,4 @@
-"""Every test starts from the same seeds and runs on two threads."""
+"""Every test starts from the same seeds and runs on one thread, so that tests do not wait for each other."""
 
 import random
 
@@ -16,4 +16,4 @@ def same_start() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)

@@ -58,6 +58,7 @@ def sessions(path: Path) -> list[onnxruntime.InferenceSession]:
     for threads in (1, 2):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         made.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
     return made
 

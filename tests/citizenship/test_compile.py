@@ -11,9 +11,9 @@ from ana_fx.schedule import Interval, NoiseType, Strategy
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 
-# What torch's own compiler does to autograd functions, and to tensors where it breaks a graph.
+# About torch's own compiler: how it calls itself, and what it looks at where it breaks a graph.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 

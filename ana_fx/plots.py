@@ -1,0 +1,242 @@
+"""Pictures of schedules, quantizers and convergence; they need matplotlib, the extra `plot`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from ana_fx.annealer import annealing_ranges
+from ana_fx.annealing_range import AnnealingRange
+from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.noise import NoiseType
+from ana_fx.numbers import IntegerType
+from ana_fx.quantizers import Rounding
+from ana_fx.schedule import Rule, Schedule, Strategy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ana_fx.convergence import Convergence
+
+__all__ = ["plot_convergence", "plot_quantizer", "plot_schedule"]
+
+_INK, _PALE, _STAIR, _SMOOTH = "#24313d", "#c9d1d9", "#24313d", "#1b7f8c"
+_FIRST, _LAST = 0.1, 0.85  # where the colours of the first and the last depth lie on their map
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _PALE,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "legend.frameon": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_NUM_POINTS = 1001
+_NUM_NAMES = 2  # of layer maps at one depth, before the others are only counted
+_WIDTHS = (1.0, 0.5, 0.2)  # of the noise, relative to its initial one
+_SMALLEST_ERROR = 1e-8
+
+
+def plot_schedule(qat: GraphModule) -> Figure:
+    """Draw when the noise of each depth decays, and mean and standard deviation over time.
+
+    Args:
+        qat: What `prepare` returned.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure_module = _matplotlib("figure")
+    schedule: Schedule = qat.meta["schedule"]
+    names = _names_by_range(annealing_ranges(qat))
+    is_moving = schedule.mean is Rule.DYNAMIC
+    heights = [1.0 + 0.45 * len(names), 2.4, *([2.4] if is_moving else [])]
+    with _matplotlib("rc_context")(_STYLE):
+        figure: Figure = figure_module.Figure(figsize=(8.0, 0.9 + sum(heights)), layout="constrained")
+        panels: Sequence[Axes] = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        title = f"{schedule.interval.value.replace('_', ' ')}, {schedule.power.value}, {schedule.noise.value} noise"
+        figure.suptitle(f"{title}, {schedule.strategy.value}", x=0.02, ha="left", weight="bold")
+        _draw_ranges(panels[0], names, schedule)
+        for axes, index, label in zip(
+            panels[1:], (1, 0), ("standard deviation\n(steps)", "mean (steps)"), strict=False
+        ):
+            for annealing_range in names:
+                values = _noise(schedule, annealing_range, names)[index]
+                axes.plot(_times(), values, color=_color(annealing_range.depth, names), linewidth=1.6)
+            axes.set_ylabel(label)
+        panels[-1].set_xlabel("fraction of training")
+        panels[-1].set_xlim(0.0, 1.0)
+    return figure
+
+
+def plot_quantizer(
+    integer_type: IntegerType | str = "ternary",
+    *,
+    half_width: float = 0.5,
+    mean: float = 0.0,
+    rounding: Rounding | str = Rounding.NEAREST,
+) -> Figure:
+    """Draw the staircase of a quantizer, its expectation under each family of noise, and the gradient.
+
+    The wider noise is, the darker are expectation and gradient: all of `half_width`, a half, a fifth.
+
+    Args:
+        integer_type: The levels.
+        half_width: Half-width of the noise, in steps.
+        mean: Mean of the noise, in steps.
+        rounding: Where the thresholds stand.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure_module = _matplotlib("figure")
+    kind = IntegerType.parse(integer_type) if isinstance(integer_type, str) else integer_type
+    levels = Levels(kind.qmin, kind.qmax, Rounding(rounding).offset)
+    x = torch.linspace(kind.qmin - 1.0, kind.qmax + 1.0, _NUM_POINTS * 2)
+    with _matplotlib("rc_context")(_STYLE):
+        figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
+        panels = figure.subplots(2, len(NoiseType), sharex=True, sharey="row", height_ratios=[3, 2])
+        figure.suptitle(f"{kind}: staircase, expectation and gradient", x=0.02, ha="left", weight="bold")
+        for (above, below), noise in zip(panels.T, NoiseType, strict=True):
+            above.set_title(noise.value, loc="left")
+            above.plot(x, quantize(x, torch.ones(()), levels), color=_STAIR, linewidth=0.9, label="quantizer")
+            for share, alpha in zip(_WIDTHS, (1.0, 0.55, 0.3), strict=True):
+                value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
+                label = f"half-width {half_width * share:g}"
+                above.plot(x, value, color=_SMOOTH, alpha=alpha, linewidth=1.8, label=label)
+                below.plot(x, slope, color=_SMOOTH, alpha=alpha, linewidth=1.4)
+            below.set_xlabel("x (steps)")
+        panels[0, 0].set_ylabel("level")
+        panels[0, 0].yaxis.get_major_locator().set_params(integer=True)
+        panels[1, 0].set_ylabel("gradient")
+        panels[1, 0].set_ylim(bottom=0.0)
+        panels[0, 0].legend(loc="upper left", fontsize=7)
+    return figure
+
+
+def plot_convergence(convergence: Convergence) -> Figure:
+    """Draw the error of each layer map's output against the time of the schedule.
+
+    Lines are means, dotted lines maxima; a line ends where its error is zero. Bars on top say when the
+    layer map's own noise decays.
+
+    Args:
+        convergence: What `ana_fx.theory.compositional_convergence` returned.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure_module = _matplotlib("figure")
+    ranges = {layer.path: layer.annealing_range for layer in convergence.layers}
+    names = _names_by_range(ranges)
+    with _matplotlib("rc_context")(_STYLE):
+        figure: Figure = figure_module.Figure(figsize=(8.0, 4.4 + 0.2 * len(ranges)), layout="constrained")
+        heights = [0.6 + 0.24 * len(ranges), 5.0]
+        bars, errors = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+        figure.suptitle("distance from the network without noise", x=0.02, ha="left", weight="bold")
+        for row, layer in enumerate(convergence.layers):
+            own, color = layer.annealing_range, _color(layer.annealing_range.depth, names)
+            bars.plot([own.start, own.end], [row, row], color=color, linewidth=5.0, solid_capstyle="butt")
+            errors.plot(convergence.progress, _visible(layer.mean_errors), color=color, linewidth=1.8)
+            errors.plot(convergence.progress, _visible(layer.max_errors), color=color, linewidth=1.0, linestyle=":")
+        bars.set_yticks(range(len(ranges)), list(ranges))
+        bars.tick_params(axis="y", length=0)
+        bars.set_ylim(len(ranges) - 0.4, -0.6)
+        bars.spines[["left", "bottom"]].set_visible(False)
+        bars.tick_params(axis="x", length=0)
+        errors.set_yscale("log")
+        errors.set_ylabel("‖noisy − exact‖, mean and maximum (dotted)")
+        errors.set_xlabel("fraction of training")
+        errors.set_xlim(convergence.progress[0], convergence.progress[-1])
+    return figure
+
+
+def _matplotlib(name: str) -> Any:
+    """A part of matplotlib, or the error that says how to get it."""
+    try:
+        import matplotlib
+        import matplotlib.figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: install the extra `plot`, pip install 'ana_fx[plot]'") from error
+    part: ModuleType | Any = getattr(matplotlib, name)
+    return part
+
+
+def _names_by_range(ranges: dict[str, AnnealingRange]) -> dict[AnnealingRange, list[str]]:
+    """The layer maps that are annealed together, from the first depth to the last."""
+    names: dict[AnnealingRange, list[str]] = {}
+    for path, each in sorted(ranges.items(), key=lambda item: item[1].depth):
+        names.setdefault(each, []).append(path)
+    return names
+
+
+def _label(names: list[str]) -> str:
+    more = len(names) - _NUM_NAMES
+    return ", ".join(names[:_NUM_NAMES]) + (f" + {more}" if more > 0 else "")
+
+
+def _color(depth: int, names: dict[AnnealingRange, list[str]]) -> tuple[float, ...]:
+    share = depth / max(1, *(each.depth for each in names))
+    color: tuple[float, ...] = _matplotlib("colormaps")["viridis"](_FIRST + (_LAST - _FIRST) * share)
+    return color
+
+
+def _times() -> list[float]:
+    return [step / (_NUM_POINTS - 1) for step in range(_NUM_POINTS)]
+
+
+def _noise(
+    schedule: Schedule, annealing_range: AnnealingRange, names: dict[AnnealingRange, list[str]]
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation over the whole training."""
+    num_depths = 1 + max(each.depth for each in names)
+    pairs = [schedule.noise_at(time, annealing_range, num_depths) for time in _times()]
+    return [mean for mean, _ in pairs], [std for _, std in pairs]
+
+
+def _draw_ranges(axes: Axes, names: dict[AnnealingRange, list[str]], schedule: Schedule) -> None:
+    """A bar for each range, as thick as its noise is wide: pale while it waits, strong while it decays."""
+    widest = max(max(_noise(schedule, each, names)[1]) for each in names)
+    times = _times()
+    for row, each in enumerate(names):
+        thickness = [0.42 * std / widest for std in _noise(schedule, each, names)[1]]
+        low, high = [row - half for half in thickness], [row + half for half in thickness]
+        for is_decaying, alpha in ((False, 0.25), (True, 1.0)):
+            where = [(each.start <= time) if is_decaying else (time <= each.start) for time in times]
+            axes.fill_between(times, low, high, where=where, color=_color(each.depth, names), alpha=alpha, linewidth=0)
+        axes.plot([each.start, 1.0], [row, row], color=_PALE, linewidth=1.0, zorder=0)
+    axes.set_yticks(range(len(names)), [f"{_label(paths)}   {each.depth}" for each, paths in names.items()])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_ylabel("layer maps by depth")
+
+
+def _expectation(x: Tensor, levels: Levels, noise: NoiseType, half_width: float, mean: float) -> tuple[Tensor, Tensor]:
+    """The expectation of the quantizer, and its derivative."""
+    x = x.clone().requires_grad_()
+    value = fake_quantize(
+        x,
+        torch.ones(()),
+        torch.tensor(mean),
+        torch.tensor(noise.std_of(half_width)),
+        levels=levels,
+        noise=noise,
+        strategy=Strategy.EXPECTATION,
+        num_neighbours=noise.num_neighbours(half_width),
+    )
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), slope
+
+
+def _visible(errors: tuple[float, ...]) -> list[float]:
+    """Errors for a logarithmic axis: what is zero to float32 is left out."""
+    return [error if error > _SMALLEST_ERROR else math.nan for error in errors]
