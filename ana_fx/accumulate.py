@@ -52,4 +52,7 @@ def _digits_fit(weight: Tensor) -> bool:
 
 
 def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return affine.accumulate(tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype))
+    with torch.autocast(levels[0].device.type, enabled=False):
+        return affine.accumulate(
+            tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype)
+        )

@@ -84,21 +84,14 @@ def compositional_convergence(
     num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
     model = _noiseless(qat, schedule, ranges)
     exact = _outputs(model, inputs)
-    mean_errors: dict[str, list[float]] = {path: [] for path in ranges}
-    max_errors: dict[str, list[float]] = {path: [] for path in ranges}
+    errors: dict[str, list[tuple[float, float]]] = {path: [] for path in ranges}
     for moment in moments:
         _set_noise(model, schedule, num_depths, moment)
         for path, output in _outputs(model, inputs).items():
             error = (output - exact[path]).abs()
-            mean_errors[path].append(float(error.mean()))
-            max_errors[path].append(float(error.max()))
-    return Convergence(
-        moments,
-        tuple(
-            LayerConvergence(path, each, tuple(mean_errors[path]), tuple(max_errors[path]))
-            for path, each in ranges.items()
-        ),
-    )
+            errors[path].append((float(error.mean()), float(error.max())))
+    layers = tuple(LayerConvergence(path, ranges[path], *zip(*pairs, strict=True)) for path, pairs in errors.items())
+    return Convergence(moments, layers)
 
 
 def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, AnnealingRange]) -> GraphModule:

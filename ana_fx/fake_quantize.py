@@ -64,8 +64,9 @@ def fake_quantize(
         the expectation in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
         (Esser et al. 2020, eq. 3).
     """
+    learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
     out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient
+        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, learns_scale
     )
     return out
 
@@ -83,9 +84,10 @@ class _FakeQuantize(torch.autograd.Function):
         strategy: Strategy,
         num_neighbours: int,
         scale_gradient: float,
+        learns_scale: bool,
     ) -> Tensor:
         v = x.float() / scale
-        u = v.clone() if ctx.needs_input_grad[1] else None
+        u = v.clone() if learns_scale else None
         v.sub_(mean - levels.offset)  # in v the thresholds are the integers
         if strategy is Strategy.EXPECTATION:
             level, slope = _expectation_and_slope(v, std, levels, noise, num_neighbours)
@@ -102,9 +104,9 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slope, scale_slope = ctx.saved_tensors
-        grad_x = (grad * slope).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        grad_x = (grad * slope).to(ctx.dtype)
         grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
-        return grad_x, grad_scale, None, None, None, None, None, None, None
+        return grad_x, grad_scale, None, None, None, None, None, None, None, None
 
 
 def _expectation_and_slope(

@@ -94,6 +94,7 @@ class LayerMap(nn.Module):
         self.leaves_model = False
         self.phase = Phase.LEARNING
         self._form: IntegerForm | None = None
+        self._anchor: Tensor | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -117,16 +118,21 @@ class LayerMap(nn.Module):
                 y = self.deployed(tensors, self._fixed_form(tensors, scales), scales)
             else:
                 y = self.real(tensors)
-        if self.leaves_model and torch.is_grad_enabled():
-            y.requires_grad_()  # a leaf, so that the user's loss.backward() still has an end
-        return y
+        return y if self._anchor is None else y + self._anchor
 
     def set_phase(self, phase: Phase) -> None:
         """Enter a phase of training."""
         if phase is not self.phase:
             self.phase = phase
             self._form = None
+            self._set_anchor()
             self.train(self.training)
+
+    def _set_anchor(self) -> None:
+        """Let an output that nothing learns any more depend on a zero, so that the user's backward() has an end."""
+        is_needed = self.leaves_model and self.phase is not Phase.LEARNING
+        device = next((tensor.device for tensor in self.buffers()), None)
+        self._anchor = torch.zeros((), device=device, requires_grad=True) if is_needed else None
 
     def train(self, mode: bool = True) -> LayerMap:
         """As in torch; the batch norm of a frozen layer map stays in eval mode."""
@@ -257,6 +263,7 @@ class LayerMap(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._set_anchor()
         return self
 
     def _load_from_state_dict(self, *args: Any) -> None:

@@ -101,19 +101,12 @@ def plot_quantizer(
     figure_module = _matplotlib("figure")
     kind = IntegerType.parse(integer_type) if isinstance(integer_type, str) else integer_type
     levels = Levels(kind.qmin, kind.qmax, Rounding(rounding).offset)
-    x = torch.linspace(kind.qmin - 1.0, kind.qmax + 1.0, _NUM_POINTS * 2)
     with _matplotlib("rc_context")(_STYLE):
         figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
         panels = figure.subplots(2, len(NoiseType), sharex=True, sharey="row", height_ratios=[3, 2])
         figure.suptitle(f"{kind}: staircase, expectation and gradient", x=0.02, ha="left", weight="bold")
         for (above, below), noise in zip(panels.T, NoiseType, strict=True):
-            above.set_title(noise.value, loc="left")
-            above.plot(x, quantize(x, torch.ones(()), levels), color=_STAIR, linewidth=0.9, label="quantizer")
-            for share, alpha in zip(_WIDTHS, (1.0, 0.55, 0.3), strict=True):
-                value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
-                label = f"half-width {half_width * share:g}"
-                above.plot(x, value, color=_SMOOTH, alpha=alpha, linewidth=1.8, label=label)
-                below.plot(x, slope, color=_SMOOTH, alpha=alpha, linewidth=1.4)
+            _draw_family(above, below, levels, noise, half_width, mean)
             below.set_xlabel("x (steps)")
         panels[0, 0].set_ylabel("level")
         panels[0, 0].yaxis.get_major_locator().set_params(integer=True)
@@ -218,6 +211,18 @@ def _draw_ranges(axes: Axes, names: dict[AnnealingRange, list[str]], schedule: S
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_ylabel("layer maps by depth")
+
+
+def _draw_family(above: Axes, below: Axes, levels: Levels, noise: NoiseType, half_width: float, mean: float) -> None:
+    """The staircase and its expectations under one family of noise, and the gradients."""
+    x = torch.linspace(int(levels.lo) - 1.0, int(levels.hi) + 1.0, _NUM_POINTS * 2)
+    above.set_title(noise.value, loc="left")
+    above.plot(x, quantize(x, torch.ones(()), levels), color=_STAIR, linewidth=0.9, label="quantizer")
+    for share, alpha in zip(_WIDTHS, (1.0, 0.55, 0.3), strict=True):
+        value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
+        label = f"half-width {half_width * share:g}"
+        above.plot(x, value, color=_SMOOTH, alpha=alpha, linewidth=1.8, label=label)
+        below.plot(x, slope, color=_SMOOTH, alpha=alpha, linewidth=1.4)
 
 
 def _expectation(x: Tensor, levels: Levels, noise: NoiseType, half_width: float, mean: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
@@ -95,6 +96,7 @@ class Quantizer(nn.Module):
         self.register_buffer("std", torch.zeros(()))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
+        self._seen_version = self.calibrated._version
 
     def shape_noise(self, half_width: float, threshold_shift: float) -> None:
         """Say how wide the noise can be, and by how much its static mean moves the thresholds, in steps."""
@@ -103,7 +105,13 @@ class Quantizer(nn.Module):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the scale is known."""
+        """Whether the scale is known.
+
+        The buffer is read only if something else wrote it, as an average of models does.
+        """
+        if not self._is_calibrated and self.calibrated._version != self._seen_version:
+            self._seen_version = self.calibrated._version
+            self._is_calibrated = bool(self.calibrated)
         return self._is_calibrated
 
     def set_scale(self, scale: Tensor) -> None:
@@ -143,7 +151,7 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The noisy quantizer; float32, shaped as `x`."""
-        if not self._is_calibrated:
+        if not self.is_calibrated:
             self._calibrate_eagerly(x)
         return fake_quantize(
             x,
@@ -159,7 +167,12 @@ class Quantizer(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _calibrate_eagerly(self, x: Tensor) -> None:
+        """Take the step from the first batch; from those of all processes if there are several."""
         self.calibrate(x)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            mean = self.scale.detach() / dist.get_world_size()
+            dist.all_reduce(mean)
+            self.set_scale(mean)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -197,7 +210,7 @@ class InputQuantizer(Quantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x as multiples of the step, rounded half to even as QuantizeLinear does."""
-        if not self._is_calibrated:
+        if not self.is_calibrated:
             if not self.training:
                 raise CalibrationError(UNKNOWN_SCALE.format("the model input"))
             self._calibrate_eagerly(x)

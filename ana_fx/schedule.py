@@ -126,24 +126,19 @@ class Schedule:
         check_constants(half_width, mean_constant, mean_power, std_power)
         if not 0.0 <= start < stop <= 1.0:
             raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
-        values = {
+        values: dict[str, object] = {
             "noise": _member(NoiseType, "noise", noise),
             "strategy": _member(Strategy, "strategy", strategy),
             "interval": _member(Interval, "interval", interval),
             "power": _member(Power, "power", power),
             "mean": _member(Rule, "mean", mean),
             "variance": _member(Rule, "variance", variance),
-            "half_width": half_width,
-            "start": start,
-            "stop": stop,
-            "learn_scales": learn_scales,
-            "mean_constant": mean_constant,
-            "mean_power": mean_power,
-            "std_power": std_power,
             "depth_overrides": _pairs(int, depth_overrides),
             "overrides": _pairs(str, overrides),
-            "allows_disorder": allows_disorder,
         }
+        values |= {"half_width": half_width, "start": start, "stop": stop, "learn_scales": learn_scales}
+        values |= {"mean_constant": mean_constant, "mean_power": mean_power, "std_power": std_power}
+        values |= {"allows_disorder": allows_disorder}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

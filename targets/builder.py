@@ -55,6 +55,10 @@ class Builder:
 
     def output(self, value: ir.Value, name: str) -> None:
         """Make a value a graph output of that name."""
+        if value in self.inputs:
+            assert value.dtype is not None
+            assert value.shape is not None
+            value = self.op("Identity", [value], path=name, dtype=value.dtype, shape=tuple(value.shape.dims[1:]))  # type: ignore[arg-type]  # only the batch is symbolic
         value.name = self._unique(name)
         self.outputs.append(value)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.fx import GraphModule
 
-from ana_fx.errors import ExportError
+from ana_fx.errors import ExportError, listing
 from ana_fx.targets.target import NodeReport, Target
 from ana_fx.targets.writer import Writer
 
@@ -105,6 +105,10 @@ def export(
     if io not in ("integer", "float"):
         raise ValueError(f"io is 'integer' or 'float', got {io!r}")
     writer = Writer(integer, target_called(target or integer.meta["target"]), is_float=io == "float")
+    misfits = writer.target.misfits(integer)
+    if misfits:
+        way_out = f"prepare the model with target={writer.target.name!r}: such a model exports to every target"
+        raise ExportError(listing(f"target {writer.target.name!r} cannot hold the program:", misfits, way_out))
     model = writer.write()
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
-from ana_fx.errors import ExportError
-from ana_fx.integer import IntegerMap
+from ana_fx.graph import calls_to
+from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.numbers import IntegerType
 from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.builder import Builder
@@ -43,6 +44,24 @@ class OnnxRuntimeTarget(IntegerTarget):
         """uint8, with zero point 128 for signed types."""
         return ir.DataType.UINT8, _SIGNED_ZERO if integer_type.signed else 0
 
+    def misfits(self, program: GraphModule) -> list[str]:
+        """Layer maps whose staircase no QLinear operator computes."""
+        paths = [str(node.target) for node in calls_to(program, IntegerMap)]
+        return [
+            f"layer map {path!r} requantises with integer shifts, which no QLinear operator does"
+            for path in paths
+            if not isinstance(program.get_submodule(path).staircase, QLinearStaircase)
+        ]
+
+    def head(
+        self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """As the base class writes it; its products can saturate as those of any layer."""
+        carrier, report = super().head(builder, path, module, x, shape)
+        assert module.weight is not None
+        stored = module.weight.to(torch.int32) * module.factor
+        return carrier, replace(report, needs_vnni=_can_saturate(stored, x))
+
     def integer_map(
         self,
         builder: Builder,
@@ -52,11 +71,6 @@ class OnnxRuntimeTarget(IntegerTarget):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
-        if not isinstance(module.staircase, QLinearStaircase):
-            raise ExportError(
-                f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes; "
-                f"prepare the model with target='onnxruntime': such a model exports to every target"
-            )
         if isinstance(module.affine, Sum):
             reason = _unproven_add(module, inputs)
             if reason:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 from torch import Tensor
+from torch.fx import GraphModule
 
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.numbers import IntegerType
@@ -62,6 +63,10 @@ class Target(ABC):
     name: ClassVar[str]
     opset: ClassVar[int] = 19
     ir_version: ClassVar[int] = 9
+
+    def misfits(self, program: GraphModule) -> list[str]:
+        """What of a program this target cannot hold, a line for each."""
+        return []
 
     @abstractmethod
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:

@@ -78,7 +78,13 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
         ) from error
     is_float = metadata.get(IO) == "float"
     given = _inputs(integer, inputs)
-    found = list(session.run(None, _feeds(integer, given, is_float)))
+    try:
+        found = list(session.run(None, _feeds(integer, given, is_float)))
+    except Exception as error:
+        raise VerifyError(
+            f"{path} does not take this program's inputs: {str(error).splitlines()[0]}; "
+            f"needed a file that export() wrote from this program"
+        ) from error
     compared = _compare(path, "onnxruntime", found, _expected(integer, given, is_float))
     runtimes = [f"onnxruntime {onnxruntime.__version__}"]
     if metadata.get(TARGET) == "integer":
@@ -155,6 +161,8 @@ def _float_layer(node: Node) -> Node | None:
 
 def _compare(path: Path, runtime: str, found: list[Any], expected: list[_Expected]) -> int:
     """How many numbers were compared; raises at the first that differs."""
+    if len(found) != len(expected):
+        raise VerifyError(f"{path}: found {len(found)} outputs in {runtime}, needed {len(expected)}")
     count = 0
     for index, (have, wanted) in enumerate(zip(found, expected, strict=True)):
         want = wanted.array

@@ -190,5 +190,5 @@ def test_a_float_last_layer_has_no_range_and_takes_no_time():
 
 def test_a_schedule_that_breaks_the_order_is_refused():
     backwards = ana_fx.Schedule(depth_overrides={0: ana_fx.LayerSchedule(0.4, 0.7), 1: ana_fx.LayerSchedule(0.0, 0.3)})
-    with pytest.raises(ana_fx.ScheduleError, match=r"0 -> 1: its noise is gone at 0\.7, that of its reader already at 0\.3"):
+    with pytest.raises(ana_fx.ScheduleError, match=r"0 -> 1: its noise is gone at 0\.7, that of its reader"):
         ana_fx.prepare(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), schedule=backwards)

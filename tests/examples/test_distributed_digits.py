@@ -1,0 +1,19 @@
+"""The digits are trained on two processes, and what the first one ships is what was trained."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "distributed_digits.py"
+
+
+def test_two_processes_ship_one_verified_file(tmp_path):
+    # --standalone: on a free port of this machine
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(EXAMPLE), "--epochs", "2", "--out", str(tmp_path)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
+    assert "digits.onnx: 0 of 5,990 outputs differ" in run.stdout
+    assert run.stdout.count("2 processes, accuracy") == 1  # the first process alone speaks
+    assert [file.name for file in tmp_path.iterdir()] == ["digits.onnx"]
