@@ -99,7 +99,7 @@ class _FakeQuantize(torch.autograd.Function):
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape = scale.shape
         ctx.dtype = x.dtype
-        return level.mul_(scale)
+        return level * scale  # not in place: torch.compile would lose the gradient of what is returned
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -167,12 +167,10 @@ class Quantizer(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _calibrate_eagerly(self, x: Tensor) -> None:
-        """Take the step from the first batch; from those of all processes if there are several."""
+        """Take the step from the first batch; from the first process's if there are several."""
         self.calibrate(x)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            mean = self.scale.detach() / dist.get_world_size()
-            dist.all_reduce(mean)
-            self.set_scale(mean)
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(self.scale.detach(), src=0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

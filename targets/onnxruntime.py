@@ -48,7 +48,7 @@ class OnnxRuntimeTarget(IntegerTarget):
         """Layer maps whose staircase no QLinear operator computes."""
         paths = [str(node.target) for node in calls_to(program, IntegerMap)]
         return [
-            f"layer map {path!r} requantises with integer shifts, which no QLinear operator does"
+            f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes"
             for path in paths
             if not isinstance(program.get_submodule(path).staircase, QLinearStaircase)
         ]
