@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def train(qat: GraphModule, digits: Digits, num_epochs: int) -> None:
     """Train in place, on this process's part of every batch."""
     data = TensorDataset(digits.train_images, digits.train_labels)
-    sampler = DistributedSampler(data)
+    sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(data)
     loader = DataLoader(data, BATCH_SIZE // dist.get_world_size(), sampler=sampler)
     # A layer whose noise is gone stops learning: its parameters get no gradient, and DDP must not wait for one.
     net = DistributedDataParallel(qat, find_unused_parameters=True)
