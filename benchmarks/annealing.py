@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from benchmarks.timing import interleaved
+from benchmarks.timing import interleaved, training_step_of
 from examples.networks import VGG8
 
 __all__ = ["main"]
@@ -23,11 +23,11 @@ def main(console: Console, num_rounds: int = 5) -> None:
     """Measure a step in each stage and print the table and the cost of the whole training."""
     torch.manual_seed(0)
     x = torch.rand(32, 3, 32, 32)
-    static = _step(_prepared(ana_fx.Schedule(variance="static"), 0.0), x)
+    static = training_step_of(_prepared(ana_fx.Schedule(variance="static"), 0.0), x)
     stages = sorted({0.0, *(each.end for each in ana_fx.annealing_ranges(_prepared(None, 0.0)).values())})
     candidates: dict[str, Callable[[], object]] = {"static": static}
     for stage in stages:
-        candidates[f"{stage:.3f}"] = _step(_prepared(None, stage), x)
+        candidates[f"{stage:.3f}"] = training_step_of(_prepared(None, stage), x)
     seconds = interleaved(candidates, num_rounds)
     table = Table(title="VGG8/4, ternary, 32 images: a step of a partition schedule over one of a static STE")
     for column in ("from", "learning", "step", "saved for backward"):
@@ -68,14 +68,3 @@ def _prepared(schedule: ana_fx.Schedule | None, progress: float) -> torch.fx.Gra
     while annealer.progress < progress:
         annealer.step()
     return qat
-
-
-def _step(model: nn.Module, x: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-
-    return step

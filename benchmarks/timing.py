@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-__all__ = ["interleaved"]
+import torch
+from torch import Tensor, nn
+
+__all__ = ["interleaved", "training_step_of"]
 
 
 def interleaved(candidates: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
@@ -19,3 +22,15 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], num_rounds: int)
             if round_number:
                 seconds[name].append(time.perf_counter() - start)
     return {name: median(seen) for name, seen in seconds.items()}
+
+
+def training_step_of(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    """One step of plain SGD on a batch, as something to time."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    return step

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import ana_fx
-from benchmarks.timing import interleaved
+from benchmarks.timing import interleaved, training_step_of
 from examples.networks import DSCNN, VGG8
 
 __all__ = ["main"]
@@ -30,23 +30,12 @@ def main(console: Console, num_rounds: int = 15) -> None:
     for name, (make, shape) in NETWORKS.items():
         torch.manual_seed(0)
         x = torch.rand(shape)
-        candidates = {"float": _step(make().train(), x)}
+        candidates = {"float": training_step_of(make().train(), x)}
         for precision in PRECISIONS:
             qat = ana_fx.prepare(make().train(), x, precision=precision)
             ana_fx.Annealer(qat, total_steps=100)
-            candidates[precision] = _step(qat, x)
+            candidates[precision] = training_step_of(qat, x)
         seconds = interleaved(candidates, num_rounds)
         ratios = [f"×{seconds[precision] / seconds['float']:.2f}" for precision in PRECISIONS]
         table.add_row(name, f"{seconds['float'] * 1e3:.1f} ms", *ratios)
     console.print(table)
-
-
-def _step(model: nn.Module, x: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-
-    return step
