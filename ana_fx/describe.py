@@ -14,7 +14,7 @@ from ana_fx.graph import module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak
-from ana_fx.quantizers import Quantizer
+from ana_fx.quantizers import ClipRange, Quantizer
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
 
@@ -146,10 +146,8 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
     parts = [type(layer_map.affine).__name__.lower()]
     if layer_map.norm is not None:
         parts.append("batch norm")
-    if layer_map.clip_range.minimum == 0:
-        parts.append(
-            "relu" if layer_map.clip_range.maximum == float("inf") else f"relu{layer_map.clip_range.maximum:g}"
-        )
+    if layer_map.clip_range != ClipRange():
+        parts.append(_activation(layer_map.clip_range))
     return Row(
         name,
         " + ".join(parts),
@@ -160,6 +158,12 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
         output=_type(output) or ("int32" if layer_map.is_quantized else "float"),
         scale=float(output.scale.detach()) if output is not None and output.is_calibrated else None,
     )
+
+
+def _activation(clip_range: ClipRange) -> str:
+    if clip_range.minimum == 0:
+        return "relu" if clip_range.maximum == float("inf") else f"relu{clip_range.maximum:g}"
+    return f"clip[{clip_range.minimum:g}, {clip_range.maximum:g}]"
 
 
 def _type(quantizer: Quantizer | None) -> str | None:
