@@ -209,8 +209,8 @@ def fit_shift(line: LineFit) -> tuple[ShiftStaircase, Tensor]:
     """The shift staircase with 16-bit multipliers nearest to a line, and the sign of each channel."""
     is_constant = line.exact_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(line.exact_slope), line.exact_slope).clamp_max(_STEEPEST)
-    _, exponent = torch.frexp(slope)
-    shift = (_MULTIPLIER_BITS - exponent).to(torch.int64)
+    exponent = (slope.view(torch.int64) >> 52) - 1022  # slope = f · 2**exponent, f in [½, 1); inductor breaks on frexp
+    shift = _MULTIPLIER_BITS - exponent
     unit = torch.exp2(shift.double())
     multiplier = torch.round(slope * unit)
     steepness = torch.where(is_constant, slope, line.exact_slope) / slope  # 1, except where the slope was cut
