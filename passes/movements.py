@@ -85,8 +85,8 @@ def derive(fn: Callable[..., Tensor], inputs: Sequence[Layout], output: Layout) 
     """
     if output.batch_axis is None:
         raise ValueError("found an output without a batch axis, needed one; compute a constant beforehand")
-    rows = {layout.rows for layout in (*inputs, output)}
-    for parts in sorted({BATCH * max(rows) if len(rows) == 1 else BATCH, BATCH}, reverse=True):  # rows, then samples
+    parts_of_samples = math.gcd(*(layout.rows for layout in (*inputs, output)))
+    for parts in sorted({BATCH * parts_of_samples, BATCH}, reverse=True):  # by themselves, if nothing joins them
         names = _names(inputs, parts)
         found = _moved_names(fn, names, inputs, output)
         if len(names) == 1 and torch.equal(found.flatten(), names[0].flatten()):
@@ -238,7 +238,7 @@ class _Chain:
             return None
         padding = []
         for axis, length in enumerate(target):
-            (hits,) = origins.movedim(axis, 0).flatten(1).any(1).nonzero(as_tuple=True)
+            (hits,) = origins.movedim(axis, 0).reshape(length, -1).any(1).nonzero(as_tuple=True)
             before, after = int(hits[0]), length - 1 - int(hits[-1])
             padding.append((before, after))
             origins = origins.narrow(axis, before, length - before - after)
