@@ -29,7 +29,7 @@ class Levels(NamedTuple):
 
 def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
     """σ(x) in steps: clip(⌊x / scale + offset⌋, lo, hi), as float32 integers."""
-    return _clip_((x.float() / scale).add_(levels.offset).floor_(), levels)
+    return _clip_((x.float() / scale).add_(levels.offset).floor_(), levels.lo, levels.hi)
 
 
 def fake_quantize(
@@ -86,16 +86,16 @@ class _FakeQuantize(torch.autograd.Function):
         scale_gradient: float,
         learns_scale: bool,
     ) -> Tensor:
-        v = x.float() / scale
-        u = v.clone() if learns_scale else None
-        v.sub_(mean - levels.offset)  # in v the thresholds are the integers
+        u = x.float() / scale
+        shift = levels.offset - mean  # in v the thresholds are the integers
+        v = u + shift if learns_scale else u.add_(shift)
+        slope = _slope(v, std, levels, noise, num_neighbours)
         if strategy is Strategy.EXPECTATION:
-            level, slope = _expectation_and_slope(v, std, levels, noise, num_neighbours)
+            level = _expectation(v, std, levels, noise, num_neighbours)
         else:
-            slope = _slope(v, std, levels, noise, num_neighbours)
-            noisy = v if strategy is Strategy.MODE else v.sub_(std * noise.sample_like(v))
-            level = _clip_(noisy.floor_(), levels)
-        scale_slope = None if u is None else (level - u.mul_(slope)).mul_(scale_gradient)
+            noisy = v if strategy is Strategy.MODE else v.sub_(noise.sample_like(v).mul_(std))
+            level = _clip_(noisy.floor_(), levels.lo, levels.hi)
+        scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape = scale.shape
         ctx.dtype = x.dtype
@@ -109,39 +109,49 @@ class _FakeQuantize(torch.autograd.Function):
         return grad_x, grad_scale, None, None, None, None, None, None, None, None
 
 
-def _expectation_and_slope(
-    v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int
-) -> tuple[Tensor, Tensor]:
-    """E[σ(v − ν)] and its derivative; thresholds further below count as passed, those above as not reached."""
-    nearest = torch.round(v)
-    expectation = _clip_(nearest - (num_neighbours + 1), levels)
-    slope = torch.zeros_like(v)
-    is_noisy = std > 0
-    divisor = torch.where(is_noisy, std, torch.ones_like(std))
-    for distance in range(-num_neighbours, num_neighbours + 1):
-        threshold = nearest + distance
-        is_level = (threshold > levels.lo) & (threshold <= levels.hi)
-        z = (v - threshold).div_(divisor)
-        passed = torch.where(is_noisy, noise.cdf(z), (z >= 0).to(v.dtype))
-        expectation += passed * is_level
-        slope += noise.pdf(z) * is_level
-    return expectation, slope.mul_(is_noisy / divisor)
+# On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
+# true or false of an element is 1.0 or 0.0 here.
 
 
 def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
-    """The derivative of the expectation alone."""
-    nearest = torch.round(v)
-    is_noisy = std > 0
-    divisor = torch.where(is_noisy, std, torch.ones_like(std))
+    """The derivative of the expectation."""
+    distance = _middle_threshold(v, levels, num_neighbours).sub_(v)
     slope = None
-    for distance in range(-num_neighbours, num_neighbours + 1):
-        threshold = nearest + distance if distance else nearest
-        density = noise.pdf((v - threshold).div_(divisor))
-        density *= (threshold > levels.lo).logical_and_(threshold <= levels.hi)
+    for step in range(-num_neighbours, num_neighbours + 1):
+        to_threshold = distance + step if num_neighbours else distance  # the only one can be overwritten
+        exists = _exists(step + num_neighbours, levels)
+        density = noise.density_(to_threshold, std if exists is True else std * exists)
         slope = density if slope is None else slope.add_(density)
     assert slope is not None
-    return slope.mul_(is_noisy / divisor)
+    return slope
 
 
-def _clip_(level: Tensor, levels: Levels) -> Tensor:
-    return level.clamp_(levels.lo, levels.hi)  # type: ignore[arg-type]  # both ints or both tensors
+def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+    """E[σ(v − ν)]; thresholds further below count as passed, those above as not reached."""
+    threshold = _middle_threshold(v, levels, num_neighbours)
+    distance = v - threshold
+    is_noisy = std > 0
+    divisor = torch.where(is_noisy, std, 1.0)
+    expectation = threshold.sub_(num_neighbours + 1)
+    for step in range(-num_neighbours, num_neighbours + 1):
+        past = distance - step
+        passed = torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype))
+        expectation.add_(passed.mul_(_exists(step + num_neighbours, levels)))
+    return expectation
+
+
+def _middle_threshold(v: Tensor, levels: Levels, num_neighbours: int) -> Tensor:
+    """The middle one of the 2 · num_neighbours + 1 thresholds nearest to v, or of as many from the lowest."""
+    return _clip_(torch.round(v), levels.lo + 1 + num_neighbours, levels.hi - num_neighbours)
+
+
+def _exists(index: int, levels: Levels) -> bool | Tensor:
+    """Whether there are more than `index` thresholds."""
+    return levels.hi - levels.lo > index
+
+
+def _clip_(level: Tensor, lo: int | Tensor, hi: int | Tensor) -> Tensor:
+    """Into [lo, hi], or to lo if that is empty."""
+    if isinstance(lo, int) and isinstance(hi, int):
+        return level.clamp_(lo, max(lo, hi))
+    return level.clamp_max_(hi).clamp_min_(lo)  # both in one operation would take ten times as long

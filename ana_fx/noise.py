@@ -19,6 +19,7 @@ _SQRT3_INCLUDED = _SQRT3 * (1.0 + 2.0**-20)  # so that rounding leaves no hole b
 _SQRT6 = math.sqrt(6.0)
 _NORMAL_95 = 1.959963984540054  # the standard normal holds 95 % of its mass within this
 _LOGISTIC_UNIT = _SQRT3 / math.pi  # the scale of a logistic with standard deviation 1
+_SMALLEST = 2.0**-60  # what no division by it makes infinite
 _ROUNDING = 1e-9  # a reach of half a step, but for rounding, is one
 _LOGISTIC_95 = math.log(1.95 / 0.05) * _LOGISTIC_UNIT
 
@@ -50,7 +51,7 @@ class NoiseType(str, Enum):
     def pdf(self, z: Tensor) -> Tensor:
         """The density at z, element by element; the derivative of `cdf`."""
         if self is NoiseType.UNIFORM:
-            return (z.abs() < _SQRT3_INCLUDED).to(z.dtype).mul_(0.5 / _SQRT3)
+            return z.abs().lt_(_SQRT3_INCLUDED).mul_(0.5 / _SQRT3)
         if self is NoiseType.TRIANGULAR:
             return (1.0 - z.abs() / _SQRT6).clamp_min(0.0) / _SQRT6
         if self is NoiseType.NORMAL:
@@ -58,16 +59,26 @@ class NoiseType(str, Enum):
         p = torch.sigmoid(z / _LOGISTIC_UNIT)
         return p * (1.0 - p) / _LOGISTIC_UNIT
 
+    def density_(self, distance: Tensor, std: Tensor) -> Tensor:
+        """The density at a distance from the mean, of noise with that standard deviation; 0 if there is no noise.
+
+        It overwrites `distance`.
+        """
+        divisor = std.clamp_min(_SMALLEST)
+        if self is NoiseType.UNIFORM:
+            return distance.abs_().lt_(std * _SQRT3_INCLUDED).mul_(0.5 / _SQRT3 / divisor)
+        return self.pdf(distance.div_(divisor)).mul_((std > 0) / divisor)
+
     def sample_like(self, x: Tensor) -> Tensor:
         """One independent draw for each element of `x`."""
         if self is NoiseType.NORMAL:
             return torch.randn_like(x)
         if self is NoiseType.UNIFORM:
-            return (torch.rand_like(x) - 0.5) * (2.0 * _SQRT3)
+            return torch.rand_like(x).sub_(0.5).mul_(2.0 * _SQRT3)
         if self is NoiseType.TRIANGULAR:
-            return (torch.rand_like(x) - torch.rand_like(x)) * _SQRT6
+            return torch.rand_like(x).sub_(torch.rand_like(x)).mul_(_SQRT6)
         tiny = torch.finfo(x.dtype).tiny
-        return torch.logit(torch.rand_like(x).clamp_min(tiny)) * _LOGISTIC_UNIT
+        return torch.rand_like(x).clamp_min_(tiny).logit_().mul_(_LOGISTIC_UNIT)
 
     def std_of(self, half_width: float) -> float:
         """The standard deviation of this family's noise of that half-width."""
