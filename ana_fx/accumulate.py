@@ -35,6 +35,8 @@ def accumulate(
         bound: No accumulator exceeds this in absolute value.
         integer: The dtype of the result.
     """
+    if not affine.is_exact_in_floats:
+        return affine.accumulate(tuple(level.to(torch.int64) for level in levels), weight)
     is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
     if is_direct and bound < _EXACT_FLOAT32:
         return _accumulate(affine, levels, weight, torch.float32).to(integer)

@@ -1,27 +1,43 @@
-"""The affine part S of a layer map φ = σ∘S, on reals and on integers alike.
+"""The map S of a layer map φ = σ∘S, on reals and on integers alike: those with one input.
 
 Each class is a frozen description of one map. `real` is the map on reals, `accumulate` its integer
-form: a linear map with integer coefficients on levels.
+form: a map with integer coefficients on levels, whose results are called accumulators.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Affine", "Average", "Convolution", "Identity", "Linear", "Sum"]
+__all__ = ["Affine", "Coefficients", "Convolution", "Identity", "Linear", "Reduce", "TransposedConvolution"]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The integers of a map, and what one unit of its accumulator stands for: x_scale · unit.
+
+    Args:
+        x_scale: Scale of the input, float32, 0-dimensional.
+        weight: Integer coefficients, or None if there are none.
+        unit: Float64, [channels] or [1].
+    """
+
+    x_scale: Tensor
+    weight: Tensor | None
+    unit: Tensor
 
 
 class Affine(ABC):
-    """A linear map with an optional weight."""
+    """A map on tensors with an optional weight."""
 
     num_inputs: int = 1
     has_weight: bool = False
+    is_exact_in_floats: bool = True
 
     @abstractmethod
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
@@ -35,9 +51,72 @@ class Affine(ABC):
         """The axis of a result of that rank which carries the channels."""
         return 1
 
+    def fixed(self, shape: tuple[int, ...]) -> Affine:
+        """The same map for first inputs of that shape only."""
+        return self
+
     def divisor(self, shape: tuple[int, ...]) -> int:
         """The map on reals is the accumulator of the same numbers divided by this."""
         return 1
+
+    def integer_weight(self, weight: Tensor) -> Tensor:
+        """The levels of the weight as `accumulate` takes them, output channels first."""
+        return weight
+
+    def coefficients(
+        self,
+        weight: Tensor | None,
+        weight_scale: Tensor | None,
+        scales: tuple[Tensor, ...],
+        y_scale: Tensor | None,
+        shape: tuple[int, ...],
+    ) -> Coefficients:
+        """What the map computes with on integers.
+
+        Args:
+            weight: Levels of the weight, or None.
+            weight_scale: Its scale, float64, [channels] or [1].
+            scales: Scale of each input, float32.
+            y_scale: Scale of the output, if it has one.
+            shape: Shape of the first input.
+        """
+        if weight is None or weight_scale is None:
+            unit = torch.ones(1, dtype=torch.float64, device=scales[0].device) / self.divisor(shape)
+            return Coefficients(scales[0], None, unit)
+        return Coefficients(scales[0], self.integer_weight(weight), weight_scale)
+
+    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+        """No accumulator exceeds this in absolute value.
+
+        Args:
+            num_terms: Products in one accumulator, of a map with a weight.
+            weight_magnitude: Largest absolute value of a coefficient, likewise.
+            magnitudes: Largest absolute value of each input's levels.
+            shape: Shape of the first input.
+        """
+        if self.has_weight:
+            return num_terms * weight_magnitude * magnitudes[0]
+        return self.divisor(shape) * magnitudes[0]
+
+    def accumulator_range(
+        self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """The smallest and largest accumulator of each channel, int64, [channels] or [1].
+
+        Every input can be level 0, so these bound the partial sums too.
+
+        Args:
+            weight: The integer coefficients.
+            levels: Lowest and highest level of each input.
+            shape: Shape of the first input.
+        """
+        lo, hi = levels[0]
+        if weight is None:
+            terms = self.divisor(shape)
+            return torch.tensor([terms * lo]), torch.tensor([terms * hi])
+        rows = weight.to(torch.int64).flatten(1)
+        positive_sum, negative_sum = rows.clamp_min(0).sum(1), rows.clamp_max(0).sum(1)
+        return positive_sum * lo + negative_sum * hi, positive_sum * hi + negative_sum * lo
 
 
 @dataclass(frozen=True)
@@ -71,6 +150,61 @@ class Convolution(Affine):
 
 
 @dataclass(frozen=True)
+class TransposedConvolution(Affine):
+    """Transposed convolution over the last `rank` axes; weight [in, out / groups, *kernel].
+
+    On integers it is the convolution of the input with zeros between its numbers; weight [out, in / groups, *kernel].
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    kernel: tuple[int, ...]
+    has_weight = True
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(self.stride)
+
+    @property
+    def convolution(self) -> Convolution:
+        """The convolution that follows the zeros; its padding may be negative."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+        padding = tuple(
+            (r - p, r - p + extra - (s - 1))
+            for r, p, extra, s in zip(reach, self.padding, self.output_padding, self.stride, strict=True)
+        )
+        return Convolution((1,) * self.rank, padding, self.dilation, self.groups)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """`x` with stride − 1 zeros after each number along each spatial axis."""
+        for axis, stride in enumerate(self.stride, start=2):
+            if stride > 1:
+                after = [0, 0] * (x.ndim - axis - 1) + [0, stride - 1]
+                x = F.pad(x.unsqueeze(axis + 1), after).flatten(axis, axis + 1)
+        return x
+
+    def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """[N, C, *size] to [N, out, *size']."""
+        (x,) = inputs
+        assert weight is not None
+        convolve: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
+        return convolve(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+
+    def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:
+        """The convolution of the spread input."""
+        return self.convolution.real((self.spread(inputs[0]),), weight)
+
+    def integer_weight(self, weight: Tensor) -> Tensor:
+        """Turned around, output channels first."""
+        grouped = weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return grouped.flatten(0, 1).flip(tuple(range(2, 2 + self.rank)))
+
+
+@dataclass(frozen=True)
 class Linear(Affine):
     """Matrix product over the last axis; weight [out, in]."""
 
@@ -88,74 +222,40 @@ class Linear(Affine):
 
 
 @dataclass(frozen=True)
-class Sum(Affine):
-    """x₀ + x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁]."""
+class Reduce(Affine):
+    """Sum or average over axes, none of them the first; accumulated as the sum."""
 
-    num_inputs = 2
-
-    def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """x₀ + x₁."""
-        return inputs[0] + inputs[1]
-
-    def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:
-        """c₀·n₀ + c₁·n₁."""
-        assert weight is not None
-        return inputs[0] * weight[0] + inputs[1] * weight[1]
-
-
-@dataclass(frozen=True)
-class Average(Affine):
-    """Average over windows; accumulated as the sum over the window.
-
-    Either `kernel`, `stride` and `padding` (zeros that count) are given, or `output_size` as in
-    adaptive pooling with windows of one size.
-    """
-
-    rank: int
-    kernel: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    output_size: tuple[int | None, ...] = ()
-
-    def window(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Kernel, stride and padding for an input of that shape."""
-        if self.kernel:
-            return self.kernel, self.stride, self.padding
-        sizes = shape[-self.rank :]
-        outputs = tuple(
-            size if output is None else output for size, output in zip(sizes, self.output_size, strict=True)
-        )
-        if any(size % output for size, output in zip(sizes, outputs, strict=True)):
-            raise ValueError(
-                f"adaptive average pooling from {sizes} to {outputs} has windows of different sizes; "
-                f"needed an output size that divides the input's"
-            )
-        kernel = tuple(size // output for size, output in zip(sizes, outputs, strict=True))
-        return kernel, kernel, (0,) * self.rank
-
-    def fixed(self, shape: tuple[int, ...]) -> Average:
-        """The same average for inputs of that shape only, with its window written out."""
-        return Average(self.rank, *self.window(shape))
+    axes: tuple[int, ...]
+    keepdim: bool
+    is_mean: bool
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """[N, C, *size] to [N, C, *size']."""
+        """The input without those axes, or with axes of size 1 in their place."""
         (x,) = inputs
-        pool: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.rank - 1]
-        return pool(x, *self.window(tuple(x.shape)))
+        return x.mean(self.axes, self.keepdim) if self.is_mean else x.sum(self.axes, self.keepdim)
 
     def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:
-        """The sum over each window."""
-        (x,) = inputs
-        kernel, stride, padding = self.window(tuple(x.shape))
-        if self.rank == 1:
-            pooled = F.avg_pool2d(x.unsqueeze(-1), (*kernel, 1), (*stride, 1), (*padding, 0), divisor_override=1)
-            return pooled.squeeze(-1)
-        pool: Callable[..., Tensor] = F.avg_pool2d if self.rank == 2 else F.avg_pool3d
-        return pool(x, kernel, stride, padding, divisor_override=1)
+        """The sum."""
+        return inputs[0].sum(self.axes, self.keepdim)
+
+    def num_terms(self, shape: tuple[int, ...]) -> int:
+        """Numbers in one sum."""
+        return int(torch.Size([shape[axis] for axis in self.axes]).numel())
 
     def divisor(self, shape: tuple[int, ...]) -> int:
-        """The size of the window."""
-        return math.prod(self.window(shape)[0])
+        """The number of terms of an average."""
+        return self.num_terms(shape) if self.is_mean else 1
+
+    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+        """See the base class."""
+        return self.num_terms(shape) * magnitudes[0]
+
+    def accumulator_range(
+        self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See the base class."""
+        terms = self.num_terms(shape)
+        return torch.tensor([terms * levels[0][0]]), torch.tensor([terms * levels[0][1]])
 
 
 @dataclass(frozen=True)

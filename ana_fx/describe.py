@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -14,7 +16,7 @@ from ana_fx.graph import module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak
-from ana_fx.quantizers import ClipRange, Quantizer
+from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
 
@@ -98,10 +100,16 @@ def describe(module: GraphModule) -> Summary:
             rows.append(row)
     stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
-    return Summary(title, tuple(rows), _notes(module.meta.get("order_breaks", ())))
+    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())))
+    return Summary(title, tuple(rows), (*notes, *_order_notes(module.meta.get("order_breaks", ()))))
 
 
-def _notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
+def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Which layer maps have one scale, because their outputs are joined."""
+    return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
+
+
+def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
     """Where the schedule breaks the order of the graph."""
     if not breaks:
         return ()
@@ -111,11 +119,13 @@ def _notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
 def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange]) -> Row | None:
     if isinstance(module, LayerMap):
         return _trained_row(name, module)
-    if not isinstance(module, (IntegerMap, IntegerHead)):
+    if name not in ranges or module is None:
         return None
-    kind = type(module.affine).__name__.lower()
     known = ranges[name]
     timing = {"depth": known.depth, "start": known.start, "end": known.end}
+    if not isinstance(module, (IntegerMap, IntegerHead)):
+        return _exact_row(name, module, timing)
+    kind = type(module.affine).__name__.lower()
     weight = None if module.weight is None else f"{int(module.weight.min())}…{int(module.weight.max())}"
     if isinstance(module, IntegerHead):
         size = module.bound * module.factor + int(module.bias.abs().max())
@@ -135,6 +145,13 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
     )
 
 
+def _exact_row(name: str, module: nn.Module, timing: dict[str, Any]) -> Row:
+    """A module that computes on integers just what eval mode does; there is nothing to prove."""
+    kind = type(module).__name__.removeprefix("Integer").lower()
+    output = str(getattr(module, "integer_type", ""))
+    return Row(name, kind, **timing, output=output, scale=float(getattr(module, "output_scale", 1.0)), encoding="exact")
+
+
 def _encoding(module: IntegerMap) -> str:
     family = "QLinear = " if isinstance(module.staircase, QLinearStaircase) else ""
     return f"{family}multiply-shift{'' if module.correction is None else ', corrected'}"
@@ -143,14 +160,9 @@ def _encoding(module: IntegerMap) -> str:
 def _trained_row(name: str, layer_map: LayerMap) -> Row:
     timing = layer_map.annealing_range
     output = layer_map.output_quantizer
-    parts = [type(layer_map.affine).__name__.lower()]
-    if layer_map.norm is not None:
-        parts.append("batch norm")
-    if layer_map.clip_range != ClipRange():
-        parts.append(_activation(layer_map.clip_range))
     return Row(
         name,
-        " + ".join(parts),
+        layer_map.operation,
         depth=None if timing is None else timing.depth,
         start=None if timing is None else timing.start,
         end=None if timing is None else timing.end,
@@ -158,12 +170,6 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
         output=_type(output) or ("int32" if layer_map.is_quantized else "float"),
         scale=float(output.scale.detach()) if output is not None and output.is_calibrated else None,
     )
-
-
-def _activation(clip_range: ClipRange) -> str:
-    if clip_range.minimum == 0:
-        return "relu" if clip_range.maximum == float("inf") else f"relu{clip_range.maximum:g}"
-    return f"clip[{clip_range.minimum:g}, {clip_range.maximum:g}]"
 
 
 def _type(quantizer: Quantizer | None) -> str | None:

@@ -11,7 +11,8 @@ from collections import defaultdict
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import layer_maps, module_of
+from ana_fx.constant_map import ConstantMap
+from ana_fx.graph import constant_parameters, layer_maps, module_of
 from ana_fx.layer_map import LayerMap, Phase
 from ana_fx.quantizers import InputQuantizer
 
@@ -75,15 +76,20 @@ def _sharing_parameters(nodes: list[tuple[Node, nn.Module | None]], annealed: se
     for _, module in nodes:
         if isinstance(module, LayerMap):
             for parameter in module.parameters():
-                users[parameter].add(module)
+                if parameter.requires_grad or not any(parameter is q.scale for q in module.quantizers()):
+                    users[parameter].add(module)
     return {each for sharing in users.values() if not sharing <= annealed for each in sharing}
 
 
 def _drop_gradients(nodes: list[tuple[Node, nn.Module | None]], learning: set[LayerMap]) -> None:
-    learned = {parameter for layer_map in learning for parameter in layer_map.parameters()}
-    for _, module in nodes:
+    learned: set[nn.Parameter] = set()
+    known: set[nn.Parameter] = set()
+    for node, module in nodes:
         if not isinstance(module, LayerMap) or not module.is_quantized:
             continue
-        for parameter in module.parameters():
-            if parameter not in learned:
-                parameter.grad = None
+        parameters = {*module.parameters(), *(constant_parameters(node) if isinstance(module, ConstantMap) else ())}
+        known |= parameters
+        if module in learning:
+            learned |= parameters
+    for parameter in known - learned:
+        parameter.grad = None

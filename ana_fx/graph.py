@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from ana_fx.quantizers import InputQuantizer, Quantizer
 
 __all__ = [
     "calls_to",
+    "constant_nodes",
+    "constant_parameters",
     "delete_unused_modules",
     "layer_maps",
     "location",
@@ -42,6 +45,36 @@ def module_of(node: Node) -> nn.Module | None:
 def calls_to(gm: GraphModule, *kinds: type[nn.Module]) -> list[Node]:
     """The nodes that call a module of one of these kinds, in graph order."""
     return [node for node in gm.graph.nodes if isinstance(module_of(node), kinds)]
+
+
+def constant_nodes(gm: GraphModule) -> set[Node]:
+    """The nodes that compute from the model's parameters and buffers alone."""
+    constants: set[Node] = set()
+    for node in gm.graph.nodes:
+        if node.op not in ("placeholder", "output") and constants.issuperset(node.all_input_nodes):
+            constants.add(node)
+    return constants
+
+
+def constant_parameters(node: Node) -> set[nn.Parameter]:
+    """The parameters that a constant is computed from."""
+    gm = node.graph.owning_module
+    assert gm is not None
+    parameters: set[nn.Parameter] = set()
+    todo, seen = list(node.all_input_nodes), set()
+    while todo:
+        each = todo.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        todo += each.all_input_nodes
+        module = module_of(each)
+        if module is not None:
+            parameters.update(module.parameters())
+        elif each.op == "get_attr":
+            tensor = operator.attrgetter(str(each.target))(gm)
+            parameters.update([tensor] if isinstance(tensor, nn.Parameter) else [])
+    return parameters
 
 
 def layer_maps(gm: GraphModule) -> dict[str, LayerMap]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.multiply_shift import MultiplyShift
 from ana_fx.numbers import IntegerType
+from ana_fx.softmax_map import SoftmaxForm, integer_softmax
 from ana_fx.staircase import Staircase, along
+from ana_fx.table_map import look_up
 
-__all__ = ["Dequantize", "IntegerHead", "IntegerMap", "IntegerMaxPool", "Proof", "Quantize", "Reshape"]
+__all__ = [
+    "Dequantize",
+    "IntegerConstant",
+    "IntegerHead",
+    "IntegerMap",
+    "IntegerMaxPool",
+    "IntegerSoftmax",
+    "IntegerTable",
+    "Proof",
+    "Quantize",
+    "Repeat",
+]
 
 
 @dataclass(frozen=True)
@@ -163,29 +178,98 @@ class IntegerHead(_Accumulating):
         return (accumulator * self.factor + self.bias.reshape(shape)).to(torch.int32)
 
 
-class IntegerMaxPool(nn.Module):
-    """Max pooling of levels; float32 holds them exactly on every device."""
+class IntegerTable(nn.Module):
+    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels]."""
 
-    def __init__(self, pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> None:
+    table: Tensor
+
+    def __init__(self, table: Tensor, lowest: int, integer_type: IntegerType, output_scale: Tensor) -> None:
         super().__init__()
-        self.pool = pool
+        self.lowest = lowest
+        self.integer_type = integer_type
+        self.output_scale = output_scale
+        self.lo, self.hi = int(table.min()), int(table.max())
+        self.register_buffer("table", table.to(integer_type.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Levels to levels."""
+        return look_up(self.table, x.to(torch.int64) - self.lowest)
+
+
+class IntegerSoftmax(nn.Module):
+    """Softmax over one axis (see `ana_fx.softmax_map`)."""
+
+    table: Tensor
+
+    def __init__(self, axis: int, form: SoftmaxForm, integer_type: IntegerType) -> None:
+        super().__init__()
+        self.axis = axis
+        self.highest = form.highest
+        self.is_nearest = form.is_nearest
+        self.integer_type = integer_type
+        self.output_scale = form.output_scale
+        self.register_buffer("table", form.table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Levels to levels."""
+        levels = integer_softmax(x.to(torch.int64), self.axis, self.table, self.highest, self.is_nearest)
+        return levels.to(self.integer_type.dtype)
+
+
+class IntegerConstant(nn.Module):
+    """Levels that do not depend on the input; they have no batch axis."""
+
+    levels: Tensor
+
+    def __init__(self, levels: Tensor, integer_type: IntegerType, output_scale: Tensor) -> None:
+        super().__init__()
+        self.integer_type = integer_type
+        self.output_scale = output_scale
+        self.register_buffer("levels", levels.to(integer_type.dtype))
+
+    def forward(self) -> Tensor:
+        """The levels."""
+        return self.levels
+
+
+class Repeat(nn.Module):
+    """A constant for each sample of another tensor."""
+
+    def forward(self, constant: Tensor, samples: Tensor) -> Tensor:
+        """[*shape] and [N, …] to [N, *shape]."""
+        return constant.expand(samples.shape[0], *constant.shape)
+
+
+class IntegerMaxPool(nn.Module):
+    """Max pooling of levels; float32 holds them exactly on every device.
+
+    Args:
+        kernel: Size of the window along each spatial axis.
+        stride: Distance of windows.
+        padding: (before, after) for each axis, of numbers that are never the largest.
+        dilation: Distance of a window's elements.
+    """
+
+    def __init__(
+        self,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[tuple[int, int], ...],
+        dilation: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels to levels of the same type."""
-        return self.pool(x.to(torch.float32)).to(x.dtype)  # type: ignore[no-any-return]  # a module's call is untyped
-
-
-class Reshape(nn.Module):
-    """A new shape for each sample; the leading axis takes what is left."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, …] to [N', *shape]."""
-        return x.reshape(-1, *self.shape)
+        pads = [pad for pair in reversed(self.padding) for pad in pair]
+        padded = F.pad(x.to(torch.float32), pads, value=-torch.inf)
+        pool: Callable[..., Tensor] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(self.kernel) - 1]
+        return pool(padded, self.kernel, self.stride, 0, self.dilation).to(x.dtype)
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        return str(self.shape)
+        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"

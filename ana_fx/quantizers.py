@@ -50,13 +50,18 @@ class ClipRange:
     def __and__(self, other: ClipRange) -> ClipRange:
         return ClipRange(max(self.minimum, other.minimum), min(self.maximum, other.maximum))
 
+    def __str__(self) -> str:
+        if self.minimum == 0:
+            return "relu" if self.maximum == torch.inf else f"relu{self.maximum:g}"
+        return f"clip[{self.minimum:g}, {self.maximum:g}]"
+
 
 class Quantizer(nn.Module):
     """A linear quantizer with annealed noise.
 
     `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
-    size 1. It is a parameter if `learn_scale`, else a buffer. The first batch sets it if nothing
-    else has.
+    size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
+    sharing it when the model moves. The first batch sets it if nothing else has.
 
     Args:
         integer_type: The levels.
@@ -67,7 +72,6 @@ class Quantizer(nn.Module):
         learn_scale: Whether the scale is trained.
     """
 
-    scale: Tensor
     mean: Tensor
     std: Tensor
     calibrated: Tensor
@@ -88,10 +92,8 @@ class Quantizer(nn.Module):
         self.noise = schedule.noise
         self.strategy = schedule.strategy
         self.shape_noise(schedule.half_width, 0.0)
-        if learn_scale:
-            self.scale = nn.Parameter(torch.ones(scale_shape))
-        else:
-            self.register_buffer("scale", torch.ones(scale_shape))
+        self.scale = nn.Parameter(torch.ones(scale_shape), requires_grad=learn_scale)
+        self.shares_scale = False
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.zeros(()))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
@@ -114,10 +116,19 @@ class Quantizer(nn.Module):
             self._is_calibrated = bool(self.calibrated)
         return self._is_calibrated
 
+    def share_scale(self, other: Quantizer) -> None:
+        """Have one step with another quantizer: the largest that one of those that share it needs."""
+        with torch.no_grad():
+            known = [each.scale for each in (self, other) if each.is_calibrated]
+            other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
+        self.scale = other.scale
+        self.shares_scale = other.shares_scale = True
+
     def set_scale(self, scale: Tensor) -> None:
         """Fix the step from outside; from now on the data does not."""
         with torch.no_grad():
-            self.scale.copy_(scale.reshape(self.scale.shape))
+            shaped = scale.reshape(self.scale.shape).to(self.scale)
+            self.scale.copy_(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
             self.calibrated.fill_(True)
         self._is_calibrated = True
 

@@ -17,7 +17,7 @@ from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.prove import Prove
-from ana_fx.passes.shapes import record_shapes, run, sample_inputs
+from ana_fx.passes.shapes import record, run, sample_inputs
 from ana_fx.schedule import Strategy
 
 __all__ = ["convert"]
@@ -59,8 +59,7 @@ def convert(qat: GraphModule) -> GraphModule:
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
     trained = copy.deepcopy(qat).eval().cpu()
     program = copy.deepcopy(trained)
-    record_shapes(program)
-    run_pipeline(program, (CheckFinite(), Lower(), Prove()))
+    run_pipeline(program, (CheckFinite(), Lower(record(program)), Prove()))
     program.meta["annealing_ranges"] = annealing_ranges(qat)
     _check_equal(trained, program)
     return program.to(device)

@@ -1,42 +1,58 @@
-"""Layer maps: each affine operation with the batch norm, the activation and the padding around it."""
+"""Layer maps: each operation with the batch norm, the line, the activation and the padding around it."""
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.affine import Affine, Average, Convolution, Identity, Linear, Sum
-from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import calls_to, location, module_of, module_path, unique_path
-from ana_fx.layer_map import BatchNorm, LayerMap
+from ana_fx.affine import Affine, Convolution, Identity, Linear, Reduce, TransposedConvolution
+from ana_fx.affine_map import AffineMap, ChannelAffine, Norm
+from ana_fx.graph import constant_nodes, module_of, module_path, unique_path
+from ana_fx.layer_map import LayerMap
+from ana_fx.normalization import Normalization
+from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.passes.dialect import (
     ACTIVATIONS,
     ADAPTIVE_POOLS,
     AVERAGE_POOLS,
     BATCH_NORMS,
     CONVOLUTIONS,
+    FUNCTIONS,
+    INSTANCE_NORMS,
+    LINEAR_UPSAMPLING,
     PADS,
+    REDUCTIONS,
+    TRANSPOSED_CONVOLUTIONS,
     is_shape,
+    line_of,
 )
 from ana_fx.passes.pass_ import Pass
 from ana_fx.quantizers import ClipRange
+from ana_fx.resampling import Average, Interpolation
+from ana_fx.softmax_map import SoftmaxMap
+from ana_fx.table_map import TableMap
 
 __all__ = ["FuseLayerMaps"]
+
+_PAIRS = {operator.add: Sum(), operator.sub: Sum((1.0, -1.0)), operator.mul: Product(), torch.matmul: MatMul()}
+_ROW_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *INSTANCE_NORMS)
 
 
 @dataclass(frozen=True)
 class FuseLayerMaps(Pass):
-    """Replace every chain S [-> batch norm] [-> activation] by one layer map.
+    """Replace every chain S [-> batch norm] [-> line] [-> activation] by one layer map.
 
-    before   x -> pad -> conv -> batch norm -> relu -> max pool
-    after    x -> layer map -> max pool
+    before   x -> pad -> conv -> batch norm -> relu -> max pool -> gelu
+    after    x -> layer map -> max pool -> table map
 
-    A tensor with a second reader ends the chain. Batch norms and activations that stand alone become
-    layer maps over the identity. Requires the canonical dialect.
+    A tensor with a second reader ends the chain. Batch norms, lines (x * 2 + 1) and activations that
+    stand alone become layer maps over the identity; functions of each number and softmax are layer
+    maps by themselves. Requires the canonical dialect; leaves what depends on constants alone.
     """
 
     name: ClassVar[str] = "fuse-layer-maps"
@@ -44,18 +60,20 @@ class FuseLayerMaps(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         modules = {node: module_of(node) for node in gm.graph.nodes}
-        taken: set[Node] = set()
+        taken = constant_nodes(gm)
+        num_constants = len(taken)
         used_paths: set[str] = set()
         for node in list(gm.graph.nodes):
-            if node in taken or not _starts_layer_map(node, modules[node]):
+            if node in taken or is_shape(node):
                 continue
             chain = _chain(node, modules)
+            if chain is None:
+                continue
             taken.update(chain.nodes)
             path = _path(gm, node, used_paths)
             used_paths.add(path)
             _replace(gm, chain, path)
-        _refuse_pads(gm)
-        return bool(taken)
+        return len(taken) > num_constants
 
 
 @dataclass
@@ -64,43 +82,70 @@ class _Chain:
 
     nodes: list[Node]
     inputs: tuple[Node, ...]
-    affine: Affine
+    affine: Affine | None = None  # None for a table or a softmax, which is its `source`
     source: nn.Module | None = None
-    norm: BatchNorm | None = None
+    norm: Norm | None = None
+    line: tuple[float, float] = (1.0, 0.0)
     clip_range: ClipRange = field(default_factory=ClipRange)
 
+    def layer_map(self) -> LayerMap:
+        """The layer map of these parts."""
+        if self.affine is None:
+            return SoftmaxMap(_axis(self.source)) if isinstance(self.source, nn.Softmax) else TableMap(self.source)  # type: ignore[arg-type]  # a table has a source
+        is_weighted = self.affine.has_weight
+        weight = getattr(self.source, "weight", None) if is_weighted else None
+        bias = getattr(self.source, "bias", None) if is_weighted else None
+        return AffineMap(self.affine, weight, bias, self.norm, self.line, self.clip_range)
 
-def _starts_layer_map(node: Node, module: nn.Module | None) -> bool:
-    if node.op == "call_function":
-        return node.target is operator.add and not is_shape(node)
-    starters = (*CONVOLUTIONS, nn.Linear, *AVERAGE_POOLS, *ADAPTIVE_POOLS, *BATCH_NORMS, *ACTIVATIONS)
-    return isinstance(module, starters)
+
+def _axis(softmax: nn.Module) -> int:
+    assert isinstance(softmax, nn.Softmax)
+    assert softmax.dim is not None
+    return softmax.dim
 
 
-def _chain(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain:
-    """Follow the graph from `node` as long as the layer map goes on."""
+def _chain(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
+    """Follow the graph from `node` as long as the layer map goes on; None if no layer map starts there."""
     chain = _head(node, modules)
-    while len(chain.nodes[-1].users) == 1:
+    while chain is not None and chain.affine is not None and len(chain.nodes[-1].users) == 1:
         (reader,) = chain.nodes[-1].users
         if not _absorb(chain, reader, modules.get(reader)):
             break
     return chain
 
 
-def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain:
+def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
+    """A chain that begins with `node`, or None if it begins none."""
     module = modules[node]
     inputs = tuple(arg for arg in node.args if isinstance(arg, Node)) or tuple(node.all_input_nodes)
-    if module is None:
-        return _Chain([node], inputs, Sum())
+    if node.op == "call_function":
+        return _function_head(node, inputs)
     if isinstance(module, (*BATCH_NORMS, *ACTIVATIONS)):
         chain = _Chain([], inputs, Identity())
         _absorb(chain, node, module)
         return chain
-    pad = modules.get(inputs[0])
+    if isinstance(module, (*FUNCTIONS, nn.Softmax)):
+        return _Chain([node], inputs, None, module)
+    pad = modules.get(inputs[0]) if inputs else None
     if isinstance(module, CONVOLUTIONS) and isinstance(pad, PADS) and _can_fold(inputs[0], pad, module):
         affine = _convolution(module, tuple(pad.padding))
         return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), affine, module)
-    return _Chain([node], inputs, _affine(module), module)
+    if isinstance(module, _ROW_NORMS):
+        return _Chain([node], inputs, _normalization(module), module, norm=_channel_affine(module))
+    affine = _affine(module)
+    return None if affine is None else _Chain([node], inputs, affine, module)
+
+
+def _function_head(node: Node, inputs: tuple[Node, ...]) -> _Chain | None:
+    line = line_of(node)
+    if line is not None:
+        return _Chain([node], inputs, Identity(), line=line)
+    if node.target in _PAIRS:
+        return _Chain([node], inputs, _PAIRS[node.target])
+    if node.target in REDUCTIONS:
+        _, axes, keepdim = node.args
+        return _Chain([node], inputs, Reduce(axes, keepdim, is_mean=node.target is torch.mean))  # type: ignore[arg-type]  # canonical arguments
+    return None
 
 
 def _can_fold(node: Node, pad: nn.Module, convolution: nn.Module) -> bool:
@@ -108,9 +153,12 @@ def _can_fold(node: Node, pad: nn.Module, convolution: nn.Module) -> bool:
 
 
 def _absorb(chain: _Chain, node: Node, module: nn.Module | None) -> bool:
-    """Take a batch norm or an activation into the chain, if it can follow what is there."""
+    """Take a batch norm, a line or an activation into the chain, if it can follow what is there."""
+    line = line_of(node)
     if isinstance(module, BATCH_NORMS) and _can_take(chain, module):
         chain.norm = module
+    elif line is not None and chain.clip_range == ClipRange():
+        chain.line = (chain.line[0] * line[0], chain.line[1] * line[0] + line[1])
     elif isinstance(module, ACTIVATIONS):
         chain.clip_range &= _clip_range(module)
     else:
@@ -119,9 +167,11 @@ def _absorb(chain: _Chain, node: Node, module: nn.Module | None) -> bool:
     return True
 
 
-def _can_take(chain: _Chain, norm: BatchNorm) -> bool:
+def _can_take(chain: _Chain, norm: nn.Module) -> bool:
     """Whether a batch norm works on the channels of the chain; behind a linear layer that takes two axes."""
-    if chain.norm is not None or chain.clip_range != ClipRange():
+    if chain.norm is not None or chain.clip_range != ClipRange() or chain.line != (1.0, 0.0):
+        return False
+    if isinstance(chain.affine, (Reduce, MatMul, Normalization)):
         return False
     if not isinstance(chain.source, nn.Linear):
         return True
@@ -135,17 +185,59 @@ def _clip_range(module: nn.Module) -> ClipRange:
     return ClipRange(minimum=0.0)
 
 
-def _affine(module: nn.Module) -> Affine:
+def _affine(module: nn.Module | None) -> Affine | None:
     if isinstance(module, CONVOLUTIONS):
         return _convolution(module, ())
+    if isinstance(module, TRANSPOSED_CONVOLUTIONS):
+        return _transposed(module)
     if isinstance(module, nn.Linear):
         return Linear()
-    pools = zip(AVERAGE_POOLS, ADAPTIVE_POOLS, strict=True)
-    rank = next(rank for rank, kinds in enumerate(pools, start=1) if isinstance(module, kinds))
-    if isinstance(module, AVERAGE_POOLS):
-        kernel = _tuple(module.kernel_size, rank)
-        return Average(rank, kernel, _tuple(module.stride, rank), _tuple(module.padding, rank))
-    return Average(rank, output_size=_tuple(module.output_size, rank))
+    if isinstance(module, nn.Upsample) and module.mode in LINEAR_UPSAMPLING:
+        return _interpolation(module)
+    for rank, (fixed, adaptive) in enumerate(zip(AVERAGE_POOLS, ADAPTIVE_POOLS, strict=True), start=1):
+        if isinstance(module, fixed):
+            return _average(module, rank)
+        if isinstance(module, adaptive):
+            return Average(rank, output_size=_tuple(module.output_size, rank))
+    return None
+
+
+def _average(module: Any, rank: int) -> Average:
+    sizes = (_tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding))
+    override = getattr(module, "divisor_override", None)
+    return Average(rank, *sizes, module.ceil_mode, module.count_include_pad, override)
+
+
+def _interpolation(module: nn.Upsample) -> Interpolation:
+    rank = 1 if module.mode == "linear" else 2
+    size = None if module.size is None else _tuple(module.size, rank)
+    factor = None if module.scale_factor is None else _tuple(module.scale_factor, rank)
+    return Interpolation(rank, size, factor, bool(module.align_corners))  # type: ignore[arg-type]  # torch's own loose types
+
+
+def _normalization(module: Any) -> Normalization:
+    if isinstance(module, nn.RMSNorm):
+        epsilon = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+        return Normalization(epsilon, len(module.normalized_shape), is_centered=False)
+    if isinstance(module, nn.LayerNorm):
+        return Normalization(module.eps, len(module.normalized_shape))
+    groups = module.num_groups if isinstance(module, nn.GroupNorm) else module.num_features
+    return Normalization(module.eps, 0, groups)
+
+
+def _channel_affine(module: Any) -> ChannelAffine | None:
+    if module.weight is None:
+        return None
+    axis = -1 if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) else 1
+    return ChannelAffine(module.weight, getattr(module, "bias", None), axis)
+
+
+def _transposed(module: Any) -> TransposedConvolution:
+    rank = len(module.stride)
+    padding = tuple(int(p) for p in module.padding)
+    settings = (tuple(module.output_padding), tuple(module.dilation), module.groups, tuple(module.kernel_size))
+    assert len(padding) == rank
+    return TransposedConvolution(tuple(module.stride), padding, *settings)
 
 
 def _convolution(module: nn.Module, explicit: tuple[int, ...]) -> Convolution:
@@ -171,18 +263,14 @@ def _tuple(value: object, rank: int) -> tuple[int, ...]:
 def _path(gm: GraphModule, node: Node, used_paths: set[str]) -> str:
     """Where the layer map goes: in the place of its module, or beside the code that adds."""
     if node.op == "call_function":
-        prefix = module_path(node)
-        return unique_path(gm, f"{prefix}.add" if prefix else "add")
+        prefix, name = module_path(node), getattr(node.target, "__name__", "map")
+        return unique_path(gm, f"{prefix}.{name}" if prefix else name)
     path = str(node.target)
     return unique_path(gm, path) if path in used_paths else path
 
 
 def _replace(gm: GraphModule, chain: _Chain, path: str) -> None:
-    weight = getattr(chain.source, "weight", None)
-    bias = getattr(chain.source, "bias", None)
-    layer_map = LayerMap(chain.affine, weight, bias, chain.norm, chain.clip_range)
-    layer_map.train(gm.training)
-    gm.add_submodule(path, layer_map)
+    gm.add_submodule(path, chain.layer_map().train(gm.training))
     first, last = chain.nodes[0], chain.nodes[-1]
     with gm.graph.inserting_before(last):
         call = gm.graph.call_module(path, chain.inputs)
@@ -190,18 +278,3 @@ def _replace(gm: GraphModule, chain: _Chain, path: str) -> None:
     last.replace_all_uses_with(call)
     for node in reversed(chain.nodes):
         gm.graph.erase_node(node)
-
-
-def _refuse_pads(gm: GraphModule) -> None:
-    pads = calls_to(gm, *PADS)
-    if pads:
-        raise UnsupportedError(
-            listing(
-                f"{len(pads)} padding(s) cannot be folded:",
-                [
-                    f"{location(node)}: pad() over too many axes, or not alone; needed a convolution as its only reader"
-                    for node in pads
-                ],
-                "pad right before the convolution that needs it",
-            )
-        )

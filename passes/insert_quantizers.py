@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.affine import Linear, Sum
+from ana_fx.affine import Convolution, Linear, Reduce, TransposedConvolution
+from ana_fx.affine_map import AffineMap, Norm
 from ana_fx.capabilities import Capabilities
+from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import PrecisionError
-from ana_fx.graph import location, module_of, unique_path
+from ana_fx.graph import constant_parameters, location, module_of, unique_path
 from ana_fx.layer_map import LayerMap
+from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
-from ana_fx.passes.dialect import is_reshape, is_shape, passes_levels
+from ana_fx.pairs import Product, Sum
+from ana_fx.passes.dialect import is_movement, is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
+from ana_fx.passes.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision import Precision
 from ana_fx.quantizers import ClipRange, InputQuantizer, Quantizer
+from ana_fx.resampling import Interpolation
 from ana_fx.schedule import Schedule
+from ana_fx.softmax_map import SoftmaxMap
+from ana_fx.table_map import TableMap
 
 __all__ = ["InsertQuantizers"]
 
@@ -27,6 +35,7 @@ _EXACT_LOGITS = 2**22  # below it, float32 logits are different where the intege
 _HEADROOM_BOUND = 2**29
 _GAUSSIAN_SAMPLES, _GAUSSIAN_REACH = 127, 5.0
 _NO_SPREAD = 1e-6
+_IN_INTEGER_ARITHMETIC = (Normalization, Reduce, Interpolation)  # no QLinear operator computes them
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,8 @@ class InsertQuantizers(Pass):
     after    x -> input quantizer -> layer map(·, scale) -> max pool -> layer map(·, scale)
 
     Scales are explicit edges: a layer map takes the scale of each input as an argument. A weight that
-    several layer maps share has one quantizer. Requires fused layer maps; leaves float what
-    `precision` leaves float.
+    several layer maps share has one quantizer; layer maps whose outputs are joined have one scale.
+    Requires fused layer maps and requantizers; leaves float what `precision` leaves float.
 
     Args:
         precision: Types of the tensors.
@@ -63,14 +72,42 @@ class InsertQuantizers(Pass):
                 continue
             example = self.example_inputs[index] if index < len(self.example_inputs) else None
             call = self._quantize_input(gm, node, example)
-            sources[call] = _Source(call, f"{call.target}.scale", _module(call, InputQuantizer).integer_type)
+            sources[call] = _Source(f"{call.target}.scale", _input_quantizer(call).integer_type)
+        outputs = self._insert_output_quantizers(gm, sources)
         for node in list(gm.graph.nodes):
             module = module_of(node)
             if isinstance(module, LayerMap):
-                self._quantize_layer_map(gm, node, module, sources, weight_quantizers)
-            elif passes_levels(node) and node.all_input_nodes[0] in sources:
-                sources[node] = sources[node.all_input_nodes[0]]
+                self._connect(gm, node, module, outputs.get(node), sources, weight_quantizers)
+            elif passes_levels(node):
+                operands = [source for source in node.all_input_nodes if source in sources]
+                if operands:
+                    sources[node] = sources[operands[0]]
         return True
+
+    def _insert_output_quantizers(self, gm: GraphModule, sources: dict[Node, _Source]) -> dict[Node, str | None]:
+        """Give every layer map its output quantizer; for each how it leaves the model, if it does."""
+        outputs: dict[Node, str | None] = {}
+        nonnegative = _nonnegative(gm, sources)
+        groups = scale_groups(gm)
+        for group in groups:
+            kinds = {}
+            for node in group:
+                layer_map = _layer_map(node)
+                outputs[node] = _output(node, layer_map, self.precision.of(str(node.target)))
+                if outputs[node] not in ("int32", "float"):
+                    kinds[node] = self._output_type(node, layer_map, node in nonnegative, outputs[node])
+            if not kinds:
+                continue
+            bits, signed = max(kind.bits for kind in kinds.values()), any(kind.signed for kind in kinds.values())
+            leader: Quantizer | None = None
+            for node, kind in kinds.items():
+                integer_type = kind if len(kinds) == 1 else IntegerType(bits, signed, narrow=kind.narrow and signed)
+                quantizer = self._output_quantizer(node, _layer_map(node), integer_type)
+                if leader is not None:
+                    quantizer.share_scale(leader)
+                leader = leader or quantizer
+        gm.meta["scale_groups"] = [[str(node.target) for node in group] for group in groups if len(group) > 1]
+        return outputs
 
     def _quantize_input(self, gm: GraphModule, node: Node, example: Any) -> Node:
         seen = example if isinstance(example, Tensor) else node.meta.get("samples")
@@ -93,41 +130,52 @@ class InsertQuantizers(Pass):
         node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call and not is_shape(user))
         return call
 
-    def _quantize_layer_map(
+    def _connect(
         self,
         gm: GraphModule,
         node: Node,
         layer_map: LayerMap,
+        output: str | None,
         sources: dict[Node, _Source],
         weight_quantizers: dict[tuple[int, bool], Quantizer],
     ) -> None:
-        path = str(node.target)
-        precision = self.precision.of(path)
-        output = _output(node, layer_map, precision)
+        """Give a layer map the scales of its inputs and the quantizer of its weight."""
         if output == "float":
             return
-        inputs = [sources[source] for source in node.args if isinstance(source, Node)]
-        magnitude = 1
-        if layer_map.weight is not None:
-            key = (id(layer_map.weight), output == "int32")
-            if key not in weight_quantizers:
-                weight_quantizers[key] = self._weight_quantizer(layer_map.weight, precision, output == "int32")
-            layer_map.weight_quantizer = weight_quantizers[key]
-            magnitude = layer_map.weight_quantizer.integer_type.magnitude
-        if output != "int32":
-            layer_map.output_quantizer = self._output_quantizer(node, layer_map, precision, inputs, output)
-            sources[node] = _Source(node, f"{path}.output_quantizer.scale", layer_map.output_quantizer.integer_type)
-        layer_map.input_magnitudes = tuple(source.integer_type.magnitude for source in inputs)
-        layer_map.factor = self._factor(layer_map, magnitude, inputs[0].integer_type)
-        layer_map.is_shift = self.capabilities.shifts
+        if layer_map.output_quantizer is not None:
+            sources[node] = _Source(f"{node.target}.output_quantizer.scale", layer_map.output_quantizer.integer_type)
         layer_map.leaves_model = output is not None
         layer_map.train(gm.training)
+        if isinstance(layer_map, ConstantMap):
+            return
+        operands = node.args[: layer_map.num_inputs]
+        inputs = [sources[source] for source in operands if isinstance(source, Node)]
+        layer_map.input_types = tuple(source.integer_type for source in inputs)
+        if isinstance(layer_map, AffineMap):
+            self._quantize_weight(layer_map, self.precision.of(str(node.target)), output, weight_quantizers)
+            layer_map.is_shift = self.capabilities.shifts or isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC)
+            layer_map.factor = self._factor(layer_map)
         with gm.graph.inserting_before(node):
             scales = tuple(gm.graph.get_attr(source.scale_path) for source in inputs)
-        node.args = (*node.args, *scales)
+        node.args = (*operands, *scales)
 
-    def _weight_quantizer(self, weight: nn.Parameter, precision: Precision, is_head: bool) -> Quantizer:
-        shape = () if is_head else (weight.shape[0], *[1] * (weight.ndim - 1))
+    def _quantize_weight(
+        self,
+        layer_map: AffineMap,
+        precision: Precision,
+        output: str | None,
+        weight_quantizers: dict[tuple[int, bool], Quantizer],
+    ) -> None:
+        if layer_map.weight is None:
+            return
+        key = (id(layer_map.weight), output == "int32")
+        if key not in weight_quantizers:
+            is_whole = output == "int32" or isinstance(layer_map.affine, TransposedConvolution)
+            weight_quantizers[key] = self._weight_quantizer(layer_map.weight, precision, has_one_step=is_whole)
+        layer_map.weight_quantizer = weight_quantizers[key].train(layer_map.training)
+
+    def _weight_quantizer(self, weight: nn.Parameter, precision: Precision, *, has_one_step: bool) -> Quantizer:
+        shape = () if has_one_step else (weight.shape[0], *[1] * (weight.ndim - 1))
         quantizer = Quantizer(
             precision.weight,
             self.schedule,
@@ -138,40 +186,47 @@ class InsertQuantizers(Pass):
         quantizer.calibrate(weight)
         return quantizer
 
-    def _output_quantizer(
-        self, node: Node, layer_map: LayerMap, precision: Precision, inputs: list[_Source], output: str | None
-    ) -> Quantizer:
-        is_linear = layer_map.weight is None and layer_map.norm is None
-        is_nonnegative = layer_map.clip_range.minimum == 0 or (
-            is_linear and not any(source.integer_type.signed for source in inputs)
-        )
-        clip_range = layer_map.clip_range
-        if output == "int8":
-            integer_type = IntegerType(bits=8, signed=not is_nonnegative)
-        else:
-            integer_type = precision.activation_type(is_nonnegative)
-            if precision.replaces_activation:
-                clip_range = ClipRange()
+    def _output_type(self, node: Node, layer_map: LayerMap, is_nonnegative: bool, output: str | None) -> IntegerType:
+        """The type of a layer map's output, if it shares its scale with no other."""
+        precision = self.precision.of(str(node.target))
+        if isinstance(layer_map, SoftmaxMap):
+            return replace(precision.activation_type(True), signed=False, narrow=False)
+        if output == "int8" or is_read_by_table(node) or isinstance(layer_map, ConstantMap):
+            return IntegerType(bits=8, signed=not is_nonnegative)
+        return precision.activation_type(is_nonnegative)
+
+    def _output_quantizer(self, node: Node, layer_map: LayerMap, integer_type: IntegerType) -> Quantizer:
+        """Give a layer map its output quantizer, with a scale if anything tells it."""
+        precision = self.precision.of(str(node.target))
+        clip_range = layer_map.clip_range if isinstance(layer_map, AffineMap) else ClipRange()
+        is_replaced = precision.replaces_activation and integer_type.narrow
+        is_fixed = isinstance(layer_map, SoftmaxMap)
         quantizer = Quantizer(
             integer_type,
             self.schedule,
             precision.rounding,
-            clip_range,
-            learn_scale=self.schedule.learn_scales,
+            ClipRange() if is_replaced else clip_range,
+            learn_scale=self.schedule.learn_scales and not is_fixed,
         )
-        if layer_map.norm is not None:
-            quantizer.calibrate(*_gaussian(layer_map.norm))
+        if is_fixed:
+            quantizer.set_scale(torch.tensor(1.0 / integer_type.qmax))
+        elif isinstance(layer_map, AffineMap) and _is_normal(layer_map):
+            numbers, weights = _gaussian(layer_map.norm)
+            quantizer.calibrate(numbers * layer_map.line[0] + layer_map.line[1], weights)
         elif "samples" in node.meta:
             quantizer.calibrate(node.meta["samples"])
-        return quantizer.to(_device(layer_map))
+        layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
+        return quantizer
 
-    def _factor(self, layer_map: LayerMap, magnitude: int, input_type: IntegerType) -> int:
-        if isinstance(layer_map.affine, Sum):
-            return 1  # its coefficients are fine enough
+    def _factor(self, layer_map: AffineMap) -> int:
+        affine, input_type = layer_map.affine, layer_map.input_types[0]
+        if isinstance(affine, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
+            return 1  # their coefficients are fine enough, or no weight is stored
+        magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
         factor = self.capabilities.headroom(magnitude, input_type)
         if layer_map.weight is None:
             return factor
-        bound = layer_map.weight[0].numel() * magnitude * input_type.magnitude
+        bound = affine.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
         limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
         factor = max(1, min(factor, limit // bound))
         return factor - (factor % 2 == 0)
@@ -179,47 +234,103 @@ class InsertQuantizers(Pass):
 
 @dataclass(frozen=True)
 class _Source:
-    """Where levels come from: the node, its scale and its type."""
+    """Where levels come from: their scale and their type."""
 
-    node: Node
     scale_path: str
     integer_type: IntegerType
 
 
-def _module(node: Node, kind: type[InputQuantizer]) -> InputQuantizer:
+def _input_quantizer(node: Node) -> InputQuantizer:
     module = module_of(node)
-    assert isinstance(module, kind)
+    assert isinstance(module, InputQuantizer)
     return module
+
+
+def _layer_map(node: Node) -> LayerMap:
+    module = module_of(node)
+    assert isinstance(module, LayerMap)
+    return module
+
+
+def _nonnegative(gm: GraphModule, sources: dict[Node, _Source]) -> set[Node]:
+    """The nodes whose numbers are never negative, whatever the inputs."""
+    nonnegative = {node for node, source in sources.items() if not source.integer_type.signed}
+    for node in gm.graph.nodes:
+        module = module_of(node)
+        operands = [each for each in node.all_input_nodes if not is_shape(each) and each.op != "get_attr"]
+        if isinstance(module, ConstantMap):
+            holds = bool((node.meta["samples"] >= 0).all()) and not constant_parameters(node)
+        elif isinstance(module, TableMap):
+            holds = module.is_nonnegative
+        elif isinstance(module, AffineMap):
+            holds = module.clip_range.minimum == 0 or (_keeps_sign(module) and nonnegative.issuperset(operands))
+        elif passes_levels(node):
+            holds = nonnegative.issuperset(operands)
+        else:
+            holds = isinstance(module, SoftmaxMap)
+        if holds:
+            nonnegative.add(node)
+    return nonnegative
+
+
+def _keeps_sign(layer_map: AffineMap) -> bool:
+    """Whether an affine map has no negative coefficient and no offset, whatever its parameters become."""
+    affine = layer_map.affine
+    if affine.has_weight or layer_map.norm is not None or isinstance(affine, Normalization):
+        return False
+    if isinstance(affine, Sum) and min(affine.factors) < 0:
+        return False
+    return layer_map.line[0] >= 0 and layer_map.line[1] >= 0
+
+
+def _is_normal(layer_map: AffineMap) -> bool:
+    """Whether what a layer map quantises has a known mean and deviation in each channel."""
+    return layer_map.norm is not None or isinstance(layer_map.affine, Normalization)
 
 
 def _output(node: Node, layer_map: LayerMap, precision: Precision) -> str | None:
     """How the output of a layer map leaves the model: int32, int8 or float; None if it does not."""
     if not _leaves_model(node):
         return None
-    is_bare = layer_map.affine.has_weight and layer_map.norm is None and layer_map.clip_range == ClipRange()
+    is_bare = (
+        isinstance(layer_map, AffineMap)
+        and isinstance(layer_map.affine, (Convolution, Linear))
+        and layer_map.norm is None
+        and (layer_map.line, layer_map.clip_range) == ((1.0, 0.0), ClipRange())
+        and not _is_joined(node)
+    )
     if precision.output == "auto":
-        return "int32" if is_bare and isinstance(layer_map.affine, Linear) else "int8"
+        return "int32" if is_bare and isinstance(layer_map, AffineMap) and isinstance(layer_map.affine, Linear) else "int8"
     if precision.output in ("int32", "float") and not is_bare:
         raise PrecisionError(
             f"{location(node)}: output={precision.output!r} needs a bare linear or convolutional last layer; "
-            f"found batch norm, an activation or no weight in it; use output='int8'"
+            f"found batch norm, an activation, a join or no weight in it; use output='int8'"
         )
     return precision.output
 
 
 def _leaves_model(node: Node) -> bool:
-    """Whether every reader is the output, possibly through reshapes."""
+    """Whether every reader is the output, possibly through data movement."""
     readers = [user for user in node.users if not is_shape(user)]
-    return bool(readers) and all(user.op == "output" or (is_reshape(user) and _leaves_model(user)) for user in readers)
+    return bool(readers) and all(user.op == "output" or (is_movement(user) and _leaves_model(user)) for user in readers)
 
 
-def _gaussian(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    """What a batch norm gives out, for each channel a normal of mean β and deviation |γ|: numbers and their weights."""
+def _is_joined(node: Node) -> bool:
+    """Whether a movement between a layer map and the output has other inputs too."""
+    return any(
+        is_movement(user) and (sum(not is_shape(each) for each in user.all_input_nodes) > 1 or _is_joined(user))
+        for user in node.users
+    )
+
+
+def _gaussian(norm: Norm | None) -> tuple[Tensor, Tensor]:
+    """What a norm gives out, for each channel a normal of mean β and deviation |γ|: numbers and their weights."""
     grid = torch.linspace(-_GAUSSIAN_REACH, _GAUSSIAN_REACH, _GAUSSIAN_SAMPLES)
     density = torch.exp(-0.5 * grid * grid)
-    if not norm.affine:
+    if norm is None or norm.weight is None:
         return grid, density
-    spread, center = norm.weight.detach().float().cpu(), norm.bias.detach().float().cpu()
+    spread = norm.weight.detach().float().cpu()
+    center = torch.zeros_like(spread) if norm.bias is None else norm.bias.detach().float().cpu()
     if float(spread.abs().max()) < _NO_SPREAD and float(center.abs().max()) < _NO_SPREAD:
         spread = torch.ones_like(spread)  # zero-initialised, as in residual networks: it will grow
     numbers = center[:, None] + spread[:, None] * grid
@@ -227,5 +338,4 @@ def _gaussian(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _device(layer_map: LayerMap) -> torch.device:
-    tensors = [layer_map.weight, *layer_map.parameters()]
-    return next((t.device for t in tensors if t is not None), torch.device("cpu"))
+    return next((t.device for t in layer_map.parameters()), torch.device("cpu"))

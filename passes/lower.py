@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
-from ana_fx.affine import Affine, Average
-from ana_fx.errors import AccumulatorError, ProofError, listing
+from ana_fx.constant_map import ConstantMap
+from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import location, module_of, unique_path
-from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize, Reshape
-from ana_fx.layer_map import IntegerForm, LayerMap
-from ana_fx.multiply_shift import encode
-from ana_fx.numbers import IntegerType
-from ana_fx.passes.dialect import DROPOUTS, MAX_POOLS, is_reshape, is_shape
+from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, Repeat
+from ana_fx.layer_map import LayerMap
+from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
+from ana_fx.passes.lower_layer_map import LevelRange, lower_layer_map
+from ana_fx.passes.movements import BATCH, Layout, derive
 from ana_fx.passes.pass_ import Pass
+from ana_fx.passes.shapes import Recording
 from ana_fx.quantizers import InputQuantizer
 from ana_fx.scale import positive
-from ana_fx.staircase import QLinearStaircase
 
 __all__ = ["Lower"]
-
-_INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -35,177 +34,181 @@ class Lower(Pass):
     before   x -> input quantizer -> layer map(·, scale) -> dropout -> view -> layer map(·, scale)
     after    x -> quantize -> integer map -> reshape -> integer head -> dequantize
 
-    Requires known scales and shapes (`record_shapes`). A layer map without quantizers stays float
+    Tensors of the program have their batch axis in front. A layer map without quantizers stays float
     behind a dequantize.
+
+    Args:
+        recording: Shapes and sizes of the graph that is lowered.
     """
 
     name: ClassVar[str] = "lower"
+    recording: Recording
 
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
-        carried: dict[Node, _Levels] = {}
         problems: list[str] = []
-        for node in list(gm.graph.nodes):
+        levels: dict[Node, LevelRange] = {}
+        layouts = dict(self.recording.layouts)
+        nodes = list(gm.graph.nodes)
+        for node in nodes:
             module = module_of(node)
             if isinstance(module, InputQuantizer):
                 scale, integer_type = positive(module.scale.detach()), module.integer_type
                 gm.add_submodule(str(node.target), Quantize(scale, integer_type).eval())
-                carried[node] = _Levels(integer_type.qmin, integer_type.qmax, scale)
+                levels[node] = LevelRange(integer_type.qmin, integer_type.qmax, scale)
+            elif isinstance(module, ConstantMap):
+                levels[node] = self._lower_constant(gm, node, module)
             elif isinstance(module, LayerMap) and module.is_quantized:
-                _lower_layer_map(gm, node, module, carried, problems)
+                problems += lower_layer_map(gm, node, module, levels, layouts)
             elif isinstance(module, LayerMap) or node.op == "output":
-                _dequantize_inputs(gm, node, carried)
-            elif is_reshape(node) and not is_shape(node):
-                _hand_on(gm, node, Reshape(node.meta["sample_shape"]), carried)
-            elif isinstance(module, MAX_POOLS):
-                _hand_on(gm, node, IntegerMaxPool(module), carried)
-            elif isinstance(module, DROPOUTS):
+                _dequantize_inputs(gm, node, levels, layouts)
+            elif isinstance(module, (*MAX_POOLS, *ADAPTIVE_MAX_POOLS)):
+                _lower_max_pool(gm, node, module, levels, layouts)
+            elif is_dropout(module):
                 node.replace_all_uses_with(node.all_input_nodes[0])
                 gm.graph.erase_node(node)
+            elif is_movement(node) and node in layouts and self._moved(node, levels, layouts):
+                self._lower_movement(gm, node, levels, layouts)
         if problems:
             raise AccumulatorError(
                 listing(
-                    f"{len(problems)} accumulator(s) do not fit:",
+                    f"{len(problems)} operation(s) do not fit:",
                     problems,
                     "give the weights or the input of these layers fewer bits, or split the layers",
                 )
             )
-        for node, levels in carried.items():
-            node.meta["scale"] = levels.scale
-        for node in reversed(gm.graph.nodes):  # scales and sizes have no readers any more
+        for node in gm.graph.nodes:
+            if node in layouts:
+                node.meta["layout"], node.meta["sample_shape"] = layouts[node], layouts[node].row
+            if node in levels:
+                node.meta["scale"] = levels[node].scale
+        for node in reversed(gm.graph.nodes):  # scales, sizes and float constants have no readers any more
             if not node.users and node.op not in ("placeholder", "output"):
                 gm.graph.erase_node(node)
         return True
 
+    def _lower_constant(self, gm: GraphModule, node: Node, module: ConstantMap) -> LevelRange:
+        assert module.output_quantizer is not None
+        scale = positive(module.output_quantizer.scale.detach())
+        value = self.recording.values[node.all_input_nodes[0]]
+        constant = IntegerConstant(module.output_quantizer.quantize(value), module.output_quantizer.integer_type, scale)
+        gm.add_submodule(str(node.target), constant.eval())
+        node.args = ()
+        return LevelRange(int(constant.levels.min()), int(constant.levels.max()), scale)
 
-@dataclass(frozen=True)
-class _Levels:
-    """What integers a node carries: their range, and the real value of one."""
+    def _moved(self, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]) -> list[Node]:
+        """The tensors of levels that a movement moves, through nodes that give several tensors."""
+        found: list[Node] = []
+        for source in node.all_input_nodes:
+            if source in levels or (source in layouts and source not in self.recording.values):
+                found.append(source)
+            elif source not in self.recording.values:
+                found += self._moved(source, levels, layouts)
+        return list(dict.fromkeys(found))
 
-    lo: int
-    hi: int
-    scale: Tensor
+    def _lower_movement(
+        self, gm: GraphModule, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]
+    ) -> None:
+        """Replace a movement by the modules that do the same on tensors with the batch in front."""
+        sources = self._moved(node, levels, layouts)
+        try:
+            modules = derive(self._function(gm, node, sources), [layouts[each] for each in sources], layouts[node])
+        except ValueError as reason:
+            raise ConvertError(f"{location(node)}: {reason}; needed an operation within each sample") from reason
+        current: list[Node] = []
+        with gm.graph.inserting_before(node):
+            for source in sources:
+                current.append(_repeated(gm, source, layouts, levels) if layouts[source].batch_axis is None else source)
+            tensors = [torch.zeros(BATCH * layouts[each].rows, *layouts[each].row, dtype=torch.uint8) for each in current]
+            for module in modules:
+                path = unique_path(gm, f"{node.name}_{type(module).__name__.lower()}")
+                gm.add_submodule(path, module.eval())
+                call = gm.graph.call_module(path, tuple(current))
+                call.meta, call.stack_trace = dict(node.meta), node.stack_trace
+                tensors = [module(*tensors)]
+                layouts[call] = Layout(tuple(tensors[0].shape), 0)
+                known = [levels[each] for each in current if each in levels]
+                if known:
+                    levels[call] = LevelRange.union(known)
+                current = [call]
+        (result,) = current
+        if modules:
+            layouts[result] = layouts[node]
+        node.replace_all_uses_with(result)
+        gm.graph.erase_node(node)
+
+    def _function(self, gm: GraphModule, node: Node, sources: list[Node]) -> Callable[..., Tensor]:
+        """A node as a function of the tensors that it moves."""
+
+        def evaluate(each: Node, known: dict[Node, Any]) -> Any:
+            if each in known:
+                return known[each]
+            if each in self.recording.values:
+                return self.recording.values[each]
+            args = map_arg(each.args, lambda n: evaluate(n, known))
+            kwargs = map_arg(each.kwargs, lambda n: evaluate(n, known))
+            if each.op == "call_module":
+                return gm.get_submodule(str(each.target))(*args, **kwargs)
+            if each.op == "call_method":
+                return getattr(args[0], str(each.target))(*args[1:], **kwargs)
+            assert callable(each.target)
+            return each.target(*args, **kwargs)
+
+        return lambda *tensors: evaluate(node, dict(zip(sources, tensors, strict=True)))
 
 
-def _hand_on(gm: GraphModule, node: Node, module: nn.Module, carried: dict[Node, _Levels]) -> None:
-    """Replace an operation that hands on its input's levels by a module that does so on integers."""
-    source = node.all_input_nodes[0]
-    path = str(node.target) if node.op == "call_module" else unique_path(gm, node.name)
-    gm.add_submodule(path, module.eval())
-    node.op, node.target, node.args, node.kwargs = "call_module", path, (source,), {}
-    if source in carried:
-        carried[node] = carried[source]
+def _repeated(gm: GraphModule, constant: Node, layouts: dict[Node, Layout], levels: dict[Node, LevelRange]) -> Node:
+    """A constant for each sample."""
+    (first,) = [node for node in gm.graph.nodes if isinstance(module_of(node), Quantize)][:1]
+    path = unique_path(gm, f"{constant.name}_repeat")
+    gm.add_submodule(path, Repeat().eval())
+    call = gm.graph.call_module(path, (constant, first))
+    call.meta = dict(constant.meta)
+    layouts[call], levels[call] = layouts[constant], levels[constant]
+    return call
 
 
-def _dequantize_inputs(gm: GraphModule, node: Node, carried: dict[Node, _Levels]) -> None:
+def _lower_max_pool(
+    gm: GraphModule, node: Node, module: nn.Module, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]
+) -> None:
+    (source,) = node.all_input_nodes
+    sizes, results = layouts[source].shape[2:], layouts[node].shape[2:]
+    rank = len(results)
+    if isinstance(module, ADAPTIVE_MAX_POOLS):
+        if any(size % result for size, result in zip(sizes, results, strict=True)):
+            raise ConvertError(
+                f"{location(node)}: adaptive max pooling from {sizes} to {results} has windows of different sizes; "
+                f"needed an output size that divides the input's"
+            )
+        kernel = tuple(size // result for size, result in zip(sizes, results, strict=True))
+        pool = IntegerMaxPool(kernel, kernel, ((0, 0),) * rank, (1,) * rank)
+    else:
+        kernel, stride, padding, dilation = (
+            _tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding, module.dilation)
+        )
+        reach = [
+            (result - 1) * s + d * (k - 1) + 1 - size - p
+            for result, s, d, k, size, p in zip(results, stride, dilation, kernel, sizes, padding, strict=True)
+        ]
+        pads = tuple((p, max(0, after)) for p, after in zip(padding, reach, strict=True))
+        pool = IntegerMaxPool(kernel, stride, pads, dilation)
+    gm.add_submodule(str(node.target), pool.eval())
+    levels[node] = levels[source]
+
+
+def _tuple(value: Any, rank: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+
+
+def _dequantize_inputs(
+    gm: GraphModule, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]
+) -> None:
     for source in node.all_input_nodes:
-        if source not in carried:
+        if source not in levels:
             continue
         path = unique_path(gm, f"{source.name}_dequantize")
-        gm.add_submodule(path, Dequantize(carried[source].scale))
+        gm.add_submodule(path, Dequantize(levels[source].scale))
         with gm.graph.inserting_before(node):
             call = gm.graph.call_module(path, (source,))
-        call.meta = dict(source.meta)
+        call.meta, layouts[call] = dict(source.meta), layouts[source]
         node.replace_input_with(source, call)
-
-
-def _lower_layer_map(
-    gm: GraphModule, node: Node, layer_map: LayerMap, carried: dict[Node, _Levels], problems: list[str]
-) -> None:
-    sources = [source for source in node.args[: layer_map.affine.num_inputs] if isinstance(source, Node)]
-    inputs = [carried[source] for source in sources]
-    shape = (1, *sources[0].meta["sample_shape"])
-    affine = layer_map.affine
-    if isinstance(affine, Average):
-        affine = affine.fixed(shape)
-    form = _reduce(layer_map.integer_form(tuple(levels.scale for levels in inputs), shape))
-    lowest, highest = _accumulator_range(affine, form, inputs, shape)
-    overflow = _overflow(form, lowest, highest)
-    if overflow is not None:
-        problems.append(f"{location(node)}: {overflow}")
-    lowered: IntegerHead | IntegerMap
-    if form.staircase is None:
-        assert form.bias is not None
-        lowered = IntegerHead(affine, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
-        carried[node] = _Levels(-_INT32_MAX, _INT32_MAX, form.output_scale)
-    else:
-        assert layer_map.output_quantizer is not None
-        lowered = _integer_map(node, affine, form, lowest, highest, layer_map.output_quantizer.integer_type)
-        carried[node] = _Levels(lowered.lo, lowered.hi, form.output_scale)
-    gm.add_submodule(str(node.target), lowered.eval())
-    node.args = tuple(sources)
-
-
-def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form with its weight as int8 and, for a sum, as int32 without a common divisor."""
-    if form.weight is None:
-        return form
-    if form.weight.ndim > 1:
-        return replace(form, weight=form.weight.to(torch.int8))
-    weight = form.weight.to(torch.int32)
-    divisor = math.gcd(*weight.tolist())
-    if not isinstance(form.staircase, QLinearStaircase):
-        return replace(form, weight=weight)
-    return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
-
-
-def _accumulator_range(
-    affine: Affine, form: IntegerForm, inputs: list[_Levels], shape: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """The smallest and largest accumulator of each channel, int64, [channels] or [1].
-
-    Every input can be level 0, so these bound the partial sums too.
-    """
-    lo, hi = inputs[0].lo, inputs[0].hi
-    if form.weight is None:
-        terms = affine.divisor(shape)
-        return torch.tensor([terms * lo]), torch.tensor([terms * hi])
-    if form.weight.ndim == 1:  # a sum: one coefficient for each input
-        pairs = list(zip(form.weight.tolist(), inputs, strict=True))
-        lowest, highest = sum(c * levels.lo for c, levels in pairs), sum(c * levels.hi for c, levels in pairs)
-        return torch.tensor([lowest]), torch.tensor([highest])
-    weight = form.weight.to(torch.int64).flatten(1)
-    positive_sum, negative_sum = weight.clamp_min(0).sum(1), weight.clamp_max(0).sum(1)
-    return positive_sum * lo + negative_sum * hi, positive_sum * hi + negative_sum * lo
-
-
-def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
-    """How the stored accumulator, bias included, leaves 32 bits; None if it does not."""
-    factor, bias = form.factor, form.bias
-    if isinstance(form.staircase, QLinearStaircase):
-        factor, bias = form.staircase.factor, form.staircase.bias
-    size = torch.maximum(lowest.abs(), highest.abs()) * factor + (0 if bias is None else bias.long().abs())
-    worst = int(size.argmax())
-    if int(size[worst]) <= _INT32_MAX:
-        return None
-    return f"the accumulator of channel {worst} can reach {int(size[worst])}, needed at most {_INT32_MAX} (32 bits)"
-
-
-def _integer_map(
-    node: Node, affine: Affine, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
-) -> IntegerMap:
-    """The requantizer in both encodings; accumulators are signed as the channel's gain is."""
-    assert form.staircase is not None
-    staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
-    sign = (torch.ones(1) if form.sign is None else form.sign).to(torch.int64)
-    ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])
-    low, high = ends.amin(0), ends.amax(0)  # accumulators with the sign of their channel's gain
-    slope = staircase.slope.expand(len(low))
-    encoding = encode(staircase.thresholds(low, high), slope, low, high, int(staircase.lo), int(staircase.hi))
-    if encoding is None:
-        raise ProofError(
-            f"{location(node)}: no multiplier and shift equal the trained staircase, even with a correction; "
-            f"found slopes from {float(slope.min()):.3g} to {float(slope.max()):.3g}, needed a multiplier below 2**31; "
-            f"give the layer's output fewer bits or a larger scale"
-        )
-    return IntegerMap(
-        affine,
-        form.weight,
-        lowest,
-        highest,
-        sign=sign,
-        staircase=staircase,
-        multiply_shift=encoding,
-        integer_type=integer_type,
-        output_scale=form.output_scale,
-    )

@@ -21,8 +21,10 @@ from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
+from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
+from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import trace
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
@@ -85,9 +87,11 @@ def prepare(
         gm,
         (
             HoistActivations(),  # lets layer maps swallow activations behind max pools
+            InsertConstants(),
             FuseLayerMaps(),
             CheckFinite(),
             Calibrate(calibration),  # on reals: before any quantizer is there
+            InsertRequantizers(precision),
             InsertQuantizers(precision, schedule, capabilities, inputs),
             AssignAnnealingRanges(schedule),
         ),

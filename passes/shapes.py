@@ -1,7 +1,8 @@
-"""The shape of one sample at every node."""
+"""The shape of every tensor, and the value of everything else, for a small batch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,10 +10,24 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.errors import ConvertError
-from ana_fx.graph import calls_to, location, module_of
+from ana_fx.graph import calls_to, constant_nodes, location, module_of
+from ana_fx.passes.movements import BATCH, Layout
 from ana_fx.quantizers import InputQuantizer
 
-__all__ = ["record_shapes", "sample_inputs"]
+__all__ = ["Recording", "record", "run", "sample_inputs"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a graph computes for BATCH samples.
+
+    Args:
+        layouts: For each node that gives a tensor, where its batch lies.
+        values: For every other node, and those of constants, what it gives.
+    """
+
+    layouts: dict[Node, Layout] = field(default_factory=dict)
+    values: dict[Node, Any] = field(default_factory=dict)
 
 
 def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) -> tuple[Tensor, ...]:
@@ -42,37 +57,51 @@ def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) ->
 
 
 @torch.no_grad()
-def record_shapes(qat: GraphModule) -> None:
-    """Write `node.meta["sample_shape"]`, the shape without the leading axis, at every tensor.
+def record(qat: GraphModule) -> Recording:
+    """Where the batch lies in every tensor: shapes for BATCH samples and for one more are compared.
 
     Raises:
-        ConvertError: A shape depends on the batch in another way than by its leading axis.
+        ConvertError: The model needs a batch of one size, or a tensor has no batch axis or several.
     """
     try:
-        first, second = ({node: tuple(x.shape) for node, x in run(qat, sample_inputs(qat, n)).items()} for n in (2, 3))
+        first, second = _Recorder(qat), _Recorder(qat)
+        first.run(*sample_inputs(qat, BATCH))
+        second.run(*sample_inputs(qat, BATCH + 1))
     except RuntimeError as error:
         raise ConvertError(
-            f"the model cannot run on 2 and on 3 samples: {str(error).splitlines()[0]}; "
+            f"the model cannot run on {BATCH} and on {BATCH + 1} samples: {str(error).splitlines()[0]}; "
             f"needed a leading batch axis of any size; write x.flatten(1) or x.view(x.size(0), -1)"
         ) from error
-    for node, shape in first.items():
-        other = second[node]
-        if shape[1:] != other[1:] or (shape[:1] != other[:1] and shape[0] * 3 != other[0] * 2):
-            raise ConvertError(
-                f"{location(node)}: its output has shape {shape} for 2 samples and {other} for 3; "
-                f"needed a leading batch axis and fixed other axes"
-            )
-        node.meta["sample_shape"] = shape[1:]
+    constants = constant_nodes(qat)
+    layouts = {
+        node: Layout(shape, None if node in constants else _batch_axis(node, shape, second.shapes[node]))
+        for node, shape in first.shapes.items()
+    }
+    return Recording(layouts, first.values)
+
+
+def _batch_axis(node: Node, shape: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+    """The axis whose size grows with the batch; None if there is none."""
+    axes = [axis for axis, sizes in enumerate(zip(shape, other, strict=True)) if sizes[0] != sizes[1]]
+    if not axes:
+        return None
+    (axis, *others) = axes
+    if others or shape[axis] * (BATCH + 1) != other[axis] * BATCH:
+        raise ConvertError(
+            f"{location(node)}: its output has shape {shape} for {BATCH} samples and {other} for {BATCH + 1}; "
+            f"needed one batch axis and fixed other axes"
+        )
+    return axis
 
 
 def run(gm: GraphModule, inputs: tuple[Tensor, ...]) -> dict[Node, Tensor]:
     """The tensor at every node for these inputs."""
-    recorder = _Recorder(gm)
+    recorder = _Keeper(gm)
     recorder.run(*inputs)
     return recorder.seen
 
 
-class _Recorder(Interpreter):
+class _Keeper(Interpreter):
     def __init__(self, gm: GraphModule) -> None:
         super().__init__(gm)
         self.seen: dict[Node, Tensor] = {}
@@ -82,3 +111,25 @@ class _Recorder(Interpreter):
         if isinstance(result, Tensor):
             self.seen[n] = result
         return result
+
+
+class _Recorder(Interpreter):
+    """Keeps shapes of tensors and values of everything else; tuples of tensors are not kept."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        super().__init__(gm)
+        self.shapes: dict[Node, tuple[int, ...]] = {}
+        self.values: dict[Node, Any] = {}
+        self._constants = constant_nodes(gm)
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        if n in self._constants or not _holds_tensors(result):
+            self.values[n] = result
+        return result
+
+
+def _holds_tensors(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(value))

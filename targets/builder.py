@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["BATCH", "Builder"]
+__all__ = ["BATCH", "Builder", "sample_shape"]
 
-BATCH = "N"  # the name of the dynamic leading axis
+BATCH = "N"  # the name of the dynamic leading axis, and "N*4" of one that is four times as long
 
 
 class Builder:
@@ -36,12 +37,32 @@ class Builder:
         shape: tuple[int, ...],
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
+        rows: int | None = None,
+        has_batch: bool = True,
     ) -> ir.Value:
-        """Add a node with one output of that type and sample shape, and return the output."""
+        """Add a node with one output of that type and sample shape, and return the output.
+
+        Its leading axis is as long as that of its first input with a batch, or `rows` times the batch:
+        onnxruntime takes two axes of one name for equal when it shares memory. Without a batch `shape`
+        is the whole shape.
+        """
+        if rows is None:
+            rows = next((each for value in inputs if value is not None and (each := _rows(value))), 1)
+        leading = [BATCH if rows == 1 else f"{BATCH}*{rows}"] if has_batch else []
         name = self._unique(f"{path}/{op_type}")
         self.uses_contrib |= domain != ""
-        output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape([BATCH, *shape]))
+        output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape([*leading, *shape]))
         return self._tape.op(op_type, inputs, attributes, domain=domain, name=name, output=output)
+
+    def reshape(self, value: ir.Value, shape: tuple[int, ...], *, path: str) -> ir.Value:
+        """A value with another sample shape; the leading axis takes what is left."""
+        old = sample_shape(value)
+        if old == shape:
+            return value
+        assert value.dtype is not None
+        wanted = self.constant(np.array([-1, *shape], np.int64), f"{path}.shape")
+        rows = _rows(value) * math.prod(old) // math.prod(shape)
+        return self.op("Reshape", [value, wanted], path=path, dtype=value.dtype, shape=shape, rows=rows)
 
     def constant(self, array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
         """Add an initialiser."""
@@ -57,8 +78,7 @@ class Builder:
         """Make a value a graph output of that name."""
         if value in self.inputs:
             assert value.dtype is not None
-            assert value.shape is not None
-            value = self.op("Identity", [value], path=name, dtype=value.dtype, shape=tuple(value.shape.dims[1:]))  # type: ignore[arg-type]  # only the batch is symbolic
+            value = self.op("Identity", [value], path=name, dtype=value.dtype, shape=sample_shape(value))
         value.name = self._unique(name)
         self.outputs.append(value)
 
@@ -69,7 +89,7 @@ class Builder:
             self.inputs,
             self.outputs,
             nodes=self._tape.nodes,
-            initializers=self._tape.initializers,
+            initializers=[value for value in self._tape.initializers if value.uses()],  # some have a use in one dialect only
             opset_imports=opsets,
             name=name,
         )
@@ -79,3 +99,17 @@ class Builder:
         number = self._names.get(name, 0)
         self._names[name] = number + 1
         return name if number == 0 else f"{name}_{number}"
+
+
+def sample_shape(value: ir.Value) -> tuple[int, ...]:
+    """The shape of a value without its leading axis."""
+    assert value.shape is not None
+    return tuple(int(size) for size in value.shape.dims[1:])  # type: ignore[arg-type]  # only the batch is symbolic
+
+
+def _rows(value: ir.Value) -> int:
+    """How often the batch's length the leading axis has: 4 for "N*4"; 0 without a batch."""
+    if value.shape is None or not value.shape.dims or isinstance(value.shape[0], int):
+        return 0
+    _, _, factor = str(value.shape[0]).partition("*")
+    return int(factor or 1)

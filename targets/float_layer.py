@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.affine import Linear
-from ana_fx.layer_map import LayerMap
+from ana_fx.affine_map import AffineMap
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.integer import pooling_attributes
 from ana_fx.targets.target import numpy
@@ -20,7 +20,7 @@ __all__ = ["float_tolerance", "write_float_layer"]
 _HALF_ULP = 2.0**-24
 
 
-def write_float_layer(builder: Builder, path: str, module: LayerMap, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+def write_float_layer(builder: Builder, path: str, module: AffineMap, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
     """MatMul and Add, or Conv; the output sample has that shape."""
     assert module.weight is not None
     if isinstance(module.affine, Linear):
@@ -38,7 +38,7 @@ def write_float_layer(builder: Builder, path: str, module: LayerMap, x: ir.Value
 
 
 @torch.no_grad()
-def float_tolerance(module: LayerMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def float_tolerance(module: AffineMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """How far two float32 evaluations of the layer can be apart, element by element.
 
     A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes, with u

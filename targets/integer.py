@@ -11,10 +11,22 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
-from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.affine import Affine, Convolution, Identity, Linear, Reduce
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
+from ana_fx.pairs import MatMul, Product, Sum
+from ana_fx.resampling import Average, Resampling
 from ana_fx.targets.builder import Builder
+from ana_fx.targets.portable import (
+    Scribe,
+    levels,
+    write_normalization,
+    write_reduction,
+    write_resampling,
+    write_softmax,
+    write_table,
+)
 from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
 
 __all__ = ["IntegerTarget", "pooling_attributes"]
@@ -54,6 +66,22 @@ class IntegerTarget(Target):
         carrier = Carrier(value, zero_point, shape, module.hi + zero_point)
         return carrier, NodeReport(path, operator, requantizer.arithmetic)
 
+    def table(
+        self, builder: Builder, path: str, module: IntegerTable, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """A Gather from the table of the function."""
+        dtype, zero_point = self.container(module.integer_type)
+        value = write_table(Scribe(builder, path), module, x, shape, dtype, zero_point)
+        return Carrier(value, zero_point, shape, module.hi + zero_point), NodeReport(path, "Gather", "table")
+
+    def softmax(
+        self, builder: Builder, path: str, module: IntegerSoftmax, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Exponentials from a table, and a Div."""
+        dtype, zero_point = self.container(module.integer_type)
+        value = write_softmax(Scribe(builder, path), module, x, shape, dtype, zero_point)
+        return Carrier(value, zero_point, shape, module.highest + zero_point), NodeReport(path, "Gather, Div", "int32")
+
     def head(
         self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
@@ -70,38 +98,54 @@ def _accumulate(
     builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
 ) -> tuple[ir.Value, str]:
     """The raw int32 accumulators, and the operator that computes them."""
-    if isinstance(module.affine, Sum):
+    affine, x = module.affine, inputs[0]
+    scribe = Scribe(builder, path)
+    if isinstance(affine, MatMul):
+        return _matrix_product(scribe, inputs, shape), "MatMulInteger"
+    if isinstance(affine, Product):
+        return scribe.op("Mul", [levels(scribe, each) for each in inputs], shape), "Mul"
+    if isinstance(affine, Sum):
+        return _weighted_sum(scribe, module, inputs, shape), "Add"
+    if isinstance(affine, Identity):
+        return levels(scribe, x), "Cast"
+    if isinstance(affine, Reduce):
+        return write_reduction(builder, path, affine.axes, affine.keepdim, x, shape), "ReduceSum"
+    if isinstance(affine, Normalization):
         assert module.weight is not None
-        terms = []
-        for x, coefficient in zip(inputs, module.weight.tolist(), strict=True):
-            level = _levels(builder, path, x)
-            factor = builder.constant(np.int32(coefficient), f"{path}.coefficient")
-            terms.append(builder.op("Mul", [level, factor], path=path, dtype=ir.DataType.INT32, shape=x.shape))
-        return builder.op("Add", terms, path=path, dtype=ir.DataType.INT32, shape=shape), "Add"
-    (x,) = inputs
-    if isinstance(module.affine, Identity):
-        return _levels(builder, path, x), "Cast"
-    if isinstance(module.affine, Average):
-        weight = torch.ones((x.shape[0], 1, *module.affine.kernel), dtype=torch.int32)
-        return _multiply(builder, path, module.affine, weight, x, shape)
+        return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization"
+    if isinstance(affine, Resampling) and not _has_one_window(affine, x.shape):
+        return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul"
+    if isinstance(affine, Average):
+        weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
+        return _multiply(builder, path, affine, weight, x, shape)
     assert module.weight is not None
-    return _multiply(builder, path, module.affine, module.weight, x, shape)
+    return _multiply(builder, path, affine, module.weight, x, shape)
 
 
-def _levels(builder: Builder, path: str, x: Carrier) -> ir.Value:
-    """The levels that a carrier stores, as int32."""
-    value = builder.op(
-        "Cast",
-        [x.value],
-        path=path,
-        dtype=ir.DataType.INT32,
-        shape=x.shape,
-        attributes={"to": ir.DataType.INT32},
-    )
-    if x.zero_point == 0:
-        return value
-    zero_point = builder.constant(np.int32(x.zero_point), f"{path}.zero_point")
-    return builder.op("Sub", [value, zero_point], path=path, dtype=ir.DataType.INT32, shape=x.shape)
+def _has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
+    """Whether an average's windows are of one size."""
+    return isinstance(affine, Average) and affine.window((1, *shape)) is not None
+
+
+def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]) -> ir.Value:
+    assert module.weight is not None
+    terms = []
+    for x, coefficient in zip(inputs, module.weight.tolist(), strict=True):
+        if x.constant is not None:
+            terms.append(scribe.number(x.constant.astype(np.int64) * coefficient, "constant"))
+        else:
+            terms.append(scribe.op("Mul", [levels(scribe, x), scribe.number(coefficient, "coefficient")], x.shape))
+    return scribe.op("Add", terms, shape)
+
+
+def _matrix_product(scribe: Scribe, inputs: Sequence[Carrier], shape: tuple[int, ...]) -> ir.Value:
+    """MatMulInteger of two tensors of levels."""
+    values = [x.value for x in inputs]
+    if any(x.zero_point for x in inputs):
+        dtypes = [np.uint8 if x.dtype is ir.DataType.UINT8 else np.int8 for x in inputs]
+        points = zip(dtypes, inputs, strict=True)
+        values += [scribe.builder.constant(dtype(x.zero_point), f"{scribe.path}.zero_point") for dtype, x in points]
+    return scribe.op("MatMulInteger", values, shape)
 
 
 def _multiply(

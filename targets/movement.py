@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ana_fx.movement import Concat, Movement, Pad, Permute, Rearrange, Reshape, Slice, Take
-from ana_fx.targets.builder import BATCH, Builder
+from ana_fx.targets.builder import Builder, sample_shape
 from ana_fx.targets.target import numpy
 
 __all__ = ["write_movement"]
@@ -63,12 +62,10 @@ class _Writer:
         return self._rearrange(module, inputs, shape)
 
     def _reshape(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        wanted = self._integers([-1, *shape], "shape")
-        rows = _rows(value) * math.prod(_sample_shape(value)) // math.prod(shape)
-        return self._op("Reshape", [value, wanted], shape, rows=rows)
+        return self.builder.reshape(value, shape, path=self.path)
 
     def _slice(self, value: ir.Value, slices: Sequence[tuple[int, int, int]], shape: tuple[int, ...]) -> ir.Value:
-        whole = [(0, size, 1) for size in _sample_shape(value)]
+        whole = [(0, size, 1) for size in sample_shape(value)]
         cut = [axis for axis, each in enumerate(slices) if each != whole[axis]] or [0]
         starts, stops, steps = zip(*(slices[axis] for axis in cut), strict=True)
         bounds = {"starts": starts, "ends": stops, "axes": [axis + 1 for axis in cut], "steps": steps}
@@ -95,33 +92,15 @@ class _Writer:
         return self._reshape(self._op("Gather", [value, constant], (len(index),), {"axis": 1}), shape)
 
     def _op(
-        self,
-        op_type: str,
-        inputs: list[ir.Value],
-        shape: tuple[int, ...],
-        attributes: Mapping[str, Any] | None = None,
-        rows: int | None = None,
+        self, op_type: str, inputs: list[ir.Value], shape: tuple[int, ...], attributes: Mapping[str, Any] | None = None
     ) -> ir.Value:
-        """A node whose result has the type of its first input, and its leading axis if `rows` is None."""
-        dtype, rows = _dtype(inputs[0]), _rows(inputs[0]) if rows is None else rows
-        value = self.builder.op(op_type, inputs, path=self.path, dtype=dtype, shape=shape, attributes=attributes)
-        value.shape = ir.Shape([BATCH if rows == 1 else f"{BATCH}*{rows}", *shape])
-        return value
+        """A node whose result has the type of its first input."""
+        return self.builder.op(
+            op_type, inputs, path=self.path, dtype=_dtype(inputs[0]), shape=shape, attributes=attributes
+        )
 
     def _integers(self, numbers: Sequence[int], name: str) -> ir.Value:
         return self.builder.constant(np.array(numbers, np.int64), f"{self.path}.{name}")
-
-
-def _rows(value: ir.Value) -> int:
-    """How often the batch's length the leading axis has: 4 for "N*4"."""
-    assert value.shape is not None
-    _, _, factor = str(value.shape[0]).partition("*")
-    return int(factor or 1)
-
-
-def _sample_shape(value: ir.Value) -> tuple[int, ...]:
-    assert value.shape is not None
-    return tuple(int(size) for size in value.shape.dims[1:])  # type: ignore[arg-type]  # only the batch is symbolic
 
 
 def _dtype(value: ir.Value) -> ir.DataType:

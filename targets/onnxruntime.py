@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
+from ana_fx.affine import Affine, Convolution, Identity, Linear
 from ana_fx.graph import calls_to
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.numbers import IntegerType
+from ana_fx.pairs import MatMul, Product, Sum
+from ana_fx.resampling import Average
 from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.integer import IntegerTarget, pooling_attributes
@@ -27,6 +29,7 @@ _BYTE = 255
 _SIGNED_ZERO = 128
 _PAIR_LIMIT = 2**15 - 1
 _FLOAT32_HALF_ULP = 2.0**-24
+_QLINEAR = (Convolution, Linear, Average, Identity, Sum, Product)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class OnnxRuntimeTarget(IntegerTarget):
             f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes"
             for path in paths
             if not isinstance(program.get_submodule(path).staircase, QLinearStaircase)
+            and isinstance(program.get_submodule(path).affine, _QLINEAR)
         ]
 
     def head(
@@ -71,13 +75,48 @@ class OnnxRuntimeTarget(IntegerTarget):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
-        if isinstance(module.affine, Sum):
+        affine, x = module.affine, inputs[0]
+        if _is_convolution(affine, x.shape):
+            return self._convolve(builder, path, module, x, shape)
+        reason = "no QLinear operator computes it"
+        if isinstance(affine, MatMul):
+            reason = _unproven_product(module)
+            if not reason:
+                return self._multiply(builder, path, module, inputs, shape, "QLinearMatMul")
+        elif isinstance(affine, Product):
+            reason = _unproven_product(module) or _unproven_mul(module, self.container(module.integer_type)[1])
+            if not reason:
+                return self._multiply(builder, path, module, inputs, shape, "QLinearMul")
+        elif isinstance(affine, Sum):
             reason = _unproven_add(module, inputs)
-            if reason:
-                carrier, report = super().integer_map(builder, path, module, inputs, shape)
-                return carrier, NodeReport(path, report.operator, report.arithmetic, reason=reason)
-            return self._add(builder, path, module, inputs, shape)
-        return self._convolve(builder, path, module, inputs[0], shape)
+            if not reason:
+                return self._add(builder, path, module, inputs, shape)
+        carrier, report = super().integer_map(builder, path, module, inputs, shape)
+        return carrier, replace(report, reason=reason)
+
+    def _multiply(
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        inputs: Sequence[Carrier],
+        shape: tuple[int, ...],
+        operator: str,
+    ) -> tuple[Carrier, NodeReport]:
+        """QLinearMatMul or QLinearMul of two tensors of levels."""
+        dtype, zero_point = self.container(module.integer_type)
+        staircase = _staircase(module)
+        scales = (staircase.x_scale, staircase.weight_scale.reshape(()), staircase.y_scale)
+        points = (*(x.zero_point for x in inputs), zero_point)
+        settings = [
+            [builder.constant(numpy(scale), f"{path}.scale"), builder.constant(np.uint8(point), f"{path}.zero_point")]
+            for scale, point in zip(scales, points, strict=True)
+        ]
+        operands = [*(part for x, pair in zip(inputs, settings, strict=False) for part in (x.value, *pair)), *settings[2]]
+        domain = "com.microsoft" if operator == "QLinearMul" else ""
+        value = builder.op(operator, operands, path=path, dtype=dtype, shape=shape, domain=domain)
+        value = _clip(builder, path, value, module, zero_point, shape)
+        return Carrier(value, zero_point, shape, module.hi + zero_point), NodeReport(path, operator, "float32")
 
     def _convolve(
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
@@ -91,7 +130,7 @@ class OnnxRuntimeTarget(IntegerTarget):
         elif isinstance(module.affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             attributes = {"group": x.shape[0]}
-        value = _reshape(builder, path, x.value, x.shape, image_in)
+        value = builder.reshape(x.value, image_in, path=path)
         staircase = _staircase(module)
         num_channels = weight.shape[0]
         dtype, zero_point = self.container(module.integer_type)
@@ -108,7 +147,7 @@ class OnnxRuntimeTarget(IntegerTarget):
         ]
         value = builder.op("QLinearConv", inputs, path=path, dtype=dtype, shape=image_out, attributes=attributes)
         value = _clip(builder, path, value, module, zero_point, image_out)
-        value = _reshape(builder, path, value, image_out, shape)
+        value = builder.reshape(value, shape, path=path)
         report = NodeReport(path, "QLinearConv", "float32", needs_vnni=_can_saturate(weight, x))
         return Carrier(value, zero_point, shape, module.hi + zero_point), report
 
@@ -140,6 +179,13 @@ class OnnxRuntimeTarget(IntegerTarget):
         return carrier, NodeReport(path, "QLinearAdd", "float32")
 
 
+def _is_convolution(affine: Affine, shape: tuple[int, ...]) -> bool:
+    """Whether a map is the convolution of an image with integer weights."""
+    if isinstance(affine, Average):
+        return affine.window((1, *shape)) is not None
+    return isinstance(affine, (Convolution, Linear, Identity))
+
+
 def _staircase(module: IntegerMap) -> QLinearStaircase:
     assert isinstance(module.staircase, QLinearStaircase)
     return module.staircase
@@ -157,16 +203,6 @@ def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
     kernel = module.affine.kernel if isinstance(module.affine, Average) else (1, 1)
     sign = module.sign.to(torch.int32).expand(x_shape[0])
     return (sign * factor).reshape(-1, 1, *[1] * len(kernel)).expand(-1, 1, *kernel).contiguous()
-
-
-def _reshape(
-    builder: Builder, path: str, value: ir.Value, source: tuple[int, ...], wanted: tuple[int, ...]
-) -> ir.Value:
-    if source == wanted:
-        return value
-    shape = builder.constant(np.array([-1, *wanted], np.int64), f"{path}.shape")
-    assert value.dtype is not None
-    return builder.op("Reshape", [value, shape], path=path, dtype=value.dtype, shape=wanted)
 
 
 def _clip(
@@ -201,6 +237,9 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
     magnitudes that are summed. If no reachable sum is that near a tie, all orders give one result.
     """
     staircase = _staircase(module)
+    assert module.weight is not None
+    if int(module.weight.min()) < 0:
+        return "QLinearAdd does not subtract"
     if staircase.bias.numel() > 1 or module.sign.numel() > 1 or int(module.sign[0]) != 1:
         return "QLinearAdd has no scale for each channel"
     if int(staircase.bias) != 0:
@@ -215,4 +254,32 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
     nearest = float(torch.where(is_inside, distance, torch.ones_like(distance)).min())
     if nearest <= error:
         return f"QLinearAdd can round a sum {nearest:.2g} levels from a tie otherwise (error up to {error:.2g})"
+    return ""
+
+
+def _unproven_product(module: IntegerMap) -> str:
+    """Why the formula of QLinearMatMul is not a product's staircase; empty if it is."""
+    if not isinstance(module.staircase, QLinearStaircase):
+        return "its staircase is one of integer shifts"
+    if module.staircase.bias.numel() > 1 or int(module.staircase.bias) != 0 or int(module.sign[0]) != 1:
+        return "a QLinear product has no bias and no sign"
+    return ""
+
+
+def _unproven_mul(module: IntegerMap, zero_point: int) -> str:
+    """Why QLinearMul does not give a product's staircase; empty if it does.
+
+    The kernel adds the zero point before it rounds, fused with the multiplication or not: both are
+    computed for every accumulator.
+    """
+    staircase = _staircase(module)
+    accumulators = torch.arange(int(module.lowest), int(module.highest) + 1)
+    wanted = staircase.level(accumulators, 0)
+    slope = staircase.stored_slope.reshape(())
+    unfused = accumulators.float() * slope + zero_point
+    fused = (accumulators.double() * slope.double() + zero_point).float()
+    for stored in (unfused, fused):
+        found = (torch.round(stored).clamp(0, _BYTE) - zero_point).clamp(module.lo, module.hi)
+        if not torch.equal(found, wanted):
+            return f"QLinearMul rounds {int((found != wanted).sum())} of {len(wanted)} products otherwise"
     return ""

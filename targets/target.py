@@ -12,7 +12,7 @@ import onnx_ir as ir
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.numbers import IntegerType
 from ana_fx.targets.builder import Builder
 
@@ -23,13 +23,15 @@ __all__ = ["Carrier", "NodeReport", "Target", "numpy"]
 class Carrier:
     """A value of the file that carries levels: stored number = level + zero_point.
 
-    `shape` is that of one sample, `largest` the largest stored number that occurs.
+    `shape` is that of one sample, `largest` the largest stored number that occurs. Of a constant,
+    which has no batch axis, `constant` holds the levels and `shape` is the whole shape.
     """
 
     value: ir.Value
     zero_point: int
     shape: tuple[int, ...]
     largest: int = 0
+    constant: np.ndarray[Any, Any] | None = None
 
     @property
     def dtype(self) -> ir.DataType:
@@ -88,6 +90,18 @@ class Target(ABC):
         self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """Write a head with int32 logits."""
+
+    @abstractmethod
+    def table(
+        self, builder: Builder, path: str, module: IntegerTable, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Write a function of each level."""
+
+    @abstractmethod
+    def softmax(
+        self, builder: Builder, path: str, module: IntegerSoftmax, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Write a softmax."""
 
 
 def numpy(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -17,8 +17,9 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import Quantize, Reshape
-from ana_fx.layer_map import LayerMap
+from ana_fx.affine_map import AffineMap
+from ana_fx.integer import Quantize
+from ana_fx.movement import Movement
 from ana_fx.passes.shapes import run
 from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.target import numpy
@@ -143,7 +144,7 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
         if tail is not None:
             (border,) = tail.all_input_nodes
             layer_map = module_of(tail)
-            assert isinstance(layer_map, LayerMap)
+            assert isinstance(layer_map, AffineMap)
             tolerance = float_tolerance(layer_map, [seen[border]]).reshape(seen[node].shape)
             expected.append(_Expected(numpy(seen[node]), tolerance))
             borders.append(_Expected(numpy(seen[border])))
@@ -154,9 +155,9 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
 
 def _float_layer(node: Node) -> Node | None:
     """The float layer that gives an output, through reshapes, or None."""
-    while isinstance(module_of(node), Reshape):
+    while isinstance(module_of(node), Movement):
         (node,) = node.all_input_nodes
-    return node if isinstance(module_of(node), LayerMap) else None
+    return node if isinstance(module_of(node), AffineMap) else None
 
 
 def _compare(path: Path, runtime: str, found: list[Any], expected: list[_Expected]) -> int:

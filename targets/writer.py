@@ -9,10 +9,22 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ExportError
 from ana_fx.graph import location, module_of
-from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize, Reshape
-from ana_fx.layer_map import LayerMap
+from ana_fx.affine_map import AffineMap
+from ana_fx.integer import (
+    Dequantize,
+    IntegerConstant,
+    IntegerHead,
+    IntegerMap,
+    IntegerMaxPool,
+    IntegerSoftmax,
+    IntegerTable,
+    Quantize,
+    Repeat,
+)
+from ana_fx.movement import Movement
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.float_layer import write_float_layer
+from ana_fx.targets.movement import write_movement
 from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
 
 __all__ = ["FLOAT_INPUT", "IO", "TARGET", "Writer"]
@@ -52,31 +64,85 @@ class Writer:
     def _write_node(self, node: Node) -> None:
         module, path = module_of(node), str(node.target)
         shape = tuple(node.meta["sample_shape"])
-        source = node.all_input_nodes[0]
+        inputs = [self.carriers[each] for each in node.args if isinstance(each, Node) and each in self.carriers]
         if isinstance(module, Quantize):
-            self.carriers[node] = self._input(source, module, shape)
+            self.carriers[node] = self._input(node.all_input_nodes[0], module, shape)
+        elif isinstance(module, IntegerConstant):
+            self.carriers[node] = self._constant(path, module)
+        elif isinstance(module, Repeat):
+            self.carriers[node] = self._repeat(path, *inputs)
         elif isinstance(module, IntegerMap):
-            inputs = [self.carriers[each] for each in node.args if isinstance(each, Node)]
-            self.carriers[node], report = self.target.integer_map(self.builder, path, module, inputs, shape)
-            self.reports.append(report)
+            self._carry(node, self.target.integer_map(self.builder, path, module, inputs, shape))
         elif isinstance(module, IntegerHead):
-            self.carriers[node], report = self.target.head(self.builder, path, module, self.carriers[source], shape)
-            self.reports.append(report)
-        elif isinstance(module, LayerMap):
-            value = self._dequantize(self.carriers[source.all_input_nodes[0]], module_of(source), f"{path}.input")
+            self._carry(node, self.target.head(self.builder, path, module, inputs[0], shape))
+        elif isinstance(module, IntegerTable):
+            self._carry(node, self.target.table(self.builder, path, module, inputs[0], shape))
+        elif isinstance(module, IntegerSoftmax):
+            self._carry(node, self.target.softmax(self.builder, path, module, inputs[0], shape))
+        elif isinstance(module, IntegerMaxPool):
+            self.carriers[node] = self._max_pool(path, module, inputs[0], shape)
+        elif isinstance(module, AffineMap):
+            (border,) = node.all_input_nodes
+            value = self._dequantize(self.carriers[border.all_input_nodes[0]], module_of(border), f"{path}.input")
             assert value.name is not None
             self.metadata[FLOAT_INPUT] = value.name
             self.floats[node] = write_float_layer(self.builder, path, module, value, shape)
             self.reports.append(NodeReport(path, "float", "float32", reason="left float by output='float'"))
-        elif isinstance(module, Reshape) and source in self.floats:
-            self.floats[node] = self._reshape(path, self.floats[source], shape)
-        elif isinstance(module, (IntegerMaxPool, Reshape)):
-            self.carriers[node] = self._hand_on(path, module, self.carriers[source], shape)
+        elif isinstance(module, Movement):
+            self._move(node, path, module, inputs, shape)
         elif not isinstance(module, Dequantize):
             raise ExportError(
                 f"{location(node)}: target {self.target.name!r} has no operator for {type(module).__name__}; "
                 f"needed a module that convert() makes; was the program changed?"
             )
+
+    def _carry(self, node: Node, written: tuple[Carrier, NodeReport]) -> None:
+        self.carriers[node], report = written
+        self.reports.append(report)
+
+    def _move(
+        self, node: Node, path: str, module: Movement, inputs: list[Carrier], shape: tuple[int, ...]
+    ) -> None:
+        """Data movement, of levels or of what a float layer gives."""
+        if inputs:
+            x = inputs[0]
+            value = write_movement(self.builder, path, module, [each.value for each in inputs], x.zero_point, shape)
+            self.carriers[node] = Carrier(value, x.zero_point, shape, max(each.largest for each in inputs))
+        else:
+            values = [self.floats[source] for source in node.all_input_nodes]
+            self.floats[node] = write_movement(self.builder, path, module, values, 0, shape)
+
+    def _constant(self, path: str, module: IntegerConstant) -> Carrier:
+        dtype, zero_point = self.target.container(module.integer_type)
+        levels = numpy(module.levels).astype(np.int64)
+        stored = (levels + zero_point).astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8)
+        value = self.builder.constant(stored, path)
+        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), levels)
+
+    def _repeat(self, path: str, constant: Carrier, samples: Carrier) -> Carrier:
+        """A constant for each sample."""
+        count = self.builder.op(
+            "Shape",
+            [samples.value],
+            path=path,
+            dtype=ir.DataType.INT64,
+            shape=(1,),
+            attributes={"start": 0, "end": 1},
+            has_batch=False,
+        )
+        sizes = self.builder.constant(np.array(constant.shape, np.int64), f"{path}.sizes")
+        rank = len(constant.shape) + 1
+        shape = self.builder.op(
+            "Concat",
+            [count, sizes],
+            path=path,
+            dtype=ir.DataType.INT64,
+            shape=(rank,),
+            attributes={"axis": 0},
+            has_batch=False,
+        )
+        value = self._op("Expand", [constant.value, shape], path, constant.dtype, constant.shape)
+        return Carrier(value, constant.zero_point, constant.shape, constant.largest)
 
     def _input(self, placeholder: Node, module: Quantize, shape: tuple[int, ...]) -> Carrier:
         """The border into the integers."""
@@ -131,17 +197,16 @@ class Writer:
             value = self._op("Add", [value, constant], path, ir.DataType.INT32, shape)
         return self._op("Cast", [value], path, dtype, shape, {"to": dtype})
 
-    def _hand_on(self, path: str, module: IntegerMaxPool | Reshape, x: Carrier, shape: tuple[int, ...]) -> Carrier:
-        if isinstance(module, Reshape):
-            value = self._reshape(path, x.value, shape)
-        else:
-            value = self._op("MaxPool", [x.value], path, x.dtype, shape, _max_pool_attributes(module, len(shape) - 1))
+    def _max_pool(self, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]) -> Carrier:
+        befores, afters = zip(*module.padding, strict=True)
+        attributes: dict[str, object] = {
+            "kernel_shape": list(module.kernel),
+            "strides": list(module.stride),
+            "pads": [*befores, *afters],
+            "dilations": list(module.dilation),
+        }
+        value = self._op("MaxPool", [x.value], path, x.dtype, shape, attributes)
         return Carrier(value, x.zero_point, shape, x.largest)
-
-    def _reshape(self, path: str, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        wanted = self.builder.constant(np.array([-1, *shape], np.int64), f"{path}.shape")
-        assert value.dtype is not None
-        return self._op("Reshape", [value, wanted], path, value.dtype, shape)
 
     def _op(
         self,
@@ -167,24 +232,8 @@ def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
 
 
 def _natural(node: Node) -> ir.DataType:
-    """The type of a program's own output: of the map that produced its levels."""
-    while not isinstance(module_of(node), (IntegerMap, Quantize)):
+    """The type of a program's own output: of the module that produced its levels."""
+    while not hasattr(module_of(node), "integer_type"):
         node = node.all_input_nodes[0]
-    module = module_of(node)
-    assert isinstance(module, (IntegerMap, Quantize))
-    return ir.DataType.INT8 if module.integer_type.signed else ir.DataType.UINT8
-
-
-def _max_pool_attributes(module: IntegerMaxPool, rank: int) -> dict[str, object]:
-    pool = module.pool
-
-    def sizes(value: int | tuple[int, ...]) -> list[int]:
-        return list(value) if isinstance(value, tuple) else [value] * rank
-
-    return {
-        "kernel_shape": sizes(pool.kernel_size),
-        "strides": sizes(pool.stride),
-        "pads": sizes(pool.padding) * 2,
-        "dilations": sizes(pool.dilation),
-        "ceil_mode": int(pool.ceil_mode),
-    }
+    integer_type = getattr(module_of(node), "integer_type")
+    return ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8

@@ -1,0 +1,225 @@
+"""Layer maps whose S is affine: weights, exact accumulators, and a staircase with everything else inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.accumulate import accumulate
+from ana_fx.affine import Affine
+from ana_fx.errors import UnsupportedError
+from ana_fx.layer_map import LayerMap, Phase, levels_of
+from ana_fx.quantizers import ClipRange
+from ana_fx.scale import positive
+from ana_fx.staircase import LineFit, Staircase, along, fit_qlinear, fit_shift, integer_dtype
+
+__all__ = ["AffineMap", "BatchNorm", "ChannelAffine", "IntegerForm", "Norm"]
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_LARGEST_BIAS = 2**29
+
+
+class ChannelAffine(nn.Module):
+    """weight · x + bias for each channel: what follows a layer or group norm.
+
+    Args:
+        weight: [channels].
+        bias: [channels], or None for zeros.
+        channel_axis: Axis of the channels, −1 for the last.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, channel_axis: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+        self.channel_axis = channel_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shaped as `x`."""
+        axis = self.channel_axis % x.ndim
+        y = x * along(self.weight, axis, x.ndim)
+        return y if self.bias is None else y + along(self.bias, axis, x.ndim)
+
+
+Norm = BatchNorm | ChannelAffine
+
+
+@dataclass(frozen=True)
+class IntegerForm:
+    """What an affine map deploys: integer coefficients, then a staircase or raw logits.
+
+    Args:
+        weight: Integer coefficients, signs of the channels folded in; None if there are none.
+        sign: The sign of each channel's accumulator where no weight could take it, float32, [channels].
+        bound: No accumulator exceeds this in absolute value, whatever the weights.
+        output_scale: The real value of one unit of the output, float32.
+        staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
+        factor: Head-room of a head.
+        bias: Bias of a head, int32, [channels].
+    """
+
+    weight: Tensor | None
+    sign: Tensor | None
+    bound: int
+    output_scale: Tensor
+    staircase: Staircase | None = None
+    factor: int = 1
+    bias: Tensor | None = None
+
+
+class AffineMap(LayerMap):
+    """An affine map with optional batch norm, scalar factor and clipping activation, then a quantizer.
+
+    Without an output quantizer it is a head whose integer output is the accumulator.
+
+    Args:
+        affine: The map.
+        weight: Its weight.
+        bias: Its bias, [channels].
+        norm: What follows it for each channel.
+        line: A factor and an offset that follow, on all channels.
+        clip_range: What the activation lets through.
+    """
+
+    def __init__(
+        self,
+        affine: Affine,
+        weight: nn.Parameter | None = None,
+        bias: nn.Parameter | None = None,
+        norm: Norm | None = None,
+        line: tuple[float, float] = (1.0, 0.0),
+        clip_range: ClipRange = ClipRange(),
+    ) -> None:
+        super().__init__()
+        self.affine = affine
+        self.num_inputs = affine.num_inputs
+        self.weight = weight
+        self.bias = bias
+        self.norm = norm
+        self.line = line
+        self.clip_range = clip_range
+        self.factor = 1
+        self.is_shift = False
+
+    @property
+    def operation(self) -> str:
+        """The map and what is fused into it."""
+        parts = [type(self.affine).__name__.lower()]
+        if self.norm is not None:
+            parts.append("channel affine" if isinstance(self.norm, ChannelAffine) else "batch norm")
+        if self.line != (1.0, 0.0):
+            parts.append("line")
+        if self.clip_range != ClipRange():
+            parts.append(str(self.clip_range))
+        return " + ".join(parts)
+
+    def train(self, mode: bool = True) -> AffineMap:
+        """As in torch; the batch norm of a frozen layer map stays in eval mode."""
+        super().train(mode)
+        if self.norm is not None and self.phase in (Phase.FROZEN, Phase.DEPLOYED):
+            self.norm.eval()
+        return self
+
+    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """See the base class."""
+        weight = self.weight
+        if self.weight_quantizer is not None:
+            assert weight is not None
+            weight = self.weight_quantizer(weight)
+        y = self.affine.real(tensors, weight, self.bias)
+        if self.norm is not None:
+            self._check_channels(y)
+            y = self.norm(y)
+        if self.line != (1.0, 0.0):
+            y = y * self.line[0] + self.line[1]
+        if self.output_quantizer is not None:
+            return self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        if self.clip_range == ClipRange():
+            return y
+        return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
+
+    def _check_channels(self, y: Tensor) -> None:
+        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.affine.channel_axis(y.ndim) != 1:
+            raise UnsupportedError(
+                f"a batch norm after a linear layer was given {y.ndim} axes, needed two: it normalises axis 1, the "
+                f"layer's channels are the last axis; give prepare() example_inputs, then both are kept apart"
+            )
+
+    def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
+        """See the base class."""
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            accumulator = accumulate(
+                self.affine,
+                levels_of(tensors, scales),
+                form.weight,
+                bound=form.bound,
+                integer=integer_dtype(form.bound * self.factor),
+            )
+            axis = self.affine.channel_axis(accumulator.ndim)
+            if form.sign is not None:
+                accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
+            if form.staircase is not None:
+                return form.staircase.level(accumulator, axis) * form.output_scale
+            assert form.bias is not None
+            logits = accumulator * form.factor + along(form.bias, axis, accumulator.ndim)
+            return logits.to(torch.float32) * form.output_scale
+
+    @torch.no_grad()
+    def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
+        """See the base class."""
+        self._check_calibrated()
+        y_scale = None if self.output_quantizer is None else positive(self.output_quantizer.scale)
+        found = self.affine.coefficients(
+            *self._levels_of_weight(), tuple(positive(scale) for scale in scales), y_scale, input_shape
+        )
+        bound = self._bound(input_shape)
+        gain, offset = self._gain_and_offset(found.unit)
+        if self.output_quantizer is None or y_scale is None:
+            output_scale = (found.x_scale * (gain / self.factor).float()).reshape(())
+            bias = torch.round(offset / output_scale.double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+            return IntegerForm(found.weight, None, bound, output_scale, factor=self.factor, bias=bias)
+        gain, offset = torch.broadcast_tensors(gain, offset)
+        line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
+        staircase, sign = fit_shift(line) if self.is_shift else fit_qlinear(line, self.factor)
+        if found.weight is None or not self.affine.has_weight:
+            return IntegerForm(found.weight, sign, bound, y_scale, staircase)
+        return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
+
+    def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
+        """The levels of the weight and its scale, float64, [channels] or [1]."""
+        if self.weight_quantizer is None:
+            return None, None
+        assert self.weight is not None
+        return self.weight_quantizer.quantize(self.weight), positive(self.weight_quantizer.scale).double().flatten()
+
+    def _bound(self, input_shape: tuple[int, ...]) -> int:
+        num_terms = weight_magnitude = 0
+        if self.weight_quantizer is not None:
+            assert self.weight is not None
+            num_terms = self.affine.integer_weight(self.weight)[0].numel()
+            weight_magnitude = self.weight_quantizer.integer_type.magnitude
+        magnitudes = tuple(each.magnitude for each in self.input_types)
+        return self.affine.bound(num_terms, weight_magnitude, magnitudes, input_shape)
+
+    def _gain_and_offset(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of accumulator ↦ real output at input scale 1, float64, [channels] or [1]."""
+        gain, offset = unit, torch.zeros_like(unit)
+        if self.bias is not None:
+            offset = self.bias.double()
+        norm = self.norm
+        if isinstance(norm, ChannelAffine):
+            gain, offset = gain * norm.weight.double(), offset * norm.weight.double()
+            offset = offset if norm.bias is None else offset + norm.bias.double()
+        elif norm is not None:
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            factor = 1.0 / torch.sqrt(variance.double() + norm.eps)
+            offset = (offset - mean.double()) * factor
+            if norm.affine:
+                factor = factor * norm.weight.double()
+                offset = offset * norm.weight.double() + norm.bias.double()
+            gain = gain * factor
+        return gain * self.line[0], offset * self.line[0] + self.line[1]

@@ -1,0 +1,115 @@
+"""Layer maps that are one function of each number: a table from level to level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ana_fx.layer_map import LayerMap, levels_of
+from ana_fx.scale import positive
+
+__all__ = ["Elementwise", "TableForm", "TableMap", "look_up"]
+
+
+class Elementwise(nn.Module):
+    """A function of each number, with settings, as a module.
+
+    Args:
+        function: From a tensor to one of the same shape.
+        settings: Its keyword arguments.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], **settings: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shaped as `x`."""
+        return self.function(x, **self.settings)
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return getattr(self.function, "__name__", str(self.function))
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """The output level of each input level.
+
+    Args:
+        table: Float32, [1 or channels, levels], lowest input level first.
+        lowest: The lowest input level.
+        output_scale: The real value of one output level, float32.
+    """
+
+    table: Tensor
+    lowest: int
+    output_scale: Tensor
+
+
+class TableMap(LayerMap):
+    """A function of each number between quantizers.
+
+    Args:
+        function: A module that maps each number by itself; with a parameter of several numbers, one for
+            each channel of axis 1 (PReLU).
+    """
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+
+    @property
+    def operation(self) -> str:
+        """The function's name."""
+        if isinstance(self.function, Elementwise):
+            return f"table of {self.function.extra_repr()}"
+        return f"table of {type(self.function).__name__.lower()}"
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """Whether the function gives no negative number."""
+        return bool((self._evaluate(torch.linspace(-64.0, 64.0, 4097).double()) >= 0).all())
+
+    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """See the base class."""
+        y = self.function(tensors[0])
+        return y if self.output_quantizer is None else self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+
+    @torch.no_grad()
+    def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> TableForm:
+        """See the base class. The function is evaluated in float64 on the CPU, so every device has the same table."""
+        self._check_calibrated()
+        assert self.output_quantizer is not None
+        (kind,) = self.input_types
+        y_scale = positive(self.output_quantizer.scale)
+        levels = self.output_quantizer.levels()
+        x = torch.arange(kind.qmin, kind.qmax + 1, dtype=torch.float64) * positive(scales[0]).double().cpu()
+        steps = self._evaluate(x) / y_scale.double().cpu() + levels.offset
+        table = torch.floor(steps).clamp(float(levels.lo), float(levels.hi)).float()
+        return TableForm(table.to(y_scale.device), kind.qmin, y_scale)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        """The function of float64 numbers, [1 or channels, numbers]; NaN where it has none."""
+        parameters = {name: p.detach().double().cpu() for name, p in self.function.named_parameters()}
+        num_channels = max((p.numel() for p in parameters.values()), default=1)
+        return functional_call(self.function, parameters, (x.expand(1, num_channels, -1),))[0]  # type: ignore[no-any-return]  # untyped in torch
+
+    def deployed(self, tensors: tuple[Tensor, ...], form: TableForm, scales: tuple[Tensor, ...]) -> Tensor:
+        """See the base class."""
+        (levels,) = levels_of(tensors, scales)
+        return look_up(form.table, levels.to(torch.int64) - form.lowest) * form.output_scale
+
+
+def look_up(table: Tensor, index: Tensor) -> Tensor:
+    """The entry of each index, in the row of its channel on axis 1 if there are several rows."""
+    if len(table) > 1:
+        first = torch.arange(len(table), device=index.device) * table.shape[1]
+        index = index + first.reshape(-1, *[1] * (index.ndim - 2))
+    return table.flatten()[index]

@@ -1,0 +1,106 @@
+"""Which tensors must share a scale: those that a join, such as a concatenation, puts into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import networkx as nx
+from torch.fx import GraphModule, Node
+
+from ana_fx.affine import Identity
+from ana_fx.affine_map import AffineMap
+from ana_fx.graph import module_of, unique_path
+from ana_fx.layer_map import LayerMap
+from ana_fx.passes.dialect import is_shape, passes_levels
+from ana_fx.passes.pass_ import Pass
+from ana_fx.precision import Precision
+from ana_fx.softmax_map import SoftmaxMap
+from ana_fx.table_map import TableMap
+
+__all__ = ["InsertRequantizers", "is_read_by_table", "scale_groups"]
+
+_WIDE = 8  # bits of what a table or a softmax reads
+
+
+@dataclass(frozen=True)
+class InsertRequantizers(Pass):
+    """Put a layer map over the identity before a join whose operand cannot take the scale of the others.
+
+    before   image -> cat(image, layer map)
+    after    image -> requantizer -> cat(requantizer, layer map)
+
+    Model inputs and softmax have scales of their own; what a table reads has eight bits, which the
+    others may not have.
+
+    Args:
+        precision: Types of the tensors.
+    """
+
+    name: ClassVar[str] = "insert-requantizers"
+    precision: Precision
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        producers = _producers(gm)
+        edges = [
+            (node, source)
+            for node in gm.graph.nodes
+            if len(operands := _level_operands(node, producers)) > 1 and passes_levels(node)
+            for source in dict.fromkeys(operands)
+            if not all(self._can_share(producer) for producer in producers[source])
+        ]
+        for node, source in edges:
+            path = unique_path(gm, f"{source.name}_requantizer")
+            gm.add_submodule(path, AffineMap(Identity()).train(gm.training))
+            with gm.graph.inserting_before(node):
+                call = gm.graph.call_module(path, (source,))
+            call.meta, call.stack_trace = dict(source.meta), node.stack_trace
+            node.replace_input_with(source, call)
+        return bool(edges)
+
+    def _can_share(self, producer: Node) -> bool:
+        module = module_of(producer)
+        if not isinstance(module, LayerMap) or isinstance(module, SoftmaxMap):
+            return False
+        return self.precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
+
+
+def scale_groups(gm: GraphModule) -> list[list[Node]]:
+    """The layer maps that must share a scale and a type, in graph order; those alone in a group too."""
+    producers = _producers(gm)
+    shared: nx.Graph[Node] = nx.Graph()
+    for node in gm.graph.nodes:
+        if isinstance(module_of(node), LayerMap):
+            shared.add_node(node)
+        elif passes_levels(node):
+            together = [p for p in producers[node] if isinstance(module_of(p), LayerMap)]
+            shared.add_edges_from(zip(together, together[1:], strict=False))
+    position = {node: index for index, node in enumerate(gm.graph.nodes)}
+    groups = [sorted(group, key=position.__getitem__) for group in nx.connected_components(shared)]
+    return sorted(groups, key=lambda group: position[group[0]])
+
+
+def is_read_by_table(node: Node) -> bool:
+    """Whether a table or a softmax reads a layer map's levels."""
+    return any(
+        isinstance(module_of(user), (TableMap, SoftmaxMap)) or (passes_levels(user) and is_read_by_table(user))
+        for user in node.users
+    )
+
+
+def _level_operands(node: Node, producers: dict[Node, list[Node]]) -> list[Node]:
+    """The inputs of a node that carry levels."""
+    return [source for source in node.all_input_nodes if producers.get(source)]
+
+
+def _producers(gm: GraphModule) -> dict[Node, list[Node]]:
+    """For each node that carries levels, the layer maps and inputs that they come from."""
+    producers: dict[Node, list[Node]] = {}
+    for node in gm.graph.nodes:
+        if node.op == "placeholder" or isinstance(module_of(node), LayerMap):
+            producers[node] = [node]
+        elif passes_levels(node) and not is_shape(node):
+            sources = [producer for source in node.all_input_nodes for producer in producers.get(source, ())]
+            producers[node] = list(dict.fromkeys(sources))
+    return producers
