@@ -73,6 +73,7 @@ def compositional_convergence(
 
     Raises:
         CalibrationError: The scale of the input is not known yet.
+        ValueError: `progress` is empty.
     """
     schedule = schedule or qat.meta["schedule"]
     inputs = batch if isinstance(batch, tuple) else (batch,)
@@ -81,6 +82,8 @@ def compositional_convergence(
         last = max((each.end for each in ranges.values()), default=0.0)
         progress = [last * step / (_NUM_MOMENTS - 1) for step in range(_NUM_MOMENTS)]
     moments = tuple(progress)
+    if not moments:
+        raise ValueError("progress holds no fraction of training, needed at least one")
     num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
     model = _noiseless(qat, schedule, ranges)
     exact = _outputs(model, inputs)

@@ -54,6 +54,7 @@ def plot_schedule(qat: GraphModule) -> Figure:
 
     Raises:
         ImportError: matplotlib is missing.
+        ValueError: The model has no layer map.
     """
     figure_module = _matplotlib("figure")
     schedule: Schedule = qat.meta["schedule"]
@@ -127,6 +128,7 @@ def plot_convergence(convergence: Convergence) -> Figure:
 
     Raises:
         ImportError: matplotlib is missing.
+        ValueError: The model has no layer map.
     """
     figure_module = _matplotlib("figure")
     ranges = {layer.path: layer.annealing_range for layer in convergence.layers}
@@ -166,6 +168,8 @@ def _matplotlib(name: str) -> Any:
 
 def _names_by_range(ranges: dict[str, AnnealingRange]) -> dict[AnnealingRange, list[str]]:
     """The layer maps that are annealed together, from the first depth to the last."""
+    if not ranges:
+        raise ValueError("nothing to draw: the model has no layer map, so it has no noise")
     names: dict[AnnealingRange, list[str]] = {}
     for path, each in sorted(ranges.items(), key=lambda item: item[1].depth):
         names.setdefault(each, []).append(path)

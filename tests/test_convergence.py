@@ -92,3 +92,9 @@ def test_shared_weights_are_as_noisy_as_the_annealer_makes_them():
 def test_moments_are_a_hundred_steps_up_to_the_last_end():
     qat, x = unit_chain(Schedule(depth_overrides={2: LayerSchedule(end=0.9)}))
     assert compositional_convergence(qat, x).progress == tuple(0.9 * step / 100 for step in range(101))
+
+
+def test_no_moment_at_all_is_refused():
+    qat, x = unit_chain(Schedule())
+    with pytest.raises(ValueError, match="needed at least one"):
+        compositional_convergence(qat, x, progress=[])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from torch import nn
 
 import ana_fx
 from ana_fx import LayerSchedule, Schedule
@@ -99,6 +100,15 @@ def test_convergence_has_a_line_for_mean_and_maximum_of_each_layer_map():
         assert labels(bars) == list(ana_fx.annealing_ranges(qat))
         assert len(errors.lines) == 2 * len(bars.lines) == 20
         assert errors.get_yscale() == "log"
+
+
+def test_a_model_without_layer_maps_has_no_picture():
+    x = torch.rand(2, 3)
+    qat = ana_fx.prepare(nn.Flatten(), x, calibration=[x])
+    with pytest.raises(ValueError, match="no layer map"):
+        plot_schedule(qat)
+    with pytest.raises(ValueError, match="no layer map"):
+        plot_convergence(compositional_convergence(qat, x, progress=[0.0]))
 
 
 def test_without_matplotlib_the_error_names_the_extra():
