@@ -1,7 +1,7 @@
 """The quickstart's digits under Lightning's trainer, which needs the extra `lightning`.
 
-python examples/lightning_digits.py
-python examples/lightning_digits.py --precision int4 --epochs 20
+    python examples/lightning_digits.py
+    python examples/lightning_digits.py --precision int4 --epochs 20
 """
 
 from __future__ import annotations
