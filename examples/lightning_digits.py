@@ -1,5 +1,7 @@
 """The quickstart's digits under Lightning's trainer, which needs the extra `lightning`.
 
+A callback anneals after each step of the optimiser; the module and the trainer are those of a float network.
+
     python examples/lightning_digits.py
     python examples/lightning_digits.py --precision int4 --epochs 20
 """
