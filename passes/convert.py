@@ -105,7 +105,8 @@ def _check_equal(trained: GraphModule, program: GraphModule) -> None:
         expected = {node.name: x for node, x in run(trained, inputs).items()}
         for node, found in run(program, inputs).items():
             if node.name in expected and not found.is_floating_point():
-                _compare(node, torch.round(expected[node.name] / node.meta["scale"]).to(found.dtype), found)
+                levels = torch.round(expected[node.name] / node.meta["scale"]).to(found.dtype)
+                _compare(node, levels.movedim(node.meta["layout"].batch_axis or 0, 0), found)
         for wanted, found in zip(_leaves(trained(*inputs)), _leaves(program(*inputs)), strict=True):
             _compare(program.graph.output_node(), wanted, found)
 

@@ -114,7 +114,10 @@ class Lower(Pass):
         try:
             modules = derive(self._function(gm, node, sources), [layouts[each] for each in sources], layouts[node])
         except ValueError as reason:
-            raise ConvertError(f"{location(node)}: {reason}; needed an operation within each sample") from reason
+            raise ConvertError(
+                f"{location(node)}: {reason}; needed a leading batch axis of any size; write x.flatten(1) or "
+                f"x.view(x.size(0), -1)"
+            ) from reason
         current: list[Node] = []
         with gm.graph.inserting_before(node):
             for source in sources:
@@ -206,6 +209,12 @@ def _dequantize_inputs(
     for source in node.all_input_nodes:
         if source not in levels:
             continue
+        if layouts[source].batch_axis != 0:
+            raise ConvertError(
+                f"{location(source)}: the output {layouts[source].shape} for {BATCH} samples has its batch on axis "
+                f"{layouts[source].batch_axis}, needed a leading batch axis of any size; write x.flatten(1) or "
+                f"x.view(x.size(0), -1)"
+            )
         path = unique_path(gm, f"{source.name}_dequantize")
         gm.add_submodule(path, Dequantize(levels[source].scale))
         with gm.graph.inserting_before(node):

@@ -258,6 +258,13 @@ def _interpolate(gm: GraphModule, node: Node) -> None:
         raise UnfitError(f"found mode {arguments['mode']!r}, needed 'nearest', 'nearest-exact', 'linear' or 'bilinear'")
 
 
+def _view(gm: GraphModule, node: Node) -> None:
+    """A view is a reshape; strides do not matter in a graph whose copies are dropped."""
+    if any(isinstance(argument, torch.dtype) for argument in node.args):
+        raise UnfitError("found a view as another type, needed a shape")
+    node.target = "reshape" if node.target == "view" else "reshape_as"
+
+
 def _drop(gm: GraphModule, node: Node) -> None:
     node.replace_all_uses_with(_input(node))
     gm.graph.erase_node(node)
@@ -389,6 +396,7 @@ SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
         F.dropout3d: _dropout(nn.Dropout3d),
         F.pad: _pad,
         F.interpolate: _interpolate,
+        **_alike(_view, "view", "view_as"),
         **_alike(_drop, "contiguous", "clone", torch.clone),
         **_alike(_cast, "float", "to", "type", "type_as"),
         getattr: _keep,
