@@ -201,7 +201,8 @@ class TransposedConvolution(Affine):
     def integer_weight(self, weight: Tensor) -> Tensor:
         """Turned around, output channels first."""
         grouped = weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
-        return grouped.flatten(0, 1).flip(tuple(range(2, 2 + self.rank)))
+        turned: Tensor = grouped.flatten(0, 1).flip(tuple(range(2, 2 + self.rank)))
+        return turned
 
 
 @dataclass(frozen=True)

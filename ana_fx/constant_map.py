@@ -31,7 +31,7 @@ class ConstantMap(LayerMap):
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         (x,) = tensors
-        return x if self.output_quantizer is None else self.output_quantizer(x)  # type: ignore[no-any-return]  # a module's call is untyped
+        return x if self.output_quantizer is None else self.output_quantizer(x)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> ConstantForm:

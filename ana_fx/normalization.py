@@ -110,7 +110,7 @@ class Normalization(Affine):
     def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
         """No number of D is more than √D standard deviations from their mean, nor √D times their root mean square."""
         length = self.row_shape(shape)[-1]
-        return math.ceil(2**FRACTION_BITS * math.sqrt(length) * (1 + 2.0**-9)) + 1
+        return math.ceil(2.0**FRACTION_BITS * math.sqrt(length) * (1 + 2.0**-9)) + 1
 
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
@@ -122,4 +122,5 @@ class Normalization(Affine):
     def fits(self, shape: tuple[int, ...], magnitude: int) -> bool:
         """Whether no intermediate leaves 63 bits: V < 4^25 and c·r < 2^62."""
         length = self.row_shape(shape)[-1]
-        return 2 * length * length * magnitude * magnitude + 4 ** (MAX_EXPONENT - 1) < 4 ** (MAX_EXPONENT + 1)
+        largest = 2 * length * length * magnitude * magnitude + 4.0 ** (MAX_EXPONENT - 1)
+        return largest < 4.0 ** (MAX_EXPONENT + 1)

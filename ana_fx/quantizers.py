@@ -119,7 +119,7 @@ class Quantizer(nn.Module):
     def share_scale(self, other: Quantizer) -> None:
         """Have one step with another quantizer: the largest that one of those that share it needs."""
         with torch.no_grad():
-            known = [each.scale for each in (self, other) if each.is_calibrated]
+            known = [each.scale.detach() for each in (self, other) if each.is_calibrated]
             other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
         self.scale = other.scale
         self.shares_scale = other.shares_scale = True

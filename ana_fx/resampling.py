@@ -191,7 +191,8 @@ class Interpolation(Resampling):
     def _matrix(self, axis: int, sizes: tuple[int, ...]) -> Tensor:
         """The interpolation of unit vectors along one axis, constant along the other, rounded to rows of one sum."""
         size = sizes[axis]
-        units = torch.eye(size, dtype=torch.float64).reshape(size, 1, *(size if a == axis else 1 for a in range(self.rank)))
+        lengths = (size if a == axis else 1 for a in range(self.rank))
+        units = torch.eye(size, dtype=torch.float64).reshape(size, 1, *lengths)
         images = units.expand(size, 1, *sizes)
         rows = self.real((images,), None).movedim(2 + axis, -1).reshape(size, -1, self._length(axis, sizes))[:, 0].T
         weights = torch.round(rows * _INTERPOLATION_UNIT).long()

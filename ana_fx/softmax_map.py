@@ -60,7 +60,7 @@ class SoftmaxMap(LayerMap):
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         y = torch.softmax(tensors[0], self.axis)
-        return y if self.output_quantizer is None else self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        return y if self.output_quantizer is None else self.output_quantizer(y)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> SoftmaxForm:

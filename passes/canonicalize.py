@@ -53,7 +53,7 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
         if getattr(module, "inplace", False):
             if is_overwritten_early(node):
                 return OVERWRITES
-            module.inplace = False  # type: ignore[union-attr, assignment]  # a graph has no aliases; prepare compares it with the model
+            module.inplace = False  # type: ignore[union-attr]  # a graph has no aliases; prepare compares it with the model
         return unsupported_reason(module)
     if node.op in ("placeholder", "output", "get_attr") or is_shape(node):
         return None

@@ -150,9 +150,34 @@ _MOVEMENTS: frozenset[Any] = frozenset(
         F.pad,
         F.interpolate,
         F.unfold,
-        *"unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim moveaxis t chunk split".split(),
-        *"unbind tensor_split narrow select index_select roll flip tile repeat repeat_interleave expand".split(),
-        *"expand_as view_as reshape_as broadcast_to unfold detach".split(),
+        *[
+            "unflatten",
+            "squeeze",
+            "unsqueeze",
+            "permute",
+            "transpose",
+            "swapaxes",
+            "swapdims",
+            "movedim",
+            "moveaxis",
+            "t",
+            "chunk",
+            "split",
+        ],
+        *[
+            "unbind",
+            "tensor_split",
+            "narrow",
+            "select",
+            "index_select",
+            "roll",
+            "flip",
+            "tile",
+            "repeat",
+            "repeat_interleave",
+            "expand",
+        ],
+        *["expand_as", "view_as", "reshape_as", "broadcast_to", "unfold", "detach"],
     )
 )
 _TRANSPOSES = ("T", "mT")
@@ -267,5 +292,3 @@ def line_of(node: Node) -> tuple[float, float] | None:
         number = float(first)
         return {operator.add: (1.0, number), operator.sub: (-1.0, number), operator.mul: (number, 0.0)}[node.target]
     return None
-
-

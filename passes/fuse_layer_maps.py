@@ -128,8 +128,8 @@ def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
         return _Chain([node], inputs, None, module)
     pad = modules.get(inputs[0]) if inputs else None
     if isinstance(module, CONVOLUTIONS) and isinstance(pad, PADS) and _can_fold(inputs[0], pad, module):
-        affine = _convolution(module, tuple(pad.padding))
-        return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), affine, module)
+        padded = _convolution(module, tuple(pad.padding))
+        return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), padded, module)
     if isinstance(module, _ROW_NORMS):
         return _Chain([node], inputs, _normalization(module), module, norm=_channel_affine(module))
     affine = _affine(module)
@@ -176,7 +176,7 @@ def _can_take(chain: _Chain, norm: nn.Module) -> bool:
     if not isinstance(chain.source, nn.Linear):
         return True
     is_matrix = len(chain.nodes[-1].meta.get("sample_shape", (0,))) == 1
-    return is_matrix and norm.num_features == chain.source.out_features
+    return is_matrix and bool(norm.num_features == chain.source.out_features)
 
 
 def _clip_range(module: nn.Module) -> ClipRange:
@@ -203,16 +203,16 @@ def _affine(module: nn.Module | None) -> Affine | None:
 
 
 def _average(module: Any, rank: int) -> Average:
-    sizes = (_tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding))
+    kernel, stride, padding = (_tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding))
     override = getattr(module, "divisor_override", None)
-    return Average(rank, *sizes, module.ceil_mode, module.count_include_pad, override)
+    return Average(rank, kernel, stride, padding, module.ceil_mode, module.count_include_pad, override)
 
 
 def _interpolation(module: nn.Upsample) -> Interpolation:
     rank = 1 if module.mode == "linear" else 2
     size = None if module.size is None else _tuple(module.size, rank)
     factor = None if module.scale_factor is None else _tuple(module.scale_factor, rank)
-    return Interpolation(rank, size, factor, bool(module.align_corners))  # type: ignore[arg-type]  # torch's own loose types
+    return Interpolation(rank, size, factor, bool(module.align_corners))
 
 
 def _normalization(module: Any) -> Normalization:

@@ -122,7 +122,9 @@ class Lower(Pass):
         with gm.graph.inserting_before(node):
             for source in sources:
                 current.append(_repeated(gm, source, layouts, levels) if layouts[source].batch_axis is None else source)
-            tensors = [torch.zeros(BATCH * layouts[each].rows, *layouts[each].row, dtype=torch.uint8) for each in current]
+            tensors = [
+                torch.zeros(BATCH * layouts[each].rows, *layouts[each].row, dtype=torch.uint8) for each in current
+            ]
             for module in modules:
                 path = unique_path(gm, f"{node.name}_{type(module).__name__.lower()}")
                 gm.add_submodule(path, module.eval())

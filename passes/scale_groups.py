@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,7 +76,7 @@ def scale_groups(gm: GraphModule) -> list[list[Node]]:
             shared.add_node(node)
         elif passes_levels(node):
             together = [p for p in producers[node] if isinstance(module_of(p), LayerMap)]
-            shared.add_edges_from(zip(together, together[1:], strict=False))
+            shared.add_edges_from(itertools.pairwise(together))
     position = {node: index for index, node in enumerate(gm.graph.nodes)}
     groups = [sorted(group, key=position.__getitem__) for group in nx.connected_components(shared)]
     return sorted(groups, key=lambda group: position[group[0]])

@@ -121,7 +121,9 @@ def _reduction(function: Callable[..., Any]) -> Spelling:
         axes, keepdim = arguments.pop("dim", None), bool(arguments.pop("keepdim", False))
         axes = tuple(sorted(axes)) if isinstance(axes, (tuple, list)) else (axes,)
         if not all(isinstance(axis, int) and axis != 0 for axis in axes) or arguments.get("dtype"):
-            raise UnfitError(f"found {spelled(node)} over axes {axes}, needed constant axes other than the batch axis 0")
+            raise UnfitError(
+                f"found {spelled(node)} over axes {axes}, needed constant axes other than the batch axis 0"
+            )
         if function is torch.mean and axes in _IMAGE_AXES:
             return _call(gm, node, _IMAGE_AXES[axes](1), then=None if keepdim else nn.Flatten())
         node.op, node.target, node.args, node.kwargs = "call_function", function, (_input(node), axes, keepdim), {}
@@ -226,7 +228,9 @@ def _group_norm(gm: GraphModule, node: Node) -> None:
     arguments = _bound(node, ["num_groups", "weight", "bias", "eps"])
     weight, bias = (_parameter(gm, arguments.pop(name, None), name) for name in ("weight", "bias"))
     num_groups = arguments.pop("num_groups")
-    module = nn.GroupNorm(num_groups, num_groups if weight is None else len(weight), affine=weight is not None, **arguments)
+    module = nn.GroupNorm(
+        num_groups, num_groups if weight is None else len(weight), affine=weight is not None, **arguments
+    )
     if weight is not None:
         module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
     _call(gm, node, module)

@@ -89,7 +89,9 @@ class Builder:
             self.inputs,
             self.outputs,
             nodes=self._tape.nodes,
-            initializers=[value for value in self._tape.initializers if value.uses()],  # some have a use in one dialect only
+            initializers=[
+                value for value in self._tape.initializers if value.uses()
+            ],  # some have a use in one dialect only
             opset_imports=opsets,
             name=name,
         )

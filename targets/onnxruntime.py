@@ -112,7 +112,10 @@ class OnnxRuntimeTarget(IntegerTarget):
             [builder.constant(numpy(scale), f"{path}.scale"), builder.constant(np.uint8(point), f"{path}.zero_point")]
             for scale, point in zip(scales, points, strict=True)
         ]
-        operands = [*(part for x, pair in zip(inputs, settings, strict=False) for part in (x.value, *pair)), *settings[2]]
+        operands = [
+            *(part for x, pair in zip(inputs, settings, strict=False) for part in (x.value, *pair)),
+            *settings[2],
+        ]
         domain = "com.microsoft" if operator == "QLinearMul" else ""
         value = builder.op(operator, operands, path=path, dtype=dtype, shape=shape, domain=domain)
         value = _clip(builder, path, value, module, zero_point, shape)

@@ -13,7 +13,15 @@ from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Norm
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.target import Carrier, numpy
 
-__all__ = ["Scribe", "levels", "write_normalization", "write_reduction", "write_resampling", "write_softmax", "write_table"]
+__all__ = [
+    "Scribe",
+    "levels",
+    "write_normalization",
+    "write_reduction",
+    "write_resampling",
+    "write_softmax",
+    "write_table",
+]
 
 _NUMPY: dict[ir.DataType, Any] = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
@@ -75,7 +83,9 @@ def write_table(
         rows = np.arange(num_channels).reshape(-1, *[1] * (len(shape) - 1)) * num_levels
         index = scribe.op("Add", [index, scribe.number(rows, "rows")], shape)
     stored = (numpy(module.table).astype(np.int64) + zero_point).flatten()
-    table = scribe.builder.constant(stored.astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8), f"{scribe.path}.table")
+    table = scribe.builder.constant(
+        stored.astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8), f"{scribe.path}.table"
+    )
     return scribe.op("Gather", [table, index], shape, dtype)
 
 
@@ -162,7 +172,9 @@ def write_resampling(builder: Builder, path: str, matrices: tuple[Tensor, ...], 
     return value
 
 
-def write_reduction(builder: Builder, path: str, axes: tuple[int, ...], keepdim: bool, x: Carrier, shape: tuple[int, ...]) -> ir.Value:
+def write_reduction(
+    builder: Builder, path: str, axes: tuple[int, ...], keepdim: bool, x: Carrier, shape: tuple[int, ...]
+) -> ir.Value:
     """The sum over axes, int32."""
     scribe = Scribe(builder, path)
     rank = len(x.shape) + 1

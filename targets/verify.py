@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from ana_fx.affine_map import AffineMap
 from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, module_of
-from ana_fx.affine_map import AffineMap
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.passes.shapes import run

@@ -7,9 +7,9 @@ import onnx_ir as ir
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from ana_fx.affine_map import AffineMap
 from ana_fx.errors import ExportError
 from ana_fx.graph import location, module_of
-from ana_fx.affine_map import AffineMap
 from ana_fx.integer import (
     Dequantize,
     IntegerConstant,
@@ -22,6 +22,7 @@ from ana_fx.integer import (
     Repeat,
 )
 from ana_fx.movement import Movement
+from ana_fx.numbers import IntegerType
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
@@ -100,9 +101,7 @@ class Writer:
         self.carriers[node], report = written
         self.reports.append(report)
 
-    def _move(
-        self, node: Node, path: str, module: Movement, inputs: list[Carrier], shape: tuple[int, ...]
-    ) -> None:
+    def _move(self, node: Node, path: str, module: Movement, inputs: list[Carrier], shape: tuple[int, ...]) -> None:
         """Data movement, of levels or of what a float layer gives."""
         if inputs:
             x = inputs[0]
@@ -233,7 +232,8 @@ def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
 
 def _natural(node: Node) -> ir.DataType:
     """The type of a program's own output: of the module that produced its levels."""
-    while not hasattr(module_of(node), "integer_type"):
+    integer_type = getattr(module_of(node), "integer_type", None)
+    while not isinstance(integer_type, IntegerType):
         node = node.all_input_nodes[0]
-    integer_type = getattr(module_of(node), "integer_type")
+        integer_type = getattr(module_of(node), "integer_type", None)
     return ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8
