@@ -58,7 +58,7 @@ class LayerMap(nn.Module):
     @property
     def is_quantized(self) -> bool:
         """Whether it has any quantizer."""
-        return bool(self.quantizers())
+        return len(self.quantizers()) > 0  # not bool(): the compiler of torch does not trace it on a list
 
     @property
     def operation(self) -> str:
