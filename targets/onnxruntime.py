@@ -42,6 +42,7 @@ class OnnxRuntimeTarget(IntegerTarget):
     """
 
     name: ClassVar[str] = "onnxruntime"
+    pads_max_pools: ClassVar[bool] = True
 
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
         """uint8, with zero point 128 for signed types."""

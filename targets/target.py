@@ -65,6 +65,7 @@ class Target(ABC):
     name: ClassVar[str]
     opset: ClassVar[int] = 19
     ir_version: ClassVar[int] = 9
+    pads_max_pools: ClassVar[bool] = False  # whether MaxPool does so itself; readers disagree on uneven pads
 
     def misfits(self, program: GraphModule) -> list[str]:
         """What of a program this target cannot hold, a line for each."""

@@ -198,14 +198,25 @@ class Writer:
 
     def _max_pool(self, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]) -> Carrier:
         befores, afters = zip(*module.padding, strict=True)
+        value, pads = x.value, [*befores, *afters]
+        if any(pads) and not self.target.pads_max_pools:
+            value, pads = self._pad_with_lowest(path, x, module.padding), [0] * len(pads)
         attributes: dict[str, object] = {
             "kernel_shape": list(module.kernel),
             "strides": list(module.stride),
-            "pads": [*befores, *afters],
+            "pads": pads,
             "dilations": list(module.dilation),
         }
-        value = self._op("MaxPool", [x.value], path, x.dtype, shape, attributes)
+        value = self._op("MaxPool", [value], path, x.dtype, shape, attributes)
         return Carrier(value, x.zero_point, shape, x.largest)
+
+    def _pad_with_lowest(self, path: str, x: Carrier, padding: tuple[tuple[int, int], ...]) -> ir.Value:
+        """A border of the smallest number, which is never the largest of a window."""
+        befores, afters = zip((0, 0), (0, 0), *padding, strict=True)
+        shape = (x.shape[0], *(size + sum(pair) for size, pair in zip(x.shape[1:], padding, strict=True)))
+        pads = self.builder.constant(np.array([*befores, *afters], np.int64), f"{path}.pads")
+        lowest = self.builder.constant(_scalar(0 if x.dtype is ir.DataType.UINT8 else -128, x.dtype), f"{path}.lowest")
+        return self._op("Pad", [x.value, pads, lowest], path, x.dtype, shape)
 
     def _op(
         self,
