@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow coverage bench lint format wheel clean
+.PHONY: help demo test test-slow coverage bench zoo lint format wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ coverage: $(INSTALLED)  ## the quick tests with the lines they do not reach
 
 bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
+
+zoo: $(INSTALLED)  ## every torchvision model, into docs/zoo.md (hours; goes on where it stopped)
+	$(BIN)/python -m benchmarks.zoo
 
 lint: $(INSTALLED)  ## format, lint and types, changing nothing
 	$(BIN)/ruff check

@@ -54,14 +54,14 @@ class RandomNetwork(nn.Module):
 
 
 @st.composite
-def networks(draw: st.DrawFn, num_steps: st.SearchStrategy[int] = st.integers(1, 7)) -> tuple[nn.Module, Tensor]:
+def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     """A network in eval mode with drawn weights and statistics, and a batch of inputs."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
     x = torch.rand(3, draw(st.integers(1, 4)), draw(st.integers(2, 5)), draw(st.integers(2, 5)))
     if draw(st.booleans()):
         x = x * 2 - 1
     tensors, steps = [x], []
-    for _ in range(draw(num_steps)):
+    for _ in range(draw(st.integers(1, 7))):
         step = draw(_steps(tensors))
         operands = [tensors[each] for each in step.reads]
         member = () if step.module is None else (step.module.eval(),)
