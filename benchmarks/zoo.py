@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -111,9 +112,9 @@ def run_case(name: str, precision: str) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
             for target in TARGETS:
                 path = Path(folder) / f"{target}.onnx"
-                written = stage(f"export {target}", lambda p=path, t=target: ana_fx.export(program, p, target=t))
+                written = stage(f"export {target}", partial(ana_fx.export, program, path, target=target))
                 row[f"bytes {target}"] = written.bytes
-                checked = stage(f"verify {target}", lambda p=path: ana_fx.verify(program, p, torch.rand_like(x)))
+                checked = stage(f"verify {target}", partial(ana_fx.verify, program, path, torch.rand_like(x)))
                 row["different"][target] = checked.num_different
         row["stage"] = "done"
     except Exception as error:  # whatever goes wrong is what the report is about
