@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import constant_nodes, location, module_of
-from ana_fx.passes.dialect import SUPPORTED_MODULES, is_movement, is_shape, unsupported_reason
+from ana_fx.passes.dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.spellings import OVERWRITES, SPELLINGS, UnfitError, is_overwritten_early, spelled
 
@@ -61,7 +61,7 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
     if spelling is None and is_movement(node):
         return None
     if spelling is None:
-        return f"{spelled(node)}() is not supported; modules are: {', '.join(k.__name__ for k in SUPPORTED_MODULES)}"
+        return f"{spelled(node)}() has no integer form here (docs/operators.md lists what has)"
     if spelled(node).endswith("_") and is_overwritten_early(node):
         return OVERWRITES
     try:

@@ -190,7 +190,7 @@ def unsupported_reason(module: nn.Module | None) -> str | None:
     if is_dropout(module):
         return None
     if not isinstance(module, SUPPORTED_MODULES):
-        return f"{kind} is not supported; modules are: {', '.join(k.__name__ for k in SUPPORTED_MODULES)}"
+        return f"{kind} has no integer form here (docs/operators.md lists what has)"
     for kinds, reason in _REASONS:
         if isinstance(module, kinds) and (found := reason(module)):
             return f"{kind} {found}"
