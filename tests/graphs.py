@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from ana_fx.affine_map import AffineMap
 from ana_fx.graph import module_of
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.canonicalize import Canonicalize
@@ -17,6 +18,7 @@ from ana_fx.passes.dialect import is_shape
 from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
+from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.trace import trace
 
@@ -78,7 +80,7 @@ def canonical(model: nn.Module) -> GraphModule:
 
 def fused(model: nn.Module) -> GraphModule:
     """The traced model as layer maps, without quantizers."""
-    return run_pipeline(canonical(model), (HoistActivations(), FuseLayerMaps()))
+    return run_pipeline(canonical(model), (HoistActivations(), InsertConstants(), FuseLayerMaps()))
 
 
 @torch.no_grad()
@@ -105,9 +107,13 @@ def _label(node: Node) -> str:
 
 
 def _layer_map_label(layer_map: LayerMap) -> str:
+    if not isinstance(layer_map, AffineMap):
+        return type(layer_map).__name__
     parts = [type(layer_map.affine).__name__]
     if layer_map.norm is not None:
         parts.append("norm")
+    if layer_map.line != (1.0, 0.0):
+        parts.append("line")
     minimum, maximum = layer_map.clip_range.minimum, layer_map.clip_range.maximum
     if (minimum, maximum) != (-torch.inf, torch.inf):
         parts.append("relu" if (minimum, maximum) == (0, torch.inf) else f"[{minimum:g}, {maximum:g}]")
