@@ -7,10 +7,12 @@ import operator
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import InputQuantizer, Quantizer
@@ -24,6 +26,7 @@ __all__ = [
     "location",
     "module_of",
     "module_path",
+    "outputs",
     "quantizers",
     "source_line",
     "unique_path",
@@ -85,6 +88,21 @@ def layer_maps(gm: GraphModule) -> dict[str, LayerMap]:
         if isinstance(module, LayerMap) and module.is_quantized:
             maps[str(node.target)] = module
     return maps
+
+
+def outputs(gm: GraphModule) -> list[tuple[str, Node]]:
+    """The tensors that a graph returns, each with a name: "output", or what leads to it in tuples and dictionaries."""
+    leaves, _ = pytree.tree_flatten_with_path(
+        gm.graph.output_node().args[0], is_leaf=lambda each: isinstance(each, Node)
+    )
+    named = [("_".join(_key(part) for part in path), node) for path, node in leaves if isinstance(node, Node)]
+    if len(named) == 1:
+        return [("output", named[0][1])]
+    return [(f"output_{name}" if name[:1].isdigit() else name, node) for name, node in named]
+
+
+def _key(part: Any) -> str:
+    return str(next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name)))
 
 
 def quantizers(gm: GraphModule) -> Iterator[tuple[str, Quantizer]]:

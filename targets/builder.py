@@ -76,7 +76,7 @@ class Builder:
 
     def output(self, value: ir.Value, name: str) -> None:
         """Make a value a graph output of that name."""
-        if value in self.inputs:
+        if value in self.inputs or value in self.outputs:
             assert value.dtype is not None
             value = self.op("Identity", [value], path=name, dtype=value.dtype, shape=sample_shape(value))
         value.name = self._unique(name)

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
 from ana_fx.errors import VerifyError
-from ana_fx.graph import calls_to, module_of
+from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.passes.shapes import run
@@ -148,7 +148,7 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
     device = next(iter(integer.buffers())).device
     seen = run(integer, tuple(x.to(device) for x in inputs))
     expected, borders = [], []
-    for node in integer.graph.output_node().all_input_nodes:
+    for _, node in outputs(integer):
         tail = _float_layer(node)
         if tail is not None:
             (border,) = tail.all_input_nodes

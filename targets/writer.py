@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
 from ana_fx.errors import ExportError
-from ana_fx.graph import location, module_of
+from ana_fx.graph import location, module_of, outputs
 from ana_fx.integer import (
     Dequantize,
     IntegerConstant,
@@ -51,10 +51,9 @@ class Writer:
         for node in self.program.graph.nodes:
             if node.op == "call_module":
                 self._write_node(node)
-        outputs = self.program.graph.output_node().all_input_nodes
-        for index, node in enumerate(outputs):
-            name = "output" if len(outputs) == 1 else f"output_{index}"
-            self._write_output(node, name)
+        taken = {value.name for value in self.builder.inputs}
+        for name, node in outputs(self.program):
+            self._write_output(node, f"output_{name}" if name in taken else name)
         return self.builder.model(
             name=type(self.program).__name__,
             opset=self.target.opset,

@@ -18,7 +18,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import module_of
-from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize, Reshape
+from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize
+from ana_fx.movement import Reshape
 from tests.graphs import Written, WrittenForTwo
 from tests.models import INPUT_SHAPES, Chain, OneDimensional, Residual, Shared, example
 from tests.programs import converted, written
@@ -376,4 +377,28 @@ def test_an_input_that_is_called_like_an_output_gives_a_file_that_runs(tmp_path)
     model = Renamed(lambda m, x: x, conv=nn.Conv2d(3, 2, 1))
     program = ana_fx.convert(ana_fx.prepare(model, IMAGES, calibration=[IMAGES]))
     ana_fx.export(program, tmp_path / "model.onnx")
+    assert ana_fx.verify(program, tmp_path / "model.onnx").num_different == 0
+
+
+class _Named(nn.Module):
+    """Two inputs; outputs in a dictionary, one of them twice, one called like an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x, y):
+        maps = self.conv(x) + self.conv(y)
+        logits = self.head(maps.mean((2, 3)))
+        return {"logits": logits, "maps": (maps, maps), "x": logits}
+
+
+@pytest.mark.parametrize("io", ["integer", "float"])
+def test_outputs_are_named_by_their_keys_and_places(tmp_path, io):
+    x = torch.rand(2, 3, 6, 6)
+    qat = ana_fx.prepare(_Named(), (x, x), calibration=[(x, x)])
+    program = ana_fx.convert(qat)
+    ana_fx.export(program, tmp_path / "model.onnx", io=io)
+    names = [value.name for value in onnx.load(tmp_path / "model.onnx").graph.output]
+    assert names == ["logits", "maps_0", "maps_1", "output_x"]
     assert ana_fx.verify(program, tmp_path / "model.onnx").num_different == 0
