@@ -97,11 +97,11 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
     return VerifyReport(path, tuple(runtimes), compared)
 
 
-class MaxPool(op_max_pool.MaxPool):  # type: ignore[misc]  # untyped in onnx
+class MaxPool(op_max_pool.MaxPool):
     """The reference evaluator's max pool; on integers, which it pads with NaN, in floats that hold them exactly."""
 
-    def _run(self, x: np.ndarray[Any, Any], **attributes: Any) -> tuple[np.ndarray[Any, Any], ...]:
-        pooled, *_ = super()._run(x.astype(np.float32), **attributes)
+    def _run(self, x: Any, *args: Any, **attributes: Any) -> Any:  # type: ignore[override]  # as loose as onnx calls it
+        pooled, *_ = super()._run(x.astype(np.float32), *args, **attributes)  # type: ignore[no-untyped-call]  # as above
         return (pooled.astype(x.dtype),)
 
 
