@@ -20,16 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ana_fx.affine import Affine, Coefficients
 
-__all__ = ["FRACTION_BITS", "MANTISSA_BITS", "MAX_EXPONENT", "RESULT_SHIFT", "Normalization", "root_table"]
+__all__ = ["FRACTION_BITS", "MANTISSA_BITS", "MAX_EXPONENT", "RESULT_SHIFT", "Normalization", "UnitNorm", "root_table"]
 
 FRACTION_BITS = 10  # of the result
 MANTISSA_BITS = 10
 MAX_EXPONENT = 24  # variances stay below 4^25
 _ROOT_BITS = 20
+_LEAST_EPSILON = 1e-24  # keeps rows of zeros at zero
 RESULT_SHIFT = _ROOT_BITS - MANTISSA_BITS // 2 - FRACTION_BITS
 
 
@@ -37,6 +38,14 @@ def root_table() -> Tensor:
     """round(2^20 / √(m + ½)) for m from 2^10 to 2^12 − 1, int64."""
     mantissas = torch.arange(2**MANTISSA_BITS, 2 ** (MANTISSA_BITS + 2), dtype=torch.float64)
     return torch.round(2.0**_ROOT_BITS / torch.sqrt(mantissas + 0.5)).to(torch.int64)
+
+
+class UnitNorm(nn.Module):
+    """Rows of length 1: the last axis divided by its Euclidean norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shaped as `x`."""
+        return torch.nn.functional.normalize(x, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Normalization(Affine):
         if self.is_centered:
             rows = torch.nn.functional.layer_norm(rows, rows.shape[-1:], eps=self.epsilon)
         else:
-            rows = torch.nn.functional.rms_norm(rows, rows.shape[-1:], eps=self.epsilon)
+            rows = torch.nn.functional.rms_norm(rows, rows.shape[-1:], eps=max(self.epsilon, _LEAST_EPSILON))
         return rows.reshape(x.shape)
 
     def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import Node
 
 from ana_fx.graph import module_of
+from ana_fx.normalization import UnitNorm
 from ana_fx.table_map import Elementwise
 
 __all__ = [
@@ -100,6 +101,7 @@ SUPPORTED_MODULES: tuple[type[nn.Module], ...] = (
     nn.LayerNorm,
     nn.RMSNorm,
     nn.GroupNorm,
+    UnitNorm,
     *ACTIVATIONS,
     *FUNCTIONS,
     nn.Softmax,

@@ -12,9 +12,10 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Affine, Convolution, Identity, Linear, Reduce, TransposedConvolution
 from ana_fx.affine_map import AffineMap, ChannelAffine, Norm
-from ana_fx.graph import constant_nodes, module_of, module_path, unique_path
+from ana_fx.errors import UnsupportedError
+from ana_fx.graph import constant_nodes, location, module_of, module_path, unique_path
 from ana_fx.layer_map import LayerMap
-from ana_fx.normalization import Normalization
+from ana_fx.normalization import Normalization, UnitNorm
 from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.passes.dialect import (
     ACTIVATIONS,
@@ -132,8 +133,20 @@ def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
         return _Chain([inputs[0], node], tuple(inputs[0].all_input_nodes), padded, module)
     if isinstance(module, _ROW_NORMS):
         return _Chain([node], inputs, _normalization(module), module, norm=_channel_affine(module))
+    if isinstance(module, UnitNorm):
+        return _Chain([node], inputs, Normalization(0.0, is_centered=False), module, line=_unit_line(inputs[0]))
     affine = _affine(module)
     return None if affine is None else _Chain([node], inputs, affine, module)
+
+
+def _unit_line(source: Node) -> tuple[float, float]:
+    """What makes a row of root mean square 1 one of length 1."""
+    shape = source.meta.get("sample_shape")
+    if shape is None:
+        raise UnsupportedError(
+            f"{location(source)}: found rows of unknown length, needed example_inputs for prepare() to normalise"
+        )
+    return (shape[-1] ** -0.5, 0.0)
 
 
 def _function_head(node: Node, inputs: tuple[Node, ...]) -> _Chain | None:

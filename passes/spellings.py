@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_path, unique_path
+from ana_fx.graph import constant_nodes, module_path, unique_path
+from ana_fx.normalization import UnitNorm
 from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, line_of, unsupported_reason
 from ana_fx.table_map import Elementwise
 
@@ -175,10 +176,18 @@ def _convolution(kind: Build, names: list[str]) -> Spelling:
 
 
 def _linear(gm: GraphModule, node: Node) -> None:
+    """A linear layer; a bias that is computed from parameters is added behind it."""
     arguments = _bound(node, ["weight", "bias"])
     weight = _parameter(gm, arguments["weight"], "weight")
-    bias = _parameter(gm, arguments.get("bias"), "bias")
     assert weight is not None
+    given = arguments.get("bias")
+    if isinstance(given, Node) and given in constant_nodes(gm) and given.op != "get_attr":
+        with gm.graph.inserting_after(node):
+            total = gm.graph.call_function(operator.add, (node, given))
+        node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+        total.meta, total.stack_trace = dict(node.meta), node.stack_trace
+        given = None
+    bias = _parameter(gm, given, "bias")
     with torch.device("meta"):
         module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     module.weight = weight
@@ -267,6 +276,12 @@ def _view(gm: GraphModule, node: Node) -> None:
     if any(isinstance(argument, torch.dtype) for argument in node.args):
         raise UnfitError("found a view as another type, needed a shape")
     node.target = "reshape" if node.target == "view" else "reshape_as"
+
+
+def _unit_norm(p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> nn.Module:
+    if p != 2 or dim != -1:
+        raise UnfitError(f"found p={p} and dim={dim}, needed p=2 over the last axis, dim=-1")
+    return UnitNorm()
 
 
 def _drop(gm: GraphModule, node: Node) -> None:
@@ -379,6 +394,7 @@ SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
         **_alike(_convolution(nn.ConvTranspose3d, _TRANSPOSED), F.conv_transpose3d, torch.conv_transpose3d),
         F.linear: _linear,
         F.batch_norm: _batch_norm,
+        F.normalize: _module("p dim eps out", _unit_norm),
         F.layer_norm: _row_norm(nn.LayerNorm, "normalized_shape weight bias eps"),
         F.rms_norm: _row_norm(nn.RMSNorm, "normalized_shape weight eps"),
         F.group_norm: _group_norm,
