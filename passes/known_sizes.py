@@ -15,47 +15,46 @@ from torch.fx.proxy import Attribute
 
 __all__ = ["Knowledge", "KnownProxy", "constant", "is_in_place", "settled"]
 
-_BATCHES = (6, 35)  # times that of the example: parity, multiples and small quotients of the two differ
+_BATCHES = (1, 6, 35)  # times that of the example: no comparison, quotient or remainder is alike for all by chance
 _NEW = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
 _LIKE = (torch.zeros_like, torch.ones_like, torch.full_like, torch.empty_like)
 
 
 class Knowledge:
-    """What every operation gives for two batch sizes, as tensors without numbers: nothing is computed.
+    """What every operation gives for some batch sizes, as tensors without numbers: nothing is computed.
 
-    What agrees for both is a constant; what differs depends on the batch and stays in the graph.
+    What agrees for all is a constant; what differs depends on the batch and stays in the graph.
     """
 
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.failure: str | None = None  # what the first operation said that could not be evaluated
         self.is_evaluating = False  # then modules and parameters are to behave as outside tracing
 
-    def example(self, x: Tensor) -> tuple[Any, Any]:
-        """Both batches in place of an example with a leading batch axis."""
+    def example(self, x: Tensor) -> tuple[Any, ...]:
+        """The batches in place of an example with a leading batch axis."""
         with self.mode:
             shapes = [(times * x.shape[0], *x.shape[1:]) if x.dim() else () for times in _BATCHES]
-            first, second = (torch.empty(shape, dtype=x.dtype, device=x.device) for shape in shapes)
-        return first, second
+            return tuple(torch.empty(shape, dtype=x.dtype, device=x.device) for shape in shapes)
 
-    def parameter(self, x: Tensor) -> tuple[Any, Any]:
+    def parameter(self, x: Tensor) -> tuple[Any, ...]:
         """The same for a tensor of the model, which depends on no batch."""
-        fake = self.mode.from_tensor(x)
-        return fake, fake
+        return (self.mode.from_tensor(x),) * len(_BATCHES)
 
-    def evaluate(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """What `fn` gives for both, or None if an argument is unknown or `fn` needs numbers."""
-        pairs = [_unwrapped((args, kwargs), index) for index in range(2)]
-        if any(pair is None for pair in pairs):
+    def evaluate(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ...] | None:
+        """What `fn` gives for each, or None if an argument is unknown or `fn` needs numbers."""
+        calls = [_unwrapped((args, kwargs), index) for index in range(len(_BATCHES))]
+        if None in calls:
             return None
         self.is_evaluating = True
         try:
             with self.mode, torch.no_grad():
-                first, second = (fn(*pair[0], **pair[1]) for pair in pairs if pair is not None)
-        except Exception:  # what does not fit is explained when the graph runs on the example
+                return tuple(fn(*positional, **keywords) for positional, keywords in calls)
+        except Exception as error:  # what does not fit is explained when the graph runs on the example
+            self.failure = self.failure or (str(error).splitlines() or [type(error).__name__])[0]
             return None
         finally:
             self.is_evaluating = False
-        return first, second
 
 
 class _UnknownError(Exception):
@@ -77,12 +76,12 @@ def _unwrapped(value: Any, index: int) -> Any:
 
 
 class KnownProxy(Proxy):
-    """A proxy with what it stands for, for two batch sizes.
+    """A proxy with what it stands for, for each batch size.
 
     Operations in place make it stand for their result, as does assigning to a slice of it.
     """
 
-    def __init__(self, node: Node, tracer: Any, known: tuple[Any, Any]) -> None:
+    def __init__(self, node: Node, tracer: Any, known: tuple[Any, ...]) -> None:
         super().__init__(node, tracer)
         self.known = known
         self.part_of: tuple[KnownProxy, Any] | None = None
@@ -94,18 +93,19 @@ class KnownProxy(Proxy):
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
     def __len__(self) -> int:
-        first, second = (len(value) for value in self.known)
-        if first != second:
+        lengths = {len(value) for value in self.known}
+        if len(lengths) > 1:
             raise TypeError("the number of samples is not known while tracing; needed a length other than the batch's")
-        return first
+        return lengths.pop()
 
     def __iter__(self) -> Iterator[Any]:
         return iter([self[index] for index in range(len(self))])  # type: ignore[index]  # fx adds __getitem__ later
 
     def __bool__(self) -> bool:
-        first, second = self.known
-        is_number = not isinstance(first, Tensor)
-        return bool(first) if is_number and bool(first) == bool(second) else super().__bool__()
+        if isinstance(self.known[0], Tensor):
+            return super().__bool__()
+        truths = {bool(value) for value in self.known}
+        return truths.pop() if len(truths) == 1 else super().__bool__()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, KnownProxy) and value.part_of == (self, index):
@@ -158,10 +158,10 @@ def constant(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tens
     source = args[0] if args else None
     if not isinstance(source, KnownProxy) or any(isinstance(each, Proxy) for each in _flat((args[1:], kwargs))):
         return None
-    first, second = source.known
+    first = source.known[0]
     if target in _NEW:
         return getattr(torch.empty(0, dtype=first.dtype, device=first.device), target)(*args[1:], **kwargs)  # type: ignore[no-any-return]
-    if target in _LIKE and first.shape == second.shape:
+    if target in _LIKE and _agree([value.shape for value in source.known]):
         return target(torch.empty(first.shape, dtype=first.dtype, device=first.device), *args[1:], **kwargs)  # type: ignore[no-any-return]
     return None
 
@@ -172,19 +172,22 @@ def _flat(value: Any) -> list[Any]:
     return leaves
 
 
-def settled(known: tuple[Any, Any], part: Callable[[int], Any]) -> Any:
-    """The plain value that both batch sizes give, or NotImplemented.
+def settled(known: tuple[Any, ...], part: Callable[[int], Any]) -> Any:
+    """The plain value that all batch sizes give, or NotImplemented.
 
     Args:
-        known: The value for both.
+        known: The value for each.
         part: Gives the entry of a tuple that depends on the batch.
     """
-    first, second = known
     if any(isinstance(leaf, Tensor) for leaf in _flat(known)):
         return NotImplemented
-    if first == second:
-        return first
-    if not isinstance(first, tuple) or len(first) != len(second):
+    if _agree(known):
+        return known[0]
+    if not isinstance(known[0], tuple) or not _agree([len(value) for value in known]):
         return NotImplemented
-    pairs = enumerate(zip(first, second, strict=True))
-    return tuple(one if one == other else part(index) for index, (one, other) in pairs)
+    entries = enumerate(zip(*known, strict=True))
+    return tuple(each[0] if _agree(each) else part(index) for index, each in entries)
+
+
+def _agree(values: Sequence[Any]) -> bool:
+    return all(value == values[0] for value in values)

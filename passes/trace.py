@@ -28,7 +28,7 @@ from ana_fx.passes.written_out import WRITTEN_OUT, write_out_attention
 
 __all__ = ["bound", "plain", "trace", "unwrap"]
 
-_NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(graph.__file__))
+_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, graph.__file__))
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "AveragedModel", "OptimizedModule")
 _THROUGH = (nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
             nn.TransformerDecoderLayer)  # fmt: skip
@@ -69,7 +69,7 @@ def trace(
     attention = write_out_attention(root, tracer.is_kept_whole)
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:
-        raise TraceError("\n".join([*tracer.problems, _NEEDED])) from tracer.cause
+        raise TraceError("\n".join([*tracer.problems, *tracer.unknown_sizes(), _NEEDED])) from tracer.cause
     gm = GraphModule(attention, recorded, class_name=type(model).__name__)
     gm.graph.eliminate_dead_code()
     gm.recompile()
@@ -166,6 +166,11 @@ class _Tracer(Tracer):
         finally:
             torch.backends.mha.set_fastpath_enabled(has_fast_path)
         return None if self.problems else recorded
+
+    def unknown_sizes(self) -> list[str]:
+        """Why sizes are not known, if an operation on the example inputs failed."""
+        failure = None if self.knowledge is None else self.knowledge.failure
+        return [f"found: on the example inputs an operation says: {failure}"] if failure else []
 
     def is_kept_whole(self, module: nn.Module, path: str) -> bool:
         """Whether the caller wants a module to stay one node."""
@@ -285,8 +290,8 @@ class _Tracer(Tracer):
             return first
         return result
 
-    def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """What the operation gives for both batch sizes, if that is known."""
+    def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
+        """What the operation gives for each batch size, if that is known."""
         if self.knowledge is None:
             return None
         if kind == "get_attr":
@@ -298,14 +303,14 @@ class _Tracer(Tracer):
         return self.knowledge.evaluate(target, args, kwargs) if kind == "call_function" else None
 
     def _recorded(
-        self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, Any] | None, name: str | None = None
+        self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...] | None, name: str | None = None
     ) -> Any:
         def proxy_of(node: Node) -> Proxy:
             return Proxy(node, self) if known is None else KnownProxy(node, self, known)
 
         return super().create_proxy(kind, target, args, kwargs, name, proxy_factory_fn=proxy_of)
 
-    def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, Any]) -> Callable[[int], Any]:
+    def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...]) -> Callable[[int], Any]:
         """How to get an entry that depends on the batch out of a tuple of sizes."""
         if target in ("size", getattr) and (target == "size" or args[1] == "shape"):
             return lambda index: self.create_proxy("call_method", "size", (args[0], index), {})

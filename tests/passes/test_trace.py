@@ -2,10 +2,12 @@
 
 import copy
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ana_fx
@@ -31,16 +33,16 @@ class IteratesOverData(nn.Module):
         return sum(row for row in x)
 
 
-class AddsInPlaceToAnAlias(nn.Module):
+class AddsInPlaceToAView(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
-        alias = y
+        view = y.flatten(1)
         y += x
-        return y + alias
+        return y.flatten(1) + view
 
 
 def message_of(model: nn.Module) -> str:
@@ -116,12 +118,149 @@ def test_a_model_traced_by_the_user_is_taken_as_it_is():
     assert_graph(trace(gm), "x -> Conv2d -> output")
 
 
-def test_an_addition_in_place_to_an_alias_is_refused_with_example_inputs():
-    with pytest.raises(ana_fx.TraceError, match=r"AddsInPlaceToAnAlias.*other outputs.*x = x \+ y"):
-        ana_fx.prepare(AddsInPlaceToAnAlias(), torch.rand(2, 3, 4, 4))
+def test_an_addition_in_place_to_a_view_is_refused_with_example_inputs():
+    with pytest.raises(ana_fx.TraceError, match=r"AddsInPlaceToAView.*other outputs.*x = x \+ y"):
+        ana_fx.prepare(AddsInPlaceToAView(), torch.rand(2, 3, 4, 4))
 
 
 def test_random_numbers_in_the_forward_are_found_with_example_inputs():
     model = Written(lambda m, x: torch.dropout(m.conv(x), 0.5, train=True), conv=nn.Conv2d(3, 3, 1))
     with pytest.raises(ana_fx.TraceError, match="random numbers in eval mode"):
         ana_fx.prepare(model, torch.rand(2, 3, 4, 4))
+
+
+def test_all_conditions_on_data_are_refused_together():
+    model = Written(lambda m, x: m.second(m.first(x)), first=BranchesOnData(), second=BranchesOnData())
+    message = message_of(model)
+    assert "'first'" in message
+    assert "'second'" in message
+
+
+def test_the_graph_is_that_of_eval_mode_in_the_mode_of_the_model():
+    model = Written(lambda m, x: m.auxiliary(x) if m.training else m.main(x), main=nn.ReLU(), auxiliary=nn.Sigmoid())
+    gm = trace(model.train())
+    assert gm.training
+    assert_graph(gm, "x -> ReLU -> output")
+
+
+class ComputesWithSizes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        if len(x[0]) and height % 2:
+            x = F.pad(x, (0, 0, 0, 1))
+        mask = x.new_zeros(x.size(2), width)
+        mask[0] = 1.0
+        assert x.ndim == 4
+        return (x + mask).view(batch, channels * x.shape[-2], width)
+
+
+def test_sizes_are_numbers_and_the_batch_stays_open():
+    gm = trace(ComputesWithSizes(), torch.rand(2, 3, 5, 4))
+    assert_graph(gm, "x -> pad -> add -> view -> output")
+    for batch_size in (1, 2, 7):
+        assert_same_numbers(gm, ComputesWithSizes(), torch.rand(batch_size, 3, 5, 4))
+
+
+def test_a_condition_on_the_batch_size_is_refused():
+    model = Written(lambda m, x: x if x.shape[0] > 8 else -x)
+    with pytest.raises(ana_fx.TraceError, match=r"x.shape\[0\] > 8"):
+        trace(model, torch.rand(2, 3))
+
+
+def test_inputs_that_do_not_fit_are_told_where_sizes_are_needed():
+    model = Written(lambda m, x: x if m.linear(x).shape[1] > 8 else -x, linear=nn.Linear(4, 4))
+    with pytest.raises(ana_fx.TraceError, match="on the example inputs an operation says"):
+        trace(model, torch.rand(2, 3))
+
+
+def test_a_comparison_that_holds_for_every_batch_is_decided():
+    assert_graph(trace(Written(lambda m, x: x if x.shape[0] > 0 else -x), torch.rand(2, 3)), "x -> output")
+
+
+def assigns_to_slices(m, x):
+    y = x * 2
+    y[:, 1:, ..., :2] += x[:, 1:, ..., :2]
+    y[:, :1].mul_(3)
+    y += 1
+    return y
+
+
+def test_assigning_to_slices_is_a_joining_of_parts():
+    gm = trace(Written(assigns_to_slices), torch.rand(2, 3, 5, 4))
+    assert_same_numbers(gm, Written(assigns_to_slices), torch.rand(3, 3, 5, 4))
+
+
+@torch.fx.wrap
+def adds(x, y):
+    return x + y
+
+
+def test_marked_functions_are_traced_through_unless_the_caller_wraps_them():
+    model = Written(lambda m, x: adds(x, x.shape[1]))
+    assert_graph(trace(model, torch.rand(2, 3)), "x -> add -> output")
+    assert_graph(trace(model, torch.rand(2, 3), wrapped_functions=[adds]), "x -> adds -> output")
+
+
+class Doubles(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x
+
+
+@pytest.mark.parametrize("leaf", [Doubles, "block.*"])
+def test_leaf_modules_are_kept_whole(leaf):
+    assert_graph(trace(nested(Doubles()), leaf_modules=[leaf]), "x -> Doubles -> output")
+    assert_graph(trace(nested(Doubles())), "x -> add(x, x) -> output")
+
+
+class TakesAFlag(nn.Module):
+    def forward(self, x: Tensor, negates: bool, mask: Tensor | None = None) -> Tensor:
+        x = -x if negates else x
+        return x if mask is None else x + mask
+
+
+def test_concrete_arguments_and_defaults_are_no_inputs():
+    gm = trace(TakesAFlag(), torch.rand(2, 3), concrete_args={"negates": True})
+    assert_graph(gm, "x -> neg -> output")
+
+
+def test_an_unknown_concrete_argument_is_refused():
+    with pytest.raises(ana_fx.TraceError, match="nothing"):
+        trace(TakesAFlag(), concrete_args={"nothing": 1})
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile itself calls it
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile])
+def test_wrappers_are_taken_off_with_a_note(wrap):
+    model = Chain()
+    gm = trace(wrap(model), example(Chain))
+    assert len(gm.meta["notes"]) == 1
+    assert_same_numbers(gm, model, example(Chain))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile itself calls it
+def test_wrappers_inside_a_model_are_taken_off():
+    gm = trace(nn.Sequential(torch.compile(nn.ReLU()), nn.Sigmoid()))
+    assert_graph(gm, "input -> ReLU -> Sigmoid -> output")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_scripted_modules_are_refused_with_their_paths():
+    model = nn.Sequential(nn.ReLU(), torch.jit.script(nn.Sigmoid()))
+    with pytest.raises(ana_fx.TraceError, match="module '1'"):
+        trace(model)
+
+
+@dataclass
+class Scores:
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+def test_outputs_are_plain_containers():
+    gm = trace(Written(lambda m, x: Scores(x + 1, (x,))), torch.rand(2, 3))
+    assert set(gm(torch.ones(1, 3))) == {"logits", "hidden"}
+
+
+def test_large_models_cost_no_compute_to_trace():
+    model = Written(lambda m, x: m.conv(x).flatten(1), conv=nn.Conv2d(3, 4096, 3, padding=1, device="meta"))
+    assert_graph(trace(model, torch.rand(2, 3, 512, 512)), "x -> Conv2d -> flatten -> output")
