@@ -58,7 +58,7 @@ def graph_text(gm: GraphModule) -> str:
     for node in gm.graph.nodes:
         if node.op == "get_attr" or is_shape(node):
             continue
-        inputs = [arg for arg in _flat(node.args) if arg in labels]
+        inputs = [arg for arg in _flat(node.args) if isinstance(arg, Node) and arg in labels]
         label = _label(node)
         seen[label] += 1
         labels[node] = label if seen[label] == 1 else f"{label}_{seen[label]}"

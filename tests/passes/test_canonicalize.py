@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ana_fx
+from ana_fx.normalization import UnitNorm
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.spellings import SPELLINGS
 from ana_fx.passes.trace import trace
@@ -103,6 +104,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "free_rms_norm": lambda: nn.RMSNorm((8, 8), elementwise_affine=False),
     "group_norm": lambda: nn.GroupNorm(1, 3, eps=1e-3),
     "free_group_norm": lambda: nn.GroupNorm(3, 3, affine=False),
+    "unit_norm": UnitNorm,
     "soft": lambda: nn.Softmax(1),
     "prelu": lambda: nn.PReLU(3, init=-0.5),
     **{f"made_{name}": make for name, make in FUNCTIONS.items()},
@@ -500,6 +502,7 @@ SPELT: dict[str, tuple[tuple[int, ...], Expression, dict[str, Expression]]] = {
         lambda m, x: m.group_norm(x),
         {"F.group_norm": lambda m, x: F.group_norm(x, 1, m.group_norm.weight, m.group_norm.bias, 1e-3)},
     ),
+    "unit_norm": (IMAGE, lambda m, x: m.unit_norm(x), {"F.normalize": lambda m, x: F.normalize(x, dim=-1)}),
     "soft": (
         IMAGE,
         lambda m, x: m.soft(x),
@@ -722,6 +725,16 @@ def test_a_weighted_sum_gives_the_same_bits():
     assert_same_numbers(gm, written(expression), torch.randn(IMAGE))
 
 
+@pytest.mark.xfail(reason="F.normalize's eps is dropped")
+def test_rows_of_length_one_with_an_epsilon_of_their_own_keep_their_numbers_or_are_refused():
+    expression = lambda m, x: F.normalize(x, dim=-1, eps=10.0)  # noqa: E731  # a model's forward
+    try:
+        gm = canonical(written(expression))
+    except ana_fx.UnsupportedError:
+        return
+    assert_same_numbers(gm, written(expression), torch.randn(IMAGE))
+
+
 def test_a_sum_weighted_by_a_power_of_two_gives_the_same_bits():
     expression = lambda m, x: torch.sub(x, m.relu(x), alpha=2)  # noqa: E731  # a model's forward
     gm = canonical(written(expression))
@@ -826,6 +839,8 @@ REFUSED: dict[str, tuple[Expression, dict[str, nn.Module], str]] = {
     "mean over the batch": (lambda m, x: x.mean((0, 1)), {}, "needed constant axes other than the batch axis 0"),
     "sum as another type": (lambda m, x: x.sum(1, dtype=torch.float64), {}, "needed constant axes"),
     "power of a tensor": (lambda m, x: x**x, {}, "needed a constant"),
+    "rows of another norm": (lambda m, x: F.normalize(x, 1, -1), {}, "needed p=2 over the last axis"),
+    "unit rows of channels": (lambda m, x: F.normalize(x), {}, "needed p=2 over the last axis"),
     "softmax without an axis": (lambda m, x: F.softmax(x), {}, "needed an axis and float32"),
     "softmax as another type": (lambda m, x: x.softmax(1, dtype=torch.float64), {}, "needed an axis and float32"),
     "cast to integers": (lambda m, x: x.to(torch.int32), {}, "found a cast to torch.int32, needed floats"),

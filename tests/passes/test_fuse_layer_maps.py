@@ -27,6 +27,25 @@ def norm() -> nn.BatchNorm2d:
     return made
 
 
+class Line(nn.Module):
+    """Twice and a quarter, which floats hold exactly."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 + 0.25
+
+
+def line() -> nn.Module:
+    return Line()
+
+
+def group_norm() -> nn.GroupNorm:
+    """A group norm that does something."""
+    made = nn.GroupNorm(1, 3)
+    for tensor in (made.weight, made.bias):
+        tensor.data.uniform_(0.5, 2)
+    return made
+
+
 def only_layer_map(gm: torch.fx.GraphModule) -> LayerMap:
     (found,) = (module for module in gm.modules() if isinstance(module, LayerMap))
     return found
@@ -56,6 +75,24 @@ CHAINS = {
         (conv, lambda: nn.Dropout(0.5), nn.ReLU),
         "Convolution -> Dropout -> Identity+relu",
     ),
+    "a line is taken": ((conv, line, nn.ReLU), "Convolution+line+relu"),
+    "a line behind an activation is its own": ((conv, nn.ReLU, line), "Convolution+relu -> Identity+line"),
+    "a batch norm behind a line is its own": ((conv, line, norm), "Convolution+line -> Identity+norm"),
+    "two lines are one": ((line, line), "Identity+line"),
+    "a function is a map of its own": ((conv, nn.GELU, nn.ReLU), "Convolution -> TableMap -> Identity+relu"),
+    "softmax is a map of its own": ((conv, lambda: nn.Softmax(1), norm), "Convolution -> SoftmaxMap -> Identity+norm"),
+    "a transposed convolution takes both": (
+        (lambda: nn.ConvTranspose2d(3, 3, 3), norm, nn.ReLU),
+        "TransposedConvolution+norm+relu",
+    ),
+    "upsampling takes both": (
+        (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), norm, nn.ReLU),
+        "Interpolation+norm+relu",
+    ),
+    "nearest upsampling is a movement": (
+        (conv, lambda: nn.Upsample(scale_factor=2), norm),
+        "Convolution -> Upsample -> Identity+norm",
+    ),
     "a max pool ends the chain": ((conv, lambda: nn.MaxPool2d(2), norm), "Convolution -> MaxPool2d -> Identity+norm"),
 }
 
@@ -66,6 +103,24 @@ def test_a_chain_becomes_layer_maps_with_the_same_bits(makers, wanted):
     gm = fused(model)
     assert_graph(gm, f"input -> {wanted} -> output")
     assert_same_numbers(gm, model, torch.randn(IMAGE) * 5)
+
+
+NORMS = {
+    "a group norm takes its affine and an activation": ((group_norm, nn.ReLU), "Normalization+norm+relu"),
+    "an instance norm without affine": ((lambda: nn.InstanceNorm2d(3),), "Normalization"),
+    "a batch norm behind a group norm is its own": ((group_norm, norm), "Normalization+norm -> Identity+norm"),
+    "a layer norm takes its affine": ((lambda: nn.LayerNorm(9),), "Normalization+norm"),
+    "a root mean square norm": ((lambda: nn.RMSNorm(9, elementwise_affine=False),), "Normalization"),
+}
+
+
+@pytest.mark.parametrize(("makers", "wanted"), NORMS.values(), ids=NORMS)
+def test_a_norm_becomes_a_layer_map(makers, wanted):
+    model = nn.Sequential(*(make() for make in makers)).eval()
+    gm, x = fused(model), torch.randn(IMAGE)
+    assert_graph(gm, f"input -> {wanted} -> output")
+    # rows of at most 243 numbers are summed in another order, and results stay below 2**6
+    torch.testing.assert_close(gm.eval()(x), model(x), rtol=0, atol=243 * 2.0**6 * FLOAT32_ULP)
 
 
 def test_training_mode_gives_the_same_bits_and_statistics():
@@ -154,26 +209,62 @@ def test_pads_of_one_and_three_axes_are_folded():
 
 PAD = nn.ZeroPad2d(1)
 PADS_ELSEWHERE = {
-    "a pool": nn.Sequential(PAD, nn.AvgPool2d(2)),
-    "a max pool": nn.Sequential(PAD, nn.MaxPool2d(2), conv()),
-    "an activation": nn.Sequential(PAD, nn.ReLU(), conv()),
-    "the output": nn.Sequential(conv(), PAD),
-    "another pad": nn.Sequential(nn.ZeroPad2d(2), PAD, conv()),
-    "two convolutions": Written(lambda m, x: (lambda y: m.a(y) + m.b(y))(m.pad(x)), pad=PAD, a=conv(), b=conv()),
+    "a pool": (nn.Sequential(PAD, nn.AvgPool2d(2)), "input -> ZeroPad2d -> Average -> output"),
+    "a max pool": (
+        nn.Sequential(PAD, nn.MaxPool2d(2), conv()),
+        "input -> ZeroPad2d -> MaxPool2d -> Convolution -> output",
+    ),
+    "an activation": (
+        nn.Sequential(PAD, nn.ReLU(), conv()),
+        "input -> ZeroPad2d -> Identity+relu -> Convolution -> output",
+    ),
+    "the output": (nn.Sequential(conv(), PAD), "input -> Convolution -> ZeroPad2d -> output"),
+    "another pad": (nn.Sequential(nn.ZeroPad2d(2), PAD, conv()), "input -> ZeroPad2d -> Convolution -> output"),
+    "two convolutions": (
+        Written(lambda m, x: (lambda y: m.a(y) + m.b(y))(m.pad(x)), pad=PAD, a=conv(), b=conv()),
+        "x -> ZeroPad2d -> Convolution -> Convolution_2(ZeroPad2d) -> Sum(Convolution, Convolution_2) -> output",
+    ),
 }
 
 
-@pytest.mark.parametrize("model", PADS_ELSEWHERE.values(), ids=PADS_ELSEWHERE)
-def test_a_pad_elsewhere_is_refused_with_its_place(model):
-    with pytest.raises(ana_fx.UnsupportedError, match=r"(?s)1 padding.*module '\w+'.*needed a convolution as its only"):
-        fused(model)
+@pytest.mark.parametrize(("model", "wanted"), PADS_ELSEWHERE.values(), ids=PADS_ELSEWHERE)
+def test_a_pad_elsewhere_is_a_movement(model, wanted):
+    gm = fused(model)
+    assert_graph(gm, wanted)
+    assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 
-def test_all_pads_elsewhere_are_refused_at_once():
-    with pytest.raises(ana_fx.UnsupportedError) as caught:
-        fused(nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2), nn.ZeroPad2d(2), nn.MaxPool2d(2)))
-    for key in ("2 padding(s) cannot be folded", "'0'", "'2'", "Way out: pad right before the convolution"):
-        assert key in str(caught.value)
+@pytest.mark.xfail(reason="a crop and a padding are added, as if the cropped numbers came back")
+def test_what_a_negative_pad_crops_is_zeros_to_a_padded_convolution():
+    model = nn.Sequential(nn.ZeroPad2d(-1), conv(padding=1))
+    assert_same_numbers(fused(model), model, torch.randn(IMAGE))
+
+
+PAIRS = {
+    "a difference": (lambda m, x: F.relu(m.conv(x) - x), "x -> Convolution -> Sum+relu(Convolution, x) -> output"),
+    "a product": (lambda m, x: m.norm(m.conv(x) * x), "x -> Convolution -> Product+norm(Convolution, x) -> output"),
+    "a matrix product": (
+        lambda m, x: m.conv(x) @ x * 2,
+        "x -> Convolution -> MatMul+line(Convolution, x) -> output",
+    ),
+    "a parameter": (
+        lambda m, x: m.conv(x) + m.norm.weight[:, None, None],
+        "x -> Convolution -> getitem -> ConstantMap -> Sum(Convolution, ConstantMap) -> output",
+    ),
+    "a mean": (lambda m, x: F.relu(m.conv(x).mean(1)), "x -> Convolution -> Reduce+relu -> output"),
+    "a batch norm behind a mean is its own": (
+        lambda m, x: m.norm(m.conv(x).mean(2, keepdim=True)),
+        "x -> Convolution -> Reduce -> Identity+norm -> output",
+    ),
+}
+
+
+@pytest.mark.parametrize(("forward", "wanted"), PAIRS.values(), ids=PAIRS)
+def test_an_operation_of_the_forward_becomes_a_layer_map_with_the_same_bits(forward, wanted):
+    model = Written(forward, conv=conv(padding=1), norm=norm())
+    gm = fused(model)
+    assert_graph(gm, wanted)
+    assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 
 def test_a_shared_module_becomes_a_layer_map_at_each_call():

@@ -375,11 +375,18 @@ def test_the_shape_of_a_sample_is_remembered(kind):
 
 
 @pytest.mark.parametrize("learn", [False, True])
-def test_scales_are_parameters_only_if_they_are_learned(learn):
-    schedule = ana_fx.Schedule(learn_scales=learn)
-    names = dict(ana_fx.prepare(small(), IMAGES, schedule=schedule).named_parameters())
-    assert ("0.output_quantizer.scale" in names) is learn
-    assert ("0.weight_quantizer.scale" in names) is learn
+def test_a_scale_that_is_not_learned_gets_no_gradient_and_no_optimiser_moves_it(learn):
+    qat = ana_fx.prepare(small(), IMAGES, schedule=ana_fx.Schedule(learn_scales=learn), calibration=[IMAGES])
+    scales = {name: p for name, p in qat.named_parameters() if name.startswith("0.") and name.endswith("scale")}
+    before = {name: p.detach().clone() for name, p in scales.items()}
+    optimizer = torch.optim.AdamW(qat.parameters(), lr=0.1, weight_decay=0.1)
+    ana_fx.Annealer(qat, 10)
+    qat(IMAGES).square().sum().backward()
+    optimizer.step()
+    assert set(scales) == {"0.weight_quantizer.scale", "0.output_quantizer.scale"}
+    for name, scale in scales.items():
+        assert (scale.grad is not None) is learn
+        assert torch.equal(scale, before[name]) is not learn
 
 
 def test_an_input_with_a_default_that_the_model_ignores_needs_no_example():

@@ -17,6 +17,7 @@ SHAPE = (3, 4)
 MOVEMENTS = {
     "reshape": (Reshape((2, 6)), [SHAPE], ["Reshape"]),
     "reshape to one number": (Reshape(()), [SHAPE], ["Reshape"]),
+    "reshape to the same": (Reshape((3, 4)), [SHAPE], ["Identity"]),  # which names the output
     "permute": (Permute((0, 2, 1)), [SHAPE], ["Transpose"]),
     "slice": (Slice(((1, 2, 1), (0, 4, 3))), [SHAPE], ["Slice"]),
     "slice of nothing": (Slice(((0, 3, 1), (0, 4, 1))), [SHAPE], ["Slice"]),
@@ -27,7 +28,7 @@ MOVEMENTS = {
     "rearrange with zeros": (
         Rearrange(torch.tensor([12, 0, 14, 0]), (2, 2), (12, 2)),
         [SHAPE, (2,)],
-        ["Reshape", "Reshape", "Concat", "Pad", "Gather", "Reshape"],
+        ["Reshape", "Concat", "Pad", "Gather", "Reshape"],
     ),
 }
 
