@@ -43,7 +43,7 @@ def additive_mask(mask: Any, *, true_is_masked: bool) -> Any:
         return None
     if mask.dtype != torch.bool:
         return mask.clamp(min=MASKED)
-    if not isinstance(mask, Tensor):
+    if isinstance(mask, torch.fx.Proxy):
         raise TypeError("the attention mask is computed from the inputs; needed a constant mask, or None")
     return torch.zeros(mask.shape, device=mask.device).masked_fill(mask if true_is_masked else ~mask, MASKED)
 

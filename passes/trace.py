@@ -154,6 +154,7 @@ class _Tracer(Tracer):
         try:
             with (
                 patch.multiple(_symbolic_trace, _wrapped_fns_to_patch=marked, _wrapped_methods_to_patch=methods),
+                patch.multiple(torch, zeros=_taking_proxies(torch.zeros), ones=_taking_proxies(torch.ones)),
                 patch.object(logging.getLogger("torch._subclasses.fake_tensor"), "disabled", True),  # we tell ourselves
             ):
                 recorded = self.trace(root, concrete_args)
@@ -253,6 +254,9 @@ class _Tracer(Tracer):
         known = self.knowledge.example(example) if self.knowledge and isinstance(example, Tensor) else None
         return self._recorded("placeholder", name, default, {}, known)
 
+    def create_arg(self, a: Any) -> Any:
+        return a.node if isinstance(a, Proxy) else super().create_arg(a)  # before fx asks whether it is a tensor
+
     def create_proxy(
         self,
         kind: str,
@@ -320,6 +324,20 @@ class _Tracer(Tracer):
             return self.create_proxy("call_function", operator.getitem, (whole, index), {})
 
         return part
+
+
+def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(n, 3)` as `function((n, 3))`: torch looks for proxies in a tuple of sizes only."""
+
+    @functools.wraps(function)
+    def made(*sizes: Any, **options: Any) -> Any:
+        return (
+            function(sizes, **options)
+            if any(isinstance(each, Proxy) for each in sizes)
+            else function(*sizes, **options)
+        )
+
+    return made
 
 
 def _is_basic(index: Any) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+from torch.fx import Proxy
 
 from ana_fx.attention import MASKED, WrittenOutAttention, additive_mask, attend
 from ana_fx.errors import TraceError, listing
@@ -180,9 +181,10 @@ def _permuted(x: Any, letters: list[str], wanted: Any) -> Any:
 
 def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """A constant mask of logits; NotImplemented for anything else."""
-    if not isinstance(mask, Tensor) or not isinstance(value, (int, float)) or value > MASKED or isinstance(x, Tensor):
+    if isinstance(mask, Proxy) or not isinstance(x, Proxy) or not isinstance(value, (int, float)) or value > MASKED:
         return NotImplemented
-    return x + torch.zeros(mask.shape, device=mask.device).masked_fill(mask, MASKED)
+    added: Any = torch.zeros(mask.shape, device=mask.device).masked_fill(mask, MASKED)
+    return x + added
 
 
 WRITTEN_OUT: Mapping[Any, Callable[..., Any]] = MappingProxyType(

@@ -177,6 +177,21 @@ def test_a_comparison_that_holds_for_every_batch_is_decided():
     assert_graph(trace(Written(lambda m, x: x if x.shape[0] > 0 else -x), torch.rand(2, 3)), "x -> output")
 
 
+def test_an_input_is_a_tensor_to_the_model():
+    assert_graph(
+        trace(Written(lambda m, x: -x if isinstance(x, Tensor) else x), torch.rand(2, 3)), "x -> neg -> output"
+    )
+
+
+def test_tensors_are_made_for_any_batch():
+    model = Written(
+        lambda m, x: torch.cat([x, torch.ones(x.shape[0], 2), torch.zeros(1, x.shape[1]).expand(x.size(0), -1)], 1)
+    )
+    gm = trace(model, torch.rand(2, 3))
+    for batch_size in (1, 4):
+        assert_same_numbers(gm, model, torch.rand(batch_size, 3))
+
+
 def assigns_to_slices(m, x):
     y = x * 2
     y[:, 1:, ..., :2] += x[:, 1:, ..., :2]
