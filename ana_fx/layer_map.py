@@ -51,6 +51,7 @@ class LayerMap(nn.Module):
         self.input_types: tuple[IntegerType, ...] = ()
         self.annealing_range: AnnealingRange | None = None
         self.leaves_model = False
+        self.learns = True  # whether parameters can change between two calls in eval mode
         self.phase = Phase.LEARNING
         self._form: Any = None
         self._anchor: Tensor | None = None
@@ -95,7 +96,10 @@ class LayerMap(nn.Module):
         if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
             return self.real(tensors)
         if not self.training:
-            return self.deployed(tensors, self.integer_form(scales, tuple(tensors[0].shape)), scales)
+            form = (
+                self.integer_form(scales, tuple(tensors[0].shape)) if self.learns else self._fixed_form(tensors, scales)
+            )
+            return self.deployed(tensors, form, scales)
         with torch.no_grad():
             if self.phase is Phase.DEPLOYED and all(quantizer.is_calibrated for quantizer in self.quantizers()):
                 y = self.deployed(tensors, self._fixed_form(tensors, scales), scales)

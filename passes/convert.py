@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ana_fx.annealer import annealing_ranges
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
-from ana_fx.graph import location, quantizers
+from ana_fx.graph import layer_maps, location, quantizers
 from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
@@ -58,6 +58,8 @@ def convert(qat: GraphModule) -> GraphModule:
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
     trained = copy.deepcopy(qat).eval().cpu()
+    for layer_map in layer_maps(trained).values():
+        layer_map.learns = False  # a copy that is only run: its integers are computed once
     program = copy.deepcopy(trained)
     run_pipeline(program, (CheckFinite(), Lower(record(program)), Prove()))
     program.meta["annealing_ranges"] = annealing_ranges(qat)

@@ -300,7 +300,9 @@ def _output(node: Node, layer_map: LayerMap, precision: Precision) -> str | None
         and not _is_joined(node)
     )
     if precision.output == "auto":
-        return "int32" if is_bare and isinstance(layer_map, AffineMap) and isinstance(layer_map.affine, Linear) else "int8"
+        return (
+            "int32" if is_bare and isinstance(layer_map, AffineMap) and isinstance(layer_map.affine, Linear) else "int8"
+        )
     if precision.output in ("int32", "float") and not is_bare:
         raise PrecisionError(
             f"{location(node)}: output={precision.output!r} needs a bare linear or convolutional last layer; "
