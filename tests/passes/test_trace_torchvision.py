@@ -10,7 +10,7 @@ torchvision = pytest.importorskip("torchvision")
 from torchvision.models import detection, segmentation, video  # noqa: E402  # after the skip
 
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
-TOO_LARGE_TO_RUN = ("regnet_y_128gf", "vit_h_14")  # they take gigabytes: traced, not compared
+TOO_LARGE_TO_RUN = ("regnet_y_128gf", "vit_h_14")  # they take seconds a batch: traced, not compared
 OPTIONS = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
 SIZES = {"maxvit_t": 224, "inception_v3": 96}
 SCRATCH = {"weights": None, "weights_backbone": None}
@@ -45,9 +45,8 @@ def test_every_classifier_becomes_the_graph_of_what_it_computes(name):
     if name.startswith("vit"):
         size = options["image_size"] = 56 if name.endswith("14") else 64
     if name in TOO_LARGE_TO_RUN:
-        with torch.device("meta"):
-            model = torchvision.models.get_model(name, weights=None, **options)
-        assert trace(model.eval(), torch.rand(2, 3, size, size)).graph.find_nodes(op="output")
+        model = torchvision.models.get_model(name, weights=None, **options)
+        assert trace(model, torch.rand(2, 3, size, size)).graph.find_nodes(op="output")
         return
     assert_traced(without_zeros(torchvision.models.get_model(name, weights=None, **options)), 3, size, size)
 
