@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ana_fx.accumulate import accumulate
-from ana_fx.affine import Average, Convolution, Identity, Linear, Sum
+from ana_fx.affine import Convolution, Identity, Linear
+from ana_fx.pairs import Sum
+from ana_fx.resampling import Average
 from tests.references import convolve, windows
 
 

@@ -112,6 +112,14 @@ def test_too_many_terms_are_refused_at_conversion():
         ana_fx.convert(qat)
 
 
+@pytest.mark.xfail(reason="the batch axis is taken as any other")
+@pytest.mark.parametrize("axis", [0, -2])
+def test_a_softmax_over_the_batch_is_refused(axis):
+    x = torch.rand(8, 4)
+    with pytest.raises(ana_fx.AnaFxError):
+        ana_fx.convert(ana_fx.prepare(torch.nn.Softmax(axis), x, calibration=[x]))
+
+
 def test_the_scale_of_a_softmax_is_fixed_and_unsigned_whatever_is_learned():
     x = torch.rand(8, 6)
     qat = ana_fx.prepare(
