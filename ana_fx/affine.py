@@ -142,7 +142,7 @@ class Convolution(Affine):
         (x,) = inputs
         assert weight is not None
         padding = tuple(before for before, _ in self.padding)
-        if any(before != after for before, after in self.padding):
+        if any(before != after or before < 0 for before, after in self.padding):
             x = F.pad(x, [pad for pair in reversed(self.padding) for pad in pair])
             padding = (0,) * self.rank
         convolve: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s+(?P<code>.*)')
-_NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, __file__))
 
 
 def module_of(node: Node) -> nn.Module | None:

@@ -94,7 +94,7 @@ class LayerMap(nn.Module):
         """Reals in, reals out."""
         tensors, scales = operands[: self.num_inputs], operands[self.num_inputs :]
         if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
-            return self.real(tensors)
+            return self._anchored(self.real(tensors))
         if not self.training:
             form = (
                 self.integer_form(scales, tuple(tensors[0].shape)) if self.learns else self._fixed_form(tensors, scales)
@@ -105,21 +105,28 @@ class LayerMap(nn.Module):
                 y = self.deployed(tensors, self._fixed_form(tensors, scales), scales)
             else:
                 y = self.real(tensors)
-        return y if self._anchor is None else y + self._anchor
+        return self._anchored(y)
 
     def set_phase(self, phase: Phase) -> None:
         """Enter a phase of training."""
         if phase is not self.phase:
             self.phase = phase
             self._form = None
-            self._set_anchor()
             self.train(self.training)
 
+    def set_leaves_model(self, leaves_model: bool) -> None:
+        """Say whether the output is one of the model."""
+        self.leaves_model = leaves_model
+        self._set_anchor()
+
     def _set_anchor(self) -> None:
-        """Let an output that nothing learns any more depend on a zero, so that the user's backward() has an end."""
-        is_needed = self.leaves_model and self.phase is not Phase.LEARNING
+        """Have a zero that an output on which nothing learns any more can depend on."""
         device = next((tensor.device for tensor in self.buffers()), None)
-        self._anchor = torch.zeros((), device=device, requires_grad=True) if is_needed else None
+        self._anchor = torch.zeros((), device=device, requires_grad=True) if self.leaves_model else None
+
+    def _anchored(self, y: Tensor) -> Tensor:
+        """The output, with an end for the user's backward() even if nothing learns any more."""
+        return y if self._anchor is None or y.requires_grad else y + self._anchor
 
     def _fixed_form(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Any:
         """The integer form of parameters that do not change any more, computed once."""

@@ -41,11 +41,15 @@ def root_table() -> Tensor:
 
 
 class UnitNorm(nn.Module):
-    """Rows of length 1: the last axis divided by its Euclidean norm."""
+    """Rows of length 1: the last axis divided by its Euclidean norm, or by `epsilon` if that is more."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
         """Shaped as `x`."""
-        return torch.nn.functional.normalize(x, dim=-1)
+        return torch.nn.functional.normalize(x, dim=-1, eps=self.epsilon)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -120,6 +120,22 @@ class Average(Resampling):
         if window is not None:
             return math.prod(window[0])
         return math.prod(math.lcm(*counts) for _, counts in self._windows(shape))
+
+    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+        """See the base class; a given divisor says nothing about the number of terms."""
+        return self._largest_sum(shape) * magnitudes[0]
+
+    def accumulator_range(
+        self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See the base class."""
+        lo, hi = levels[0]
+        largest = self._largest_sum(shape)
+        return torch.tensor([largest * lo]), torch.tensor([largest * hi])
+
+    def _largest_sum(self, shape: tuple[int, ...]) -> int:
+        """What the coefficients of one sum add up to at most."""
+        return self.divisor(shape) if self.divisor_override is None else math.prod(self.kernel)
 
     def matrices(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         """See the base class."""

@@ -91,9 +91,9 @@ class QLinearStaircase(Staircase):
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
         """See the base class."""
-        stored = accumulator * self.factor + along(self.bias, channel_axis, accumulator.ndim)
-        scaled = stored.to(torch.float32) * along(self.stored_slope, channel_axis, accumulator.ndim)
-        return torch.round(scaled).clamp(self.lo, self.hi)  # type: ignore[arg-type]  # both ints or both tensors
+        stored = (accumulator * self.factor).add_(along(self.bias, channel_axis, accumulator.ndim))
+        scaled = stored.to(torch.float32).mul_(along(self.stored_slope, channel_axis, accumulator.ndim))
+        return scaled.round_().clamp_min_(self.lo).clamp_max_(self.hi)
 
     @property
     def stored_slope(self) -> Tensor:
@@ -118,8 +118,8 @@ class ShiftStaircase(Staircase):
         """See the base class."""
         rank = accumulator.ndim
         product = accumulator.to(torch.int64) * along(self.multiplier, channel_axis, rank)
-        shifted = (product + along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
-        return shifted.to(torch.float32).clamp(self.lo, self.hi)  # type: ignore[arg-type]  # both ints or both tensors
+        shifted = product.add_(along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
+        return shifted.to(torch.float32).clamp_min_(self.lo).clamp_max_(self.hi)
 
     @property
     def slope(self) -> Tensor:

@@ -74,7 +74,9 @@ class TableMap(LayerMap):
 
     @property
     def is_nonnegative(self) -> bool:
-        """Whether the function gives no negative number."""
+        """Whether the function gives no negative number, whatever it learns."""
+        if any(parameter.requires_grad for parameter in self.function.parameters()):
+            return False
         return bool((self._evaluate(torch.linspace(-64.0, 64.0, 4097).double()) >= 0).all())
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
@@ -12,6 +14,7 @@ from ana_fx.graph import constant_nodes, location, module_of
 from ana_fx.passes.dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.spellings import OVERWRITES, SPELLINGS, UnfitError, is_overwritten_early, spelled
+from ana_fx.table_map import Elementwise
 
 __all__ = ["Canonicalize"]
 
@@ -54,8 +57,14 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
             if is_overwritten_early(node):
                 return OVERWRITES
             module.inplace = False  # type: ignore[union-attr]  # a graph has no aliases; prepare compares it with the model
+        if isinstance(module, nn.Hardtanh) and not module.min_val <= 0.0 <= module.max_val:
+            clamp = Elementwise(torch.clamp, min=module.min_val, max=module.max_val)
+            gm.set_submodule(str(node.target), clamp.train(gm.training))
+            return None
         return unsupported_reason(module)
-    if node.op in ("placeholder", "output", "get_attr") or is_shape(node):
+    if node.op == "output":
+        return _parts_reason(node)
+    if node.op in ("placeholder", "get_attr") or is_shape(node):
         return None
     spelling = SPELLINGS.get(node.target)
     if spelling is None and is_movement(node):
@@ -68,3 +77,11 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
         return spelling(gm, node)
     except (UnfitError, TypeError, ValueError) as reason:
         return f"{spelled(node)}(): {reason}"
+
+
+def _parts_reason(output: Node) -> str | None:
+    """Which operation that gives several tensors is returned as a whole, if any."""
+    for node in output.all_input_nodes:
+        if spelled(node) in ("chunk", "split", "unbind", "tensor_split"):
+            return f"{spelled(node)}() is returned as a whole, needed its parts; write a, b = x.{spelled(node)}(...)"
+    return None

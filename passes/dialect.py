@@ -227,6 +227,10 @@ def _padded_value(module: Any) -> str | None:
     return None if module.value == 0 else f"pads with {module.value}, needed zeros"
 
 
+def _softmax_axis(module: Any) -> str | None:
+    return f"has dim={module.dim}, needed an axis other than the batch axis 0" if module.dim in (None, 0) else None
+
+
 def _upsampling_mode(module: Any) -> str | None:
     modes = ("nearest", "nearest-exact", *LINEAR_UPSAMPLING)
     return None if module.mode in modes else f"has mode {module.mode!r}, needed one of {', '.join(map(repr, modes))}"
@@ -239,6 +243,7 @@ _REASONS: tuple[tuple[Any, Callable[[Any], str | None]], ...] = (
     ((nn.LayerNorm, nn.RMSNorm), _row_parameters),
     ((*MAX_POOLS, *ADAPTIVE_MAX_POOLS), _indices),
     (PADS, _padded_value),
+    (nn.Softmax, _softmax_axis),
     (nn.Upsample, _upsampling_mode),
 )
 

@@ -162,7 +162,8 @@ def _function_head(node: Node, inputs: tuple[Node, ...]) -> _Chain | None:
 
 
 def _can_fold(node: Node, pad: nn.Module, convolution: nn.Module) -> bool:
-    return len(node.users) == 1 and len(pad.padding) <= 2 * len(convolution.stride)  # type: ignore[arg-type]  # both tuples
+    is_crop = min(pad.padding) < 0  # type: ignore[arg-type]  # a tuple
+    return len(node.users) == 1 and not is_crop and len(pad.padding) <= 2 * len(convolution.stride)  # type: ignore[arg-type]  # both tuples
 
 
 def _absorb(chain: _Chain, node: Node, module: nn.Module | None) -> bool:

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import constant_nodes, location, unique_path
+from ana_fx.graph import constant_nodes, location, module_of, unique_path
 from ana_fx.passes.dialect import is_movement
 from ana_fx.passes.pass_ import Pass
 
@@ -43,7 +43,11 @@ class InsertConstants(Pass):
             if node in constants or not (node.target in _PAIRS or is_movement(node)):
                 continue
             for source in node.all_input_nodes:
-                if source in constants and values.of(source).is_floating_point():
+                if (
+                    source in constants
+                    and not isinstance(module_of(source), ConstantMap)
+                    and _is_float(values.of(source))
+                ):
                     readers.setdefault(source, []).append(node)
         problems = [f"{location(users[0])}: {source.name} has {reason}" for source, users in readers.items()
                     if (reason := _reason(values.of(source)))]  # fmt: skip
@@ -61,6 +65,10 @@ class InsertConstants(Pass):
             for user in users:
                 user.replace_input_with(source, call)
         return bool(readers)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _reason(value: Tensor) -> str | None:

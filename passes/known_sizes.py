@@ -86,10 +86,6 @@ class KnownProxy(Proxy):
         self.known = known
         self.part_of: tuple[KnownProxy, Any] | None = None
 
-    @property  # type: ignore[misc]  # a type for `isinstance(x, Tensor)` in the model's code
-    def __class__(self) -> type:
-        return Tensor if isinstance(self.known[0], Tensor) else KnownProxy
-
     def __getattr__(self, k: str) -> Any:
         found = tuple(getattr(value, k) for value in self.known)
         if callable(found[0]):

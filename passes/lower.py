@@ -85,6 +85,7 @@ class Lower(Pass):
         for node in reversed(gm.graph.nodes):  # scales, sizes and float constants have no readers any more
             if not node.users and node.op not in ("placeholder", "output"):
                 gm.graph.erase_node(node)
+        _delete_unread_tensors(gm)
         return True
 
     def _lower_constant(self, gm: GraphModule, node: Node, module: ConstantMap) -> LevelRange:
@@ -160,6 +161,18 @@ class Lower(Pass):
             return each.target(*args, **kwargs)
 
         return lambda *tensors: evaluate(node, dict(zip(sources, tensors, strict=True)))
+
+
+def _delete_unread_tensors(gm: GraphModule) -> None:
+    """Delete the parameters and buffers of containers that no node reads, such as those of constants."""
+    read = {str(node.target) for node in gm.graph.nodes if node.op in ("call_module", "get_attr")}
+    called = tuple(f"{path}." for path in read)
+    for path, module in gm.named_modules():
+        if f"{path}.".startswith(called):
+            continue
+        for name in [*module._parameters, *module._buffers]:
+            if f"{path}.{name}".removeprefix(".") not in read:
+                delattr(module, name)
 
 
 def _repeated(gm: GraphModule, constant: Node, layouts: dict[Node, Layout], levels: dict[Node, LevelRange]) -> Node:

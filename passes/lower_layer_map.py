@@ -70,6 +70,11 @@ def lower_layer_map(
     scales, shape = tuple(each.scale for each in inputs), layouts[sources[0]].shape
     integer_type = layer_map.output_quantizer.integer_type
     if isinstance(layer_map, SoftmaxMap):
+        if layer_map.axis % len(shape) == 0:
+            raise ConvertError(
+                f"{location(node)}: softmax over axis {layer_map.axis} of {len(shape)}, which is the batch; "
+                f"needed another axis"
+            )
         form = layer_map.integer_form(scales, shape)
         gm.add_submodule(str(node.target), IntegerSoftmax(layer_map.axis, form, integer_type).eval())
         levels[node] = LevelRange(0, integer_type.qmax, form.output_scale)
@@ -81,8 +86,8 @@ def lower_layer_map(
     if not bool(torch.isfinite(table.table).all()):
         index = int((~torch.isfinite(table.table[0])).nonzero()[0]) + table.lowest
         raise UnsupportedError(
-            f"{location(node)}: {layer_map.operation} has no value at {index * float(scales[0]):g}, which its input can "
-            f"be; needed a function of every number; clamp its input"
+            f"{location(node)}: {layer_map.operation} has no value at {index * float(scales[0]):g}, which its input "
+            f"can be; needed a function of every number; clamp its input"
         )
     module = IntegerTable(table.table, table.lowest, integer_type, table.output_scale)
     gm.add_submodule(str(node.target), module.eval())

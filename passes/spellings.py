@@ -99,6 +99,7 @@ def _pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spelli
         if arguments:
             raise UnfitError(f"found {', '.join(arguments)}, needed two operands and nothing else")
         if alpha != 1:
+            gm.meta["is_written_out"] = True  # torch.add rounds once, a product and a sum round twice
             if isinstance(second, Node):
                 with gm.graph.inserting_before(node):
                     second = gm.graph.call_function(operator.mul, (second, alpha))
@@ -112,6 +113,7 @@ def _pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spelli
     return rewrite
 
 
+_SMALL_EPSILON = 1e-6  # of a norm; below any step of a quantizer
 _OR_A_NUMBER = ", or a tensor and a finite number after it"
 _IMAGE_AXES = {(2, 3): nn.AdaptiveAvgPool2d, (-2, -1): nn.AdaptiveAvgPool2d, (2, 3, 4): nn.AdaptiveAvgPool3d}
 
@@ -279,9 +281,11 @@ def _view(gm: GraphModule, node: Node) -> None:
 
 
 def _unit_norm(p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> nn.Module:
-    if p != 2 or dim != -1:
-        raise UnfitError(f"found p={p} and dim={dim}, needed p=2 over the last axis, dim=-1")
-    return UnitNorm()
+    if p != 2 or dim != -1 or eps > _SMALL_EPSILON:
+        raise UnfitError(
+            f"found p={p}, dim={dim} and eps={eps:g}, needed p=2, dim=-1 and an eps up to {_SMALL_EPSILON:g}"
+        )
+    return UnitNorm(eps)
 
 
 def _drop(gm: GraphModule, node: Node) -> None:
@@ -373,7 +377,7 @@ SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
         **_alike(_activation("", nn.Tanhshrink), F.tanhshrink),
         **_alike(_activation("", nn.Mish), F.mish),
         **_alike(_activation("", nn.LogSigmoid), F.logsigmoid),
-        **_alike(_elementwise(torch.abs), abs, torch.abs, "abs"),
+        **_alike(_elementwise(torch.abs), abs, operator.abs, torch.abs, "abs"),
         **_alike(_elementwise(torch.square), torch.square, "square"),
         **_alike(_elementwise(torch.pow, "exponent"), operator.pow, torch.pow, "pow"),
         **_alike(_elementwise(torch.exp), torch.exp, "exp"),

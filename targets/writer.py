@@ -203,9 +203,10 @@ class Writer:
         attributes: dict[str, object] = {
             "kernel_shape": list(module.kernel),
             "strides": list(module.stride),
-            "pads": pads,
             "dilations": list(module.dilation),
         }
+        # without "VALID" onnxruntime fuses a pad with zeros before it, and takes them for the lowest numbers
+        attributes |= {"pads": pads} if any(pads) else {"auto_pad": "VALID"}
         value = self._op("MaxPool", [value], path, x.dtype, shape, attributes)
         return Carrier(value, x.zero_point, shape, x.largest)
 

@@ -30,20 +30,11 @@ TRANSPOSED = {
     for stride, padding, dilation, groups in itertools.product([1, 2, 3], [0, 1, 2], [1, 2], [1, 2])
     for extra in range(min(2, max(stride, dilation)))
 }
-CROPS_EVENLY = "a convolution that crops as much before as behind has a negative padding, which torch refuses"
 
 
 def every(transposed):
-    """As parameters; those that crop evenly are known to fail."""
-    return [
-        pytest.param(each, id=name, marks=[pytest.mark.xfail(reason=CROPS_EVENLY, raises=RuntimeError)] * crops(each))
-        for name, each in transposed.items()
-    ]
-
-
-def crops(affine):
-    padding = affine.convolution.padding
-    return min(map(min, padding)) < 0 and all(before == after for before, after in padding)
+    """As parameters."""
+    return [pytest.param(each, id=name) for name, each in transposed.items()]
 
 
 def operands(affine, lo=-128, hi=127):

@@ -96,7 +96,6 @@ def test_the_program_holds_its_integers():
     assert torch.equal(constant.levels.float(), quantizer.quantize(value))
 
 
-@pytest.mark.xfail(reason="parameters and buffers that constants were computed from stay in the program")
 def test_the_program_holds_nothing_of_what_a_constant_was_computed_from():
     program = ana_fx.convert(ana_fx.prepare(with_constant(nn.Parameter(torch.randn(4))), X, calibration=[X]))
     assert "row" not in program.state_dict()

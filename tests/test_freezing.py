@@ -212,7 +212,6 @@ def test_a_parameter_that_two_constants_share_learns_until_the_last_is_annealed(
     assert (qat.row.grad is not None) is is_learning
 
 
-@pytest.mark.xfail(reason="a last layer map without parameters learns on behind frozen ones")
 def test_a_last_layer_map_without_parameters_can_be_trained_to_the_end():
     qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 2), nn.Sigmoid()), torch.rand(8, 4))
     annealer = ana_fx.Annealer(qat, 4)

@@ -112,7 +112,6 @@ def test_too_many_terms_are_refused_at_conversion():
         ana_fx.convert(qat)
 
 
-@pytest.mark.xfail(reason="the batch axis is taken as any other")
 @pytest.mark.parametrize("axis", [0, -2])
 def test_a_softmax_over_the_batch_is_refused(axis):
     x = torch.rand(8, 4)

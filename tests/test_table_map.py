@@ -108,7 +108,6 @@ def test_a_function_knows_whether_it_gives_negative_numbers(function, wanted):
     assert TableMap(function).is_nonnegative is wanted
 
 
-@pytest.mark.xfail(reason="the sign is taken from the slope of the moment")
 def test_a_function_that_may_learn_to_give_negative_numbers_is_signed():
     assert not TableMap(nn.PReLU(3, init=-0.5)).is_nonnegative
 

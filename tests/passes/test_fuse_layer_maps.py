@@ -234,7 +234,6 @@ def test_a_pad_elsewhere_is_a_movement(model, wanted):
     assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 
-@pytest.mark.xfail(reason="only F.hardtanh and clamp are rewritten", raises=ValueError)
 def test_a_clip_without_zero_is_a_function():
     model = nn.Sequential(conv(), nn.Hardtanh(1.0, 2.0))
     gm = fused(model)
@@ -242,7 +241,6 @@ def test_a_clip_without_zero_is_a_function():
     assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 
-@pytest.mark.xfail(reason="a crop and a padding are added, as if the cropped numbers came back")
 def test_what_a_negative_pad_crops_is_zeros_to_a_padded_convolution():
     model = nn.Sequential(nn.ZeroPad2d(-1), conv(padding=1))
     assert_same_numbers(fused(model), model, torch.randn(IMAGE))

@@ -61,7 +61,6 @@ def test_a_constant_map_stands_where_a_constant_meets_an_activation(forward, wan
     assert_same_numbers(gm, model(forward), X)
 
 
-@pytest.mark.xfail(reason="a constant map of a constant counts as a constant, and gets another one")
 def test_a_second_run_changes_nothing():
     gm = run_pipeline(canonical(model(PLACES["two readers"][0])), (InsertConstants(),))
     assert not InsertConstants()(gm)
