@@ -979,3 +979,10 @@ def test_a_pad_of_the_batch_is_refused():
     x = torch.rand(IMAGE)
     with pytest.raises(ana_fx.AnaFxError):
         ana_fx.convert(ana_fx.prepare(model, x, calibration=[x]))
+
+
+@pytest.mark.parametrize("name", ["chunk", "split", "unbind", "tensor_split"])
+def test_parts_that_are_returned_as_a_whole_are_refused(name):
+    arguments = () if name == "unbind" else (2,)
+    with pytest.raises(ana_fx.UnsupportedError, match=rf"{name}\(\) is returned as a whole, needed its parts"):
+        canonical(written(lambda m, x: getattr(x, name)(*arguments)))
