@@ -81,47 +81,61 @@ def encode(
 def _search(
     thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, *, slack: int
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high."""
-    probes = torch.linspace(0, thresholds.shape[1] - 1, _NUM_PROBES).long().unique()
-    probed = thresholds[:, probes]
+    """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high.
+
+    A few thresholds reject most candidates of all shifts at once. What they leave is tried in order, and
+    the two thresholds that contradict each other most in one candidate are held against the others.
+    """
+    shifts = torch.arange(_MAX_SHIFT + 1).repeat_interleave(2)  # of the slope rounded down, then up
+    exact = slope[:, None] * 2.0 ** shifts.double()
+    candidates = torch.where(torch.arange(len(shifts)) % 2 == 0, torch.floor(exact), torch.ceil(exact))
+    is_open = candidates <= _MAX_MULTIPLIER
+    multipliers = torch.where(is_open, candidates, torch.zeros_like(candidates)).to(torch.int64)
     found = torch.zeros(3, len(lowest), dtype=torch.int64)
     is_found = torch.zeros_like(lowest, dtype=torch.bool)
-    for exponent in range(_MAX_SHIFT + 1):
-        exact = slope * 2.0**exponent
-        for candidate in (torch.floor(exact), torch.ceil(exact)):
-            todo = (~is_found & (candidate <= _MAX_MULTIPLIER)).nonzero().flatten()
-            for columns, table in ((probes, probed), (None, thresholds)):
-                m = candidate[todo].to(torch.int64)
-                least, most = _offsets(table[todo], columns, m, exponent, lowest[todo], highest[todo], lo, slack)
-                todo, least, most = (t[least <= most] for t in (todo, least, most))
-            offset = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
-            found[:, todo] = torch.stack([candidate[todo].to(torch.int64), offset, torch.full_like(offset, exponent)])
-            is_found[todo] = True
-        if bool((is_found | (exact > _MAX_MULTIPLIER)).all()):
-            break
+
+    def reject(rows: Tensor, columns: Tensor) -> Tensor:
+        """Close the candidates that these thresholds contradict; the rows that have open ones left."""
+        own = thresholds[rows].gather(1, columns).T[:, :, None]  # columns first: the quick axis to reduce
+        ends = lowest[rows, None], highest[rows, None]
+        least, most = _limits(own, columns.T[:, :, None], multipliers[rows], shifts, *ends, lo, slack)
+        is_open[rows] &= least.amax(0) <= most.amin(0)
+        return rows[is_open[rows].any(1)]
+
+    every = torch.arange(thresholds.shape[1])
+    probes = torch.linspace(0, len(every) - 1, _NUM_PROBES).long().unique()
+    todo = reject(torch.arange(len(lowest)), probes.expand(len(lowest), -1))
+    while len(todo):
+        first = is_open[todo].int().argmax(1)
+        m, shift = multipliers[todo, first], shifts[first]
+        ends = lowest[todo, None], highest[todo, None]
+        lower, upper = _limits(thresholds[todo], every, m[:, None], shift[:, None], *ends, lo, slack)
+        (least, last), (most, next_) = lower.max(-1), upper.min(-1)
+        fits = least <= most
+        offset = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
+        found[:, todo[fits]] = torch.stack([m, offset, shift])[:, fits]
+        is_found[todo[fits]] = True
+        is_open[todo, first] = False
+        todo = reject(todo[~fits], torch.stack([last, next_], 1)[~fits])
     return (found[0], found[1], found[2]), is_found
 
 
-def _offsets(
+def _limits(
     thresholds: Tensor,
-    columns: Tensor | None,
+    columns: Tensor,
     multiplier: Tensor,
-    shift: int,
+    shift: Tensor,
     lowest: Tensor,
     highest: Tensor,
     lo: int,
     slack: int,
 ) -> tuple[Tensor, Tensor]:
-    """The smallest and largest offset with which every reachable threshold is exact, or `slack` too high.
+    """For each threshold the smallest and largest offset with which it is exact, or `slack` levels too high.
 
-    `thresholds` are all of them, or those of some columns.
+    `thresholds` are those of the levels lo + 1 + `columns`; all tensors broadcast.
     """
-    columns = torch.arange(thresholds.shape[1]) if columns is None else columns
-    levels = (columns + lo + 1) << shift
-    at_threshold = levels - multiplier[:, None] * thresholds
-    is_reached = thresholds <= highest[:, None]  # some accumulator has this level
-    is_crossed = thresholds > lowest[:, None]  # some accumulator has a lower one
-    least = torch.where(is_reached, at_threshold, -_UNBOUNDED).amax(1)
-    before = at_threshold + multiplier[:, None] - 1 + (slack << shift)
-    most = torch.where(is_crossed, before, _UNBOUNDED).amin(1)
-    return least, most
+    least = ((columns + lo + 1) << shift) - multiplier * thresholds
+    most = least + (multiplier - 1 + (torch.full_like(shift, slack) << shift))
+    is_reached = thresholds <= highest  # some accumulator has this level
+    is_crossed = thresholds > lowest  # some accumulator has a lower one
+    return least.masked_fill_(~is_reached, -_UNBOUNDED), most.masked_fill_(~is_crossed, _UNBOUNDED)

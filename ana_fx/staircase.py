@@ -31,6 +31,8 @@ __all__ = [
 _STEEPEST = 2.0**10  # more than the span of 8 bits: steeper is no different
 _FLATTEST = 2.0**-21  # keeps integer biases below 2**29; a channel as flat as this is a constant
 _MULTIPLIER_BITS = 16
+_NEAR = 4  # accumulators around a crossing that are searched first
+_FAR = 2.0**40  # beyond every accumulator
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Staircase(ABC):
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
         """The levels of integer accumulators whose channels lie on that axis, as float32 integers."""
 
+    @abstractmethod
+    def _crossing(self, level: Tensor) -> Tensor:
+        """Where real arithmetic reaches each level, float64, [channels or 1, levels]."""
+
     @property
     @abstractmethod
     def slope(self) -> Tensor:
@@ -52,7 +58,8 @@ class Staircase(ABC):
     def thresholds(self, lowest: Tensor, highest: Tensor) -> Tensor:
         """T[c, k]: the smallest accumulator of channel c in [lowest, highest] with level >= lo + 1 + k.
 
-        It is `highest + 1` where there is none. Found by bisection: the formula is monotone.
+        It is `highest + 1` where there is none. Found by bisection, since the formula is monotone, first
+        around where real arithmetic has it.
 
         Args:
             lowest: Smallest accumulator of each channel, int64, [channels].
@@ -61,11 +68,22 @@ class Staircase(ABC):
         Returns:
             int64, [channels, hi − lo].
         """
-        lo, hi = int(self.lo), int(self.hi)
-        wanted = torch.arange(lo + 1, hi + 1, device=lowest.device)
-        below = (lowest - 1)[:, None].expand(-1, len(wanted))  # the level here is taken as lower
-        reached = (highest + 1)[:, None].expand(-1, len(wanted))  # and here as high enough
-        for _ in range(int((highest - lowest).max() + 2).bit_length()):
+        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device)
+        bottom = (lowest - 1)[:, None].expand(-1, len(wanted))  # the level here is taken as lower
+        top = (highest + 1)[:, None].expand(-1, len(wanted))  # and here as high enough
+        near = torch.nan_to_num(self._crossing(wanted)).clamp(-_FAR, _FAR).to(torch.int64)
+        below = torch.minimum(torch.maximum(near - _NEAR, bottom), top - 1)
+        reached = torch.maximum(torch.minimum(near + _NEAR, top), bottom + 1)
+        is_lower = (below == bottom) | (self.level(below, 0) < wanted)
+        is_enough = (reached == top) | (self.level(reached, 0) >= wanted)
+        is_around = is_lower & is_enough
+        if not bool(is_around.all()):
+            below, reached = torch.where(is_around, below, bottom), torch.where(is_around, reached, top)
+        return self._bisect(wanted, below, reached)
+
+    def _bisect(self, wanted: Tensor, below: Tensor, reached: Tensor) -> Tensor:
+        """The smallest accumulators of the wanted levels, each above `below` and at most `reached`."""
+        for _ in range(int((reached - below).max()).bit_length()):
             middle = (below + reached) >> 1
             is_reached = self.level(middle, 0) >= wanted
             is_open = reached - below > 1
@@ -95,6 +113,11 @@ class QLinearStaircase(Staircase):
         scaled = stored.to(torch.float32).mul_(along(self.stored_slope, channel_axis, accumulator.ndim))
         return scaled.round_().clamp_min_(self.lo).clamp_max_(self.hi)
 
+    def _crossing(self, level: Tensor) -> Tensor:
+        """See the base class."""
+        stored = (level - 0.5) / self.stored_slope.double().reshape(-1, 1)
+        return (stored - self.bias.double().reshape(-1, 1)) / self.factor
+
     @property
     def stored_slope(self) -> Tensor:
         """Levels per stored accumulator unit, float32."""
@@ -120,6 +143,11 @@ class ShiftStaircase(Staircase):
         product = accumulator.to(torch.int64) * along(self.multiplier, channel_axis, rank)
         shifted = product.add_(along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
         return shifted.to(torch.float32).clamp_min_(self.lo).clamp_max_(self.hi)
+
+    def _crossing(self, level: Tensor) -> Tensor:
+        """See the base class."""
+        scaled = level * torch.exp2(self.shift.double()).reshape(-1, 1)
+        return (scaled - self.offset.double().reshape(-1, 1)) / self.multiplier.double().reshape(-1, 1)
 
     @property
     def slope(self) -> Tensor:
