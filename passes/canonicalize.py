@@ -13,7 +13,8 @@ from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import constant_nodes, location, module_of
 from ana_fx.passes.dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.pass_ import Pass
-from ana_fx.passes.spellings import OVERWRITES, SPELLINGS, UnfitError, is_overwritten_early, spelled
+from ana_fx.passes.rewrites import OVERWRITES, UnfitError, is_overwritten_early, spelled
+from ana_fx.passes.spellings import SPELLINGS
 from ana_fx.table_map import Elementwise
 
 __all__ = ["Canonicalize"]

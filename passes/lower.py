@@ -17,8 +17,9 @@ from ana_fx.graph import location, module_of, unique_path
 from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, Repeat
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
+from ana_fx.passes.layout import BATCH, Layout
 from ana_fx.passes.lower_layer_map import LevelRange, lower_layer_map
-from ana_fx.passes.movements import BATCH, Layout, derive
+from ana_fx.passes.movements import derive
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.shapes import Recording
 from ana_fx.quantizers import InputQuantizer

@@ -20,7 +20,7 @@ from ana_fx.movement import Movement, Pad, Reshape, Slice
 from ana_fx.multiply_shift import encode
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
-from ana_fx.passes.movements import BATCH, Layout
+from ana_fx.passes.layout import BATCH, Layout
 from ana_fx.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.staircase import QLinearStaircase
 from ana_fx.table_map import TableMap

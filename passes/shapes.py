@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.errors import ConvertError
 from ana_fx.graph import calls_to, constant_nodes, location, module_of
-from ana_fx.passes.movements import BATCH, Layout
+from ana_fx.passes.layout import BATCH, Layout
 from ana_fx.quantizers import InputQuantizer
 
 __all__ = ["Recording", "record", "run", "sample_inputs"]

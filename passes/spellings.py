@@ -1,340 +1,21 @@
-"""How the operations of model code are spelt, and the canonical form of each."""
+"""How the operations of model code are spelt, and the rewrite of each to its canonical form."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.fx import GraphModule, Node
 
-from ana_fx.graph import constant_nodes, module_path, unique_path
-from ana_fx.normalization import UnitNorm
-from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, line_of, unsupported_reason
+from ana_fx.passes import rewrites
+from ana_fx.passes.rewrites import Spelling
 from ana_fx.table_map import Elementwise
 
-__all__ = ["OVERWRITES", "SPELLINGS", "Spelling", "UnfitError", "is_overwritten_early", "spelled"]
-
-Build = Callable[..., nn.Module]
-Spelling = Callable[[GraphModule, Node], "str | None"]
-OVERWRITES = "works in place on a tensor that is used again later; needed a tensor of its own; drop inplace"
-
-
-class UnfitError(Exception):
-    """Why a spelling cannot be rewritten."""
-
-
-def is_overwritten_early(node: Node) -> bool:
-    """Whether the input of an operation in place has a reader after it."""
-    return any(user > node for user in node.all_input_nodes[0].users if user is not node)
-
-
-def spelled(node: Node) -> str:
-    """The name that the user wrote."""
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-
-
-def _module(names: str, build: Build) -> Spelling:
-    """A rewrite to the module that `build` makes of the arguments called `names`, after the input."""
-
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names.split())
-        if any(isinstance(value, Node) for value in torch.utils._pytree.tree_leaves(arguments)):
-            raise UnfitError(
-                "found an argument computed by the graph, needed a constant; give prepare() example_inputs, "
-                "then sizes are constants"
-            )
-        if arguments.get("inplace") and is_overwritten_early(node):
-            raise UnfitError(OVERWRITES)
-        _call(gm, node, build(**arguments))
-
-    return rewrite
-
-
-def _bound(node: Node, names: list[str]) -> dict[str, Any]:
-    """The arguments after the first by name, whichever way they were given."""
-    positional = dict(zip(names, node.args[1:], strict=False))
-    keywords = {key: value for key, value in node.kwargs.items() if key != "input"}
-    return positional | keywords
-
-
-def _input(node: Node) -> Node:
-    source = node.args[0] if node.args else node.kwargs["input"]
-    if not isinstance(source, Node):
-        raise UnfitError(f"found {source!r} where a tensor of the graph was needed")
-    return source
-
-
-def _call(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Module | None = None) -> None:
-    """Replace a node by a call to a new module (and another after it), installed beside the caller."""
-    reason = unsupported_reason(module)
-    if reason is not None:
-        raise UnfitError(reason)
-    source = _input(node)
-    for each in (module, then):
-        if each is None:
-            continue
-        prefix = module_path(node)
-        path = unique_path(gm, f"{prefix}.{node.name}" if prefix else node.name)
-        gm.add_submodule(path, each.train(gm.training))
-        with gm.graph.inserting_before(node):
-            source = gm.graph.call_module(path, (source,))
-        source.meta, source.stack_trace = dict(node.meta), node.stack_trace
-    node.replace_all_uses_with(source)
-    gm.graph.erase_node(node)
-
-
-def _pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spelling:
-    """A function of two tensors, or of a tensor and a number."""
-
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, ["other"])
-        first = node.args[0] if node.args else node.kwargs["input"]
-        second = arguments.pop("other", arguments.pop("mat2", None))
-        alpha = arguments.pop("alpha", 1)
-        if arguments:
-            raise UnfitError(f"found {', '.join(arguments)}, needed two operands and nothing else")
-        if alpha != 1:
-            gm.meta["is_written_out"] = True  # torch.add rounds once, a product and a sum round twice
-            if isinstance(second, Node):
-                with gm.graph.inserting_before(node):
-                    second = gm.graph.call_function(operator.mul, (second, alpha))
-            else:
-                second = second * alpha
-        node.op, node.target, node.args, node.kwargs = "call_function", function, (first, second), {}
-        is_pair = isinstance(first, Node) and isinstance(second, Node) and function is not operator.truediv
-        if not is_pair and (not takes_numbers or line_of(node) is None):
-            raise UnfitError(f"found operands {first!r} and {second!r}, needed tensors{_OR_A_NUMBER * takes_numbers}")
-
-    return rewrite
-
-
-_SMALL_EPSILON = 1e-6  # of a norm; below any step of a quantizer
-_OR_A_NUMBER = ", or a tensor and a finite number after it"
-_IMAGE_AXES = {(2, 3): nn.AdaptiveAvgPool2d, (-2, -1): nn.AdaptiveAvgPool2d, (2, 3, 4): nn.AdaptiveAvgPool3d}
-
-
-def _reduction(function: Callable[..., Any]) -> Spelling:
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, ["dim", "keepdim"])
-        axes, keepdim = arguments.pop("dim", None), bool(arguments.pop("keepdim", False))
-        axes = tuple(sorted(axes)) if isinstance(axes, (tuple, list)) else (axes,)
-        if not all(isinstance(axis, int) and axis != 0 for axis in axes) or arguments.get("dtype"):
-            raise UnfitError(
-                f"found {spelled(node)} over axes {axes}, needed constant axes other than the batch axis 0"
-            )
-        if function is torch.mean and axes in _IMAGE_AXES:
-            return _call(gm, node, _IMAGE_AXES[axes](1), then=None if keepdim else nn.Flatten())
-        node.op, node.target, node.args, node.kwargs = "call_function", function, (_input(node), axes, keepdim), {}
-        return None
-
-    return rewrite
-
-
-def _clamp(minimum: float | None = None, maximum: float | None = None) -> nn.Module:
-    low = -torch.inf if minimum is None else float(minimum)
-    high = torch.inf if maximum is None else float(maximum)
-    if not low <= 0.0 <= high:
-        return Elementwise(torch.clamp, min=low, max=high)
-    return nn.ReLU() if (low, high) == (0.0, torch.inf) else nn.Hardtanh(low, high)
-
-
-def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> nn.Module:
-    return _clamp(min_val, max_val)
-
-
-def _parameter(gm: GraphModule, value: Any, name: str) -> nn.Parameter | None:
-    if value is None:
-        return None
-    tensor = operator.attrgetter(str(value.target))(gm) if isinstance(value, Node) and value.op == "get_attr" else None
-    if not isinstance(tensor, nn.Parameter):
-        raise UnfitError(f"found a {name} that is computed or constant, needed a parameter of the model")
-    return tensor
-
-
-_CONVOLUTION = ["weight", "bias", "stride", "padding", "dilation", "groups"]
-_TRANSPOSED = ["weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"]
-
-
-def _convolution(kind: Build, names: list[str]) -> Spelling:
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names)
-        weight = _parameter(gm, arguments.pop("weight"), "weight")
-        bias = _parameter(gm, arguments.pop("bias", None), "bias")
-        assert weight is not None
-        first, second, *kernel = weight.shape
-        groups = arguments.get("groups", 1)
-        sizes = (first, second * groups) if "output_padding" in names else (second * groups, first)
-        with torch.device("meta"):
-            module = kind(*sizes, tuple(kernel), bias=bias is not None, **arguments)
-        module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
-        _call(gm, node, module)
-
-    return rewrite
-
-
-def _linear(gm: GraphModule, node: Node) -> None:
-    """A linear layer; a bias that is computed from parameters is added behind it."""
-    arguments = _bound(node, ["weight", "bias"])
-    weight = _parameter(gm, arguments["weight"], "weight")
-    assert weight is not None
-    given = arguments.get("bias")
-    if isinstance(given, Node) and given in constant_nodes(gm) and given.op != "get_attr":
-        with gm.graph.inserting_after(node):
-            total = gm.graph.call_function(operator.add, (node, given))
-        node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-        total.meta, total.stack_trace = dict(node.meta), node.stack_trace
-        given = None
-    bias = _parameter(gm, given, "bias")
-    with torch.device("meta"):
-        module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    module.weight = weight
-    module.bias = bias  # type: ignore[assignment]  # torch itself stores None for no bias
-    _call(gm, node, module)
-
-
-def _any_rank(x: torch.Tensor) -> None:
-    """In place of a module's check of its input's rank: the function checks nothing either."""
-
-
-def _batch_norm(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"])
-    statistics = [arguments.get(name) for name in ("running_mean", "running_var")]
-    if not all(isinstance(each, Node) and each.op == "get_attr" for each in statistics):
-        raise UnfitError("found no running statistics of the model, needed batch norm with running statistics")
-    mean, variance = (operator.attrgetter(str(each.target))(gm) for each in statistics if isinstance(each, Node))
-    weight = _parameter(gm, arguments.get("weight"), "weight")
-    bias = _parameter(gm, arguments.get("bias"), "bias")
-    settings = {name: arguments[name] for name in ("momentum", "eps") if name in arguments}
-    module = nn.BatchNorm2d(len(mean), affine=weight is not None, **settings)
-    module._check_input_dim = _any_rank  # type: ignore[method-assign, assignment]  # the rank is unknown
-    module.running_mean, module.running_var = mean, variance
-    if weight is not None:
-        module.weight = weight
-        module.bias = bias if bias is not None else nn.Parameter(torch.zeros_like(weight), requires_grad=False)
-    _call(gm, node, module)
-
-
-def _row_norm(kind: Build, names: str) -> Spelling:
-    """Layer norm and root mean square norm, (x, normalized_shape, weight, bias, eps)."""
-
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names.split())
-        weight, bias = (_parameter(gm, arguments.pop(name, None), name) for name in ("weight", "bias"))
-        module = kind(elementwise_affine=weight is not None, **arguments)
-        if weight is not None:
-            module.weight = weight
-            if kind is nn.LayerNorm:
-                module.bias = bias  # type: ignore[assignment]  # torch itself stores None for no bias
-        _call(gm, node, module)
-
-    return rewrite
-
-
-def _group_norm(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["num_groups", "weight", "bias", "eps"])
-    weight, bias = (_parameter(gm, arguments.pop(name, None), name) for name in ("weight", "bias"))
-    num_groups = arguments.pop("num_groups")
-    module = nn.GroupNorm(
-        num_groups, num_groups if weight is None else len(weight), affine=weight is not None, **arguments
-    )
-    if weight is not None:
-        module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
-    _call(gm, node, module)
-
-
-def _prelu(gm: GraphModule, node: Node) -> None:
-    weight = _parameter(gm, _bound(node, ["weight"])["weight"], "weight")
-    assert weight is not None
-    module = nn.PReLU(len(weight))
-    module.weight = weight
-    _call(gm, node, module)
-
-
-def _softmax(dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> nn.Module:
-    if dim is None or dtype not in (None, torch.float32):
-        raise UnfitError(f"found dim={dim} and dtype={dtype}, needed an axis and float32")
-    return nn.Softmax(dim)
-
-
-def _interpolate(gm: GraphModule, node: Node) -> None:
-    names = "size scale_factor mode align_corners recompute_scale_factor antialias"
-    arguments = _bound(node, names.split())
-    if arguments.get("antialias"):
-        raise UnfitError("found antialias=True, needed False")
-    if arguments.get("mode", "nearest") in LINEAR_UPSAMPLING:
-        build = _module(names, lambda antialias=False, **settings: nn.Upsample(**settings))
-        build(gm, node)
-    elif arguments.get("mode", "nearest") not in ("nearest", "nearest-exact"):
-        raise UnfitError(f"found mode {arguments['mode']!r}, needed 'nearest', 'nearest-exact', 'linear' or 'bilinear'")
-
-
-def _view(gm: GraphModule, node: Node) -> None:
-    """A view is a reshape; strides do not matter in a graph whose copies are dropped."""
-    if any(isinstance(argument, torch.dtype) for argument in node.args):
-        raise UnfitError("found a view as another type, needed a shape")
-    node.target = "reshape" if node.target == "view" else "reshape_as"
-
-
-def _unit_norm(p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> nn.Module:
-    if p != 2 or dim != -1 or eps > _SMALL_EPSILON:
-        raise UnfitError(
-            f"found p={p}, dim={dim} and eps={eps:g}, needed p=2, dim=-1 and an eps up to {_SMALL_EPSILON:g}"
-        )
-    return UnitNorm(eps)
-
-
-def _drop(gm: GraphModule, node: Node) -> None:
-    node.replace_all_uses_with(_input(node))
-    gm.graph.erase_node(node)
-
-
-def _cast(gm: GraphModule, node: Node) -> None:
-    kinds = [value for value in (*node.args[1:], *node.kwargs.values()) if isinstance(value, torch.dtype)]
-    if any(not kind.is_floating_point for kind in kinds):
-        raise UnfitError(f"found a cast to {kinds[0]}, needed floats")
-    _drop(gm, node)
-
-
-def _keep(gm: GraphModule, node: Node) -> None:
-    """Data movement is canonical as it is."""
-    if not is_movement(node):
-        raise UnfitError(f"found {node.args[1:]}, needed data movement")
-
-
-def _pad(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["pad", "mode", "value"])
-    pad, mode, value = arguments["pad"], arguments.get("mode", "constant"), arguments.get("value")
-    if mode == "constant" and value not in (None, 0, 0.0):
-        raise UnfitError(f"found padding with {value}, needed zeros")
-    kinds: tuple[Build, ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
-    if mode == "constant" and 1 <= len(pad) // 2 <= 3 and not any(isinstance(each, Node) for each in pad):
-        _call(gm, node, kinds[(len(pad) + 1) // 2 - 1](tuple(pad), 0.0))
-
-
-def _dropout(kind: type[nn.modules.dropout._DropoutNd]) -> Spelling:
-    return _module("p train inplace", lambda p=0.5, train=True, training=True, inplace=False: kind(p))
-
-
-def _average(kind: Build) -> Spelling:
-    return _module("kernel_size stride padding ceil_mode count_include_pad divisor_override", kind)
-
-
-def _max_pool(kind: Build) -> Spelling:
-    return _module("kernel_size stride padding dilation ceil_mode return_indices", kind)
-
-
-def _activation(names: str, kind: Build) -> Spelling:
-    """A module whose arguments have the function's names, except for `inplace`."""
-    return _module(f"{names} inplace", lambda inplace=False, **settings: kind(**settings))
-
-
-def _elementwise(function: Callable[..., torch.Tensor], names: str = "") -> Spelling:
-    return _module(names, lambda **settings: Elementwise(function, **settings))
+__all__ = ["SPELLINGS"]
 
 
 def _alike(spelling: Spelling, *targets: Any) -> dict[Any, Spelling]:
@@ -343,86 +24,104 @@ def _alike(spelling: Spelling, *targets: Any) -> dict[Any, Spelling]:
 
 SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
     {
-        **_alike(_pair(operator.add), operator.add, operator.iadd, torch.add, "add", "add_"),
-        **_alike(_pair(operator.sub), operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_"),
-        **_alike(_pair(operator.mul), operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"),
-        **_alike(_pair(operator.truediv), operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_"),
-        **_alike(_pair(torch.matmul, takes_numbers=False), operator.matmul, torch.matmul, torch.bmm, "matmul", "bmm"),
-        **_alike(_module("", lambda: Elementwise(torch.neg)), operator.neg, torch.neg, "neg"),
-        **_alike(_reduction(torch.mean), torch.mean, "mean"),
-        **_alike(_reduction(torch.sum), torch.sum, "sum"),
-        **_alike(_activation("", nn.ReLU), F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"),
-        **_alike(_activation("", nn.ReLU6), F.relu6),
-        **_alike(_module("min_val max_val inplace", _hardtanh), F.hardtanh, F.hardtanh_),
+        **_alike(rewrites.pair(operator.add), operator.add, operator.iadd, torch.add, "add", "add_"),
+        **_alike(rewrites.pair(operator.sub), operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_"),
+        **_alike(rewrites.pair(operator.mul), operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"),
         **_alike(
-            _module("min max", lambda min=None, max=None: _clamp(min, max)),  # torch's names
+            rewrites.pair(operator.truediv), operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_"
+        ),
+        **_alike(
+            rewrites.pair(torch.matmul, takes_numbers=False), operator.matmul, torch.matmul, torch.bmm, "matmul", "bmm"
+        ),
+        **_alike(rewrites.module("", lambda: Elementwise(torch.neg)), operator.neg, torch.neg, "neg"),
+        **_alike(rewrites.reduction(torch.mean), torch.mean, "mean"),
+        **_alike(rewrites.reduction(torch.sum), torch.sum, "sum"),
+        **_alike(rewrites.activation("", nn.ReLU), F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"),
+        **_alike(rewrites.activation("", nn.ReLU6), F.relu6),
+        **_alike(rewrites.module("min_val max_val inplace", rewrites.hardtanh), F.hardtanh, F.hardtanh_),
+        **_alike(
+            rewrites.module("min max", lambda min=None, max=None: rewrites.clamp(min, max)),  # torch's names
             *(torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"),
         ),
-        **_alike(_activation("negative_slope", nn.LeakyReLU), F.leaky_relu, F.leaky_relu_),
-        **_alike(_prelu, F.prelu, torch.prelu),
-        **_alike(_activation("alpha", nn.ELU), F.elu, F.elu_),
-        **_alike(_activation("alpha", nn.CELU), F.celu, F.celu_),
-        **_alike(_activation("", nn.SELU), F.selu, F.selu_),
-        **_alike(_activation("", nn.SiLU), F.silu),
-        **_alike(_activation("approximate", nn.GELU), F.gelu),
-        **_alike(_activation("", nn.Hardswish), F.hardswish),
-        **_alike(_activation("", nn.Hardsigmoid), F.hardsigmoid),
-        **_alike(_activation("", nn.Sigmoid), F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"),
-        **_alike(_activation("", nn.Tanh), F.tanh, torch.tanh, "tanh", "tanh_"),
-        **_alike(_activation("beta threshold", nn.Softplus), F.softplus),
-        **_alike(_activation("lambd", nn.Softshrink), F.softshrink),
-        **_alike(_activation("lambd", nn.Hardshrink), F.hardshrink),
-        **_alike(_activation("threshold value", nn.Threshold), F.threshold),
-        **_alike(_activation("", nn.Softsign), F.softsign),
-        **_alike(_activation("", nn.Tanhshrink), F.tanhshrink),
-        **_alike(_activation("", nn.Mish), F.mish),
-        **_alike(_activation("", nn.LogSigmoid), F.logsigmoid),
-        **_alike(_elementwise(torch.abs), abs, operator.abs, torch.abs, "abs"),
-        **_alike(_elementwise(torch.square), torch.square, "square"),
-        **_alike(_elementwise(torch.pow, "exponent"), operator.pow, torch.pow, "pow"),
-        **_alike(_elementwise(torch.exp), torch.exp, "exp"),
-        **_alike(_elementwise(torch.sqrt), torch.sqrt, "sqrt"),
-        **_alike(_elementwise(torch.rsqrt), torch.rsqrt, "rsqrt"),
-        **_alike(_elementwise(torch.log1p), torch.log1p, "log1p"),
-        **_alike(_elementwise(torch.erf), torch.erf, "erf"),
-        **_alike(_elementwise(torch.sin), torch.sin, "sin"),
-        **_alike(_elementwise(torch.cos), torch.cos, "cos"),
-        **_alike(_elementwise(torch.sign), torch.sign, "sign"),
-        **_alike(_module("dim _stacklevel dtype", _softmax), F.softmax),
-        **_alike(_module("dim dtype", _softmax), torch.softmax, "softmax"),
-        **_alike(_convolution(nn.Conv1d, _CONVOLUTION), F.conv1d, torch.conv1d),
-        **_alike(_convolution(nn.Conv2d, _CONVOLUTION), F.conv2d, torch.conv2d),
-        **_alike(_convolution(nn.Conv3d, _CONVOLUTION), F.conv3d, torch.conv3d),
-        **_alike(_convolution(nn.ConvTranspose1d, _TRANSPOSED), F.conv_transpose1d, torch.conv_transpose1d),
-        **_alike(_convolution(nn.ConvTranspose2d, _TRANSPOSED), F.conv_transpose2d, torch.conv_transpose2d),
-        **_alike(_convolution(nn.ConvTranspose3d, _TRANSPOSED), F.conv_transpose3d, torch.conv_transpose3d),
-        F.linear: _linear,
-        F.batch_norm: _batch_norm,
-        F.normalize: _module("p dim eps out", _unit_norm),
-        F.layer_norm: _row_norm(nn.LayerNorm, "normalized_shape weight bias eps"),
-        F.rms_norm: _row_norm(nn.RMSNorm, "normalized_shape weight eps"),
-        F.group_norm: _group_norm,
-        **_alike(_max_pool(nn.MaxPool1d), F.max_pool1d, torch.max_pool1d),
-        **_alike(_max_pool(nn.MaxPool2d), F.max_pool2d, torch.max_pool2d),
-        **_alike(_max_pool(nn.MaxPool3d), F.max_pool3d, torch.max_pool3d),
-        **_alike(_average(nn.AvgPool1d), F.avg_pool1d, torch.avg_pool1d),
-        F.avg_pool2d: _average(nn.AvgPool2d),
-        F.avg_pool3d: _average(nn.AvgPool3d),
-        **_alike(_module("output_size", nn.AdaptiveAvgPool1d), F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d),
-        F.adaptive_avg_pool2d: _module("output_size", nn.AdaptiveAvgPool2d),
-        F.adaptive_avg_pool3d: _module("output_size", nn.AdaptiveAvgPool3d),
-        F.adaptive_max_pool1d: _module("output_size return_indices", nn.AdaptiveMaxPool1d),
-        F.adaptive_max_pool2d: _module("output_size return_indices", nn.AdaptiveMaxPool2d),
-        F.adaptive_max_pool3d: _module("output_size return_indices", nn.AdaptiveMaxPool3d),
-        **_alike(_dropout(nn.Dropout), F.dropout, torch.dropout),
-        F.dropout1d: _dropout(nn.Dropout1d),
-        F.dropout2d: _dropout(nn.Dropout2d),
-        F.dropout3d: _dropout(nn.Dropout3d),
-        F.pad: _pad,
-        F.interpolate: _interpolate,
-        **_alike(_view, "view", "view_as"),
-        **_alike(_drop, "contiguous", "clone", torch.clone),
-        **_alike(_cast, "float", "to", "type", "type_as"),
-        getattr: _keep,
+        **_alike(rewrites.activation("negative_slope", nn.LeakyReLU), F.leaky_relu, F.leaky_relu_),
+        **_alike(rewrites.prelu, F.prelu, torch.prelu),
+        **_alike(rewrites.activation("alpha", nn.ELU), F.elu, F.elu_),
+        **_alike(rewrites.activation("alpha", nn.CELU), F.celu, F.celu_),
+        **_alike(rewrites.activation("", nn.SELU), F.selu, F.selu_),
+        **_alike(rewrites.activation("", nn.SiLU), F.silu),
+        **_alike(rewrites.activation("approximate", nn.GELU), F.gelu),
+        **_alike(rewrites.activation("", nn.Hardswish), F.hardswish),
+        **_alike(rewrites.activation("", nn.Hardsigmoid), F.hardsigmoid),
+        **_alike(rewrites.activation("", nn.Sigmoid), F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"),
+        **_alike(rewrites.activation("", nn.Tanh), F.tanh, torch.tanh, "tanh", "tanh_"),
+        **_alike(rewrites.activation("beta threshold", nn.Softplus), F.softplus),
+        **_alike(rewrites.activation("lambd", nn.Softshrink), F.softshrink),
+        **_alike(rewrites.activation("lambd", nn.Hardshrink), F.hardshrink),
+        **_alike(rewrites.activation("threshold value", nn.Threshold), F.threshold),
+        **_alike(rewrites.activation("", nn.Softsign), F.softsign),
+        **_alike(rewrites.activation("", nn.Tanhshrink), F.tanhshrink),
+        **_alike(rewrites.activation("", nn.Mish), F.mish),
+        **_alike(rewrites.activation("", nn.LogSigmoid), F.logsigmoid),
+        **_alike(rewrites.elementwise(torch.abs), abs, operator.abs, torch.abs, "abs"),
+        **_alike(rewrites.elementwise(torch.square), torch.square, "square"),
+        **_alike(rewrites.elementwise(torch.pow, "exponent"), operator.pow, torch.pow, "pow"),
+        **_alike(rewrites.elementwise(torch.exp), torch.exp, "exp"),
+        **_alike(rewrites.elementwise(torch.sqrt), torch.sqrt, "sqrt"),
+        **_alike(rewrites.elementwise(torch.rsqrt), torch.rsqrt, "rsqrt"),
+        **_alike(rewrites.elementwise(torch.log1p), torch.log1p, "log1p"),
+        **_alike(rewrites.elementwise(torch.erf), torch.erf, "erf"),
+        **_alike(rewrites.elementwise(torch.sin), torch.sin, "sin"),
+        **_alike(rewrites.elementwise(torch.cos), torch.cos, "cos"),
+        **_alike(rewrites.elementwise(torch.sign), torch.sign, "sign"),
+        **_alike(rewrites.module("dim _stacklevel dtype", rewrites.softmax), F.softmax),
+        **_alike(rewrites.module("dim dtype", rewrites.softmax), torch.softmax, "softmax"),
+        **_alike(rewrites.convolution(nn.Conv1d, rewrites.CONVOLUTION_ARGUMENTS), F.conv1d, torch.conv1d),
+        **_alike(rewrites.convolution(nn.Conv2d, rewrites.CONVOLUTION_ARGUMENTS), F.conv2d, torch.conv2d),
+        **_alike(rewrites.convolution(nn.Conv3d, rewrites.CONVOLUTION_ARGUMENTS), F.conv3d, torch.conv3d),
+        **_alike(
+            rewrites.convolution(nn.ConvTranspose1d, rewrites.TRANSPOSED_ARGUMENTS),
+            F.conv_transpose1d,
+            torch.conv_transpose1d,
+        ),
+        **_alike(
+            rewrites.convolution(nn.ConvTranspose2d, rewrites.TRANSPOSED_ARGUMENTS),
+            F.conv_transpose2d,
+            torch.conv_transpose2d,
+        ),
+        **_alike(
+            rewrites.convolution(nn.ConvTranspose3d, rewrites.TRANSPOSED_ARGUMENTS),
+            F.conv_transpose3d,
+            torch.conv_transpose3d,
+        ),
+        F.linear: rewrites.linear,
+        F.batch_norm: rewrites.batch_norm,
+        F.normalize: rewrites.module("p dim eps out", rewrites.unit_norm),
+        F.layer_norm: rewrites.row_norm(nn.LayerNorm, "normalized_shape weight bias eps"),
+        F.rms_norm: rewrites.row_norm(nn.RMSNorm, "normalized_shape weight eps"),
+        F.group_norm: rewrites.group_norm,
+        **_alike(rewrites.max_pool(nn.MaxPool1d), F.max_pool1d, torch.max_pool1d),
+        **_alike(rewrites.max_pool(nn.MaxPool2d), F.max_pool2d, torch.max_pool2d),
+        **_alike(rewrites.max_pool(nn.MaxPool3d), F.max_pool3d, torch.max_pool3d),
+        **_alike(rewrites.average(nn.AvgPool1d), F.avg_pool1d, torch.avg_pool1d),
+        F.avg_pool2d: rewrites.average(nn.AvgPool2d),
+        F.avg_pool3d: rewrites.average(nn.AvgPool3d),
+        **_alike(
+            rewrites.module("output_size", nn.AdaptiveAvgPool1d), F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d
+        ),
+        F.adaptive_avg_pool2d: rewrites.module("output_size", nn.AdaptiveAvgPool2d),
+        F.adaptive_avg_pool3d: rewrites.module("output_size", nn.AdaptiveAvgPool3d),
+        F.adaptive_max_pool1d: rewrites.module("output_size return_indices", nn.AdaptiveMaxPool1d),
+        F.adaptive_max_pool2d: rewrites.module("output_size return_indices", nn.AdaptiveMaxPool2d),
+        F.adaptive_max_pool3d: rewrites.module("output_size return_indices", nn.AdaptiveMaxPool3d),
+        **_alike(rewrites.dropout(nn.Dropout), F.dropout, torch.dropout),
+        F.dropout1d: rewrites.dropout(nn.Dropout1d),
+        F.dropout2d: rewrites.dropout(nn.Dropout2d),
+        F.dropout3d: rewrites.dropout(nn.Dropout3d),
+        F.pad: rewrites.pad,
+        F.interpolate: rewrites.interpolate,
+        **_alike(rewrites.view, "view", "view_as"),
+        **_alike(rewrites.drop, "contiguous", "clone", torch.clone),
+        **_alike(rewrites.cast, "float", "to", "type", "type_as"),
+        getattr: rewrites.keep,
     }
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ana_fx.movement import Movement
-from ana_fx.passes.movements import BATCH, Layout, derive
+from ana_fx.passes.layout import BATCH, Layout
+from ana_fx.passes.movements import derive
 
 IMAGE = Layout((BATCH, 6, 4, 8), 0)
 
