@@ -126,8 +126,10 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
     if not isinstance(module, (IntegerMap, IntegerHead)):
         return _exact_row(name, module, timing)
     kind = type(module.affine).__name__.lower()
-    has_weight = module.weight is not None and module.weight.ndim > 0  # an epsilon has no axes
-    weight = None if not has_weight else f"{int(module.weight.min())}…{int(module.weight.max())}"
+    has_weight = module.weight is not None and module.weight.ndim > 0  # the epsilon of a normalisation has no axes
+    weight = (
+        f"{int(module.weight.min())}…{int(module.weight.max())}" if module.weight is not None and has_weight else None
+    )
     if isinstance(module, IntegerHead):
         size = module.bound * module.factor + int(module.bias.abs().max())
         return Row(name, kind, **timing, weight=weight, output="int32", accumulator=size, encoding="accumulator")  # type: ignore[arg-type]  # the three timings fit
