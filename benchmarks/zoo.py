@@ -175,11 +175,13 @@ def report(rows: list[dict[str, Any]]) -> str:
         "those of int8.",
     ]
     for family, module in FAMILIES.items():
-        names = [name for name in list_models(module=module) if any(row["model"] == name for row in rows)]
+        every = list_models(module=module)
+        names = [name for name in every if any(row["model"] == name for row in rows)]
+        done = [name for name in names if all(_is_done(rows, name, precision) for precision in PRECISIONS)]
+        lines += ["", f"## {family.capitalize()}", ""]
+        lines += [f"{len(every)} models, of which {len(names)} were run and {len(done)} passed at every precision.", ""]
         if not names:
             continue
-        done = [name for name in names if all(_is_done(rows, name, precision) for precision in PRECISIONS)]
-        lines += ["", f"## {family.capitalize()}: {len(done)} of {len(names)}", ""]
         lines += ["| model | input | layer maps | int8 | int4 | prepare | convert | export | stops at |"]
         lines += ["|---|---|--:|--:|--:|--:|--:|--:|---|"]
         lines += [_line(rows, name) for name in names]
