@@ -12,6 +12,7 @@ most one level too high is corrected with the threshold of the level it gave.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,6 @@ __all__ = ["MultiplyShift", "encode"]
 _MAX_SHIFT = 46
 _MAX_MULTIPLIER = 2**28
 _UNBOUNDED = 2**62
-_NUM_PROBES = 8  # thresholds that are tried first: they reject most shifts at little cost
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class MultiplyShift(ShiftStaircase):
     `correction[c, i]` is the smallest accumulator of level lo + i; int64, [channels, levels].
     """
 
+    per_channel: ClassVar[tuple[str, ...]] = (*ShiftStaircase.per_channel, "correction")
     correction: Tensor | None = None
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
@@ -83,59 +84,91 @@ def _search(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high.
 
-    A few thresholds reject most candidates of all shifts at once. What they leave is tried in order, and
-    the two thresholds that contradict each other most in one candidate are held against the others.
+    Two thresholds that contradict each other reject candidates of all shifts at once: first those that limit
+    the slope most, then those that contradict each other most in the first candidate that is left.
     """
     shifts = torch.arange(_MAX_SHIFT + 1).repeat_interleave(2)  # of the slope rounded down, then up
     exact = slope[:, None] * 2.0 ** shifts.double()
     candidates = torch.where(torch.arange(len(shifts)) % 2 == 0, torch.floor(exact), torch.ceil(exact))
     is_open = candidates <= _MAX_MULTIPLIER
-    multipliers = torch.where(is_open, candidates, torch.zeros_like(candidates)).to(torch.int64)
+    multipliers = candidates.clamp_max_(_MAX_MULTIPLIER).to(torch.int64)
     found = torch.zeros(3, len(lowest), dtype=torch.int64)
     is_found = torch.zeros_like(lowest, dtype=torch.bool)
+    demands = _Demands(thresholds, lowest, highest, lo, slack)
 
-    def reject(rows: Tensor, columns: Tensor) -> Tensor:
-        """Close the candidates that these thresholds contradict; the rows that have open ones left."""
-        own = thresholds[rows].gather(1, columns).T[:, :, None]  # columns first: the quick axis to reduce
-        ends = lowest[rows, None], highest[rows, None]
-        least, most = _limits(own, columns.T[:, :, None], multipliers[rows], shifts, *ends, lo, slack)
-        is_open[rows] &= least.amax(0) <= most.amin(0)
+    def reject(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Close the candidates for which two thresholds contradict each other; the rows with open ones left."""
+        rise, run = demands.contradiction(rows, first, second)
+        is_open[rows] &= rise[:, None] << shifts < run[:, None] * multipliers[rows]
         return rows[is_open[rows].any(1)]
 
-    every = torch.arange(thresholds.shape[1])
-    probes = torch.linspace(0, len(every) - 1, _NUM_PROBES).long().unique()
-    todo = reject(torch.arange(len(lowest)), probes.expand(len(lowest), -1))
+    todo = torch.arange(len(lowest))
+    for first, second in demands.narrowest(slope):
+        todo = reject(todo, first[todo], second[todo])
     while len(todo):
-        first = is_open[todo].int().argmax(1)
-        m, shift = multipliers[todo, first], shifts[first]
-        ends = lowest[todo, None], highest[todo, None]
-        lower, upper = _limits(thresholds[todo], every, m[:, None], shift[:, None], *ends, lo, slack)
-        (least, last), (most, next_) = lower.max(-1), upper.min(-1)
+        choice = is_open[todo].int().argmax(1)
+        m, shift = multipliers[todo, choice], shifts[choice]
+        (least, first), (most, second) = demands.offsets(todo, m, shift)
         fits = least <= most
-        offset = torch.minimum(torch.maximum(least, torch.zeros_like(least)), most)
+        offset = torch.minimum(least.clamp_min(0), most)
         found[:, todo[fits]] = torch.stack([m, offset, shift])[:, fits]
         is_found[todo[fits]] = True
-        is_open[todo, first] = False
-        todo = reject(todo[~fits], torch.stack([last, next_], 1)[~fits])
+        is_open[todo, choice] = False
+        todo = reject(todo[~fits], first[~fits], second[~fits])
     return (found[0], found[1], found[2]), is_found
 
 
-def _limits(
-    thresholds: Tensor,
-    columns: Tensor,
-    multiplier: Tensor,
-    shift: Tensor,
-    lowest: Tensor,
-    highest: Tensor,
-    lo: int,
-    slack: int,
-) -> tuple[Tensor, Tensor]:
-    """For each threshold the smallest and largest offset with which it is exact, or `slack` levels too high.
+@dataclass(frozen=True)
+class _Demands:
+    """What thresholds demand of the offset of a line that is exact, or up to `slack` levels too high.
 
-    `thresholds` are those of the levels lo + 1 + `columns`; all tensors broadcast.
+    A threshold that is reached, whose level some accumulator has, demands at least level · 2**shift − multiplier ·
+    threshold. One that is crossed, below which there is an accumulator, demands at most (multiplier − 1 + slack ·
+    2**shift) more than that.
     """
-    least = ((columns + lo + 1) << shift) - multiplier * thresholds
-    most = least + (multiplier - 1 + (torch.full_like(shift, slack) << shift))
-    is_reached = thresholds <= highest  # some accumulator has this level
-    is_crossed = thresholds > lowest  # some accumulator has a lower one
-    return least.masked_fill_(~is_reached, -_UNBOUNDED), most.masked_fill_(~is_crossed, _UNBOUNDED)
+
+    thresholds: Tensor
+    lowest: Tensor
+    highest: Tensor
+    lo: int
+    slack: int
+
+    def narrowest(self, slope: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each channel two pairs of thresholds that leave little room to slopes: from below, and from above.
+
+        In each half they are the outermost from a line with the given slope.
+        """
+        columns = torch.arange(self.thresholds.shape[1])
+        half, start = (len(columns) + 1) // 2, len(columns) // 2
+        least, most = self._masked(columns - slope[:, None] * self.thresholds, slice(None))
+        return [
+            (least[:, start:].argmax(1) + start, most[:, :half].argmin(1)),
+            (least[:, :half].argmax(1), most[:, start:].argmin(1) + start),
+        ]
+
+    def contradiction(self, rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels and accumulators from the second threshold, which demands a most, to the first, with its least.
+
+        Some offset is right for both if rise · 2**shift < run · multiplier.
+        """
+        end, start = self.thresholds[rows, first], self.thresholds[rows, second]
+        both = (end <= self.highest[rows]) & (start > self.lowest[rows])
+        return torch.where(both, first - second - self.slack, -1), torch.where(both, end - start + 1, 0)
+
+    def offsets(self, rows: Tensor, multiplier: Tensor, shift: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The least and the most offset for a candidate of each row, each with the threshold that demands it."""
+        levels = torch.arange(self.lo + 1, self.lo + 1 + self.thresholds.shape[1])
+        offset = (levels << shift[:, None]) - multiplier[:, None] * self.thresholds[rows]
+        leasts, mosts = self._masked(offset, rows)
+        (least, first), (most, second) = leasts.max(1), mosts.min(1)
+        return (least, first), (most + multiplier - 1 + (self.slack << shift), second)
+
+    def _masked(self, offset: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Offsets of thresholds, without limit where these are not reached, and where they are not crossed."""
+        thresholds, lowest, highest = self.thresholds[rows], self.lowest[rows, None], self.highest[rows, None]
+        least = most = offset
+        if bool((thresholds[:, -1:] > highest).any()):  # masks are slow and mostly not needed
+            least = offset.masked_fill(thresholds > highest, -_UNBOUNDED)
+        if bool((thresholds[:, :1] <= lowest).any()):
+            most = offset.masked_fill(thresholds <= lowest, _UNBOUNDED)
+        return least, most

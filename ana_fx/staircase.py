@@ -10,7 +10,8 @@ A staircase with K levels is the same thing as K − 1 integer thresholds. Two f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,13 +32,14 @@ __all__ = [
 _STEEPEST = 2.0**10  # more than the span of 8 bits: steeper is no different
 _FLATTEST = 2.0**-21  # keeps integer biases below 2**29; a channel as flat as this is a constant
 _MULTIPLIER_BITS = 16
-_NEAR = 4  # accumulators around a crossing that are searched first
-_FAR = 2.0**40  # beyond every accumulator
+_NEAR = 2  # accumulators around a crossing that are searched first
 
 
 @dataclass(frozen=True)
 class Staircase(ABC):
     """Per channel, the level of each accumulator; a higher accumulator has no lower level."""
+
+    per_channel: ClassVar[tuple[str, ...]]  # the fields that are [channels, …] or [1, …], or None
 
     lo: int | Tensor
     hi: int | Tensor
@@ -58,8 +60,8 @@ class Staircase(ABC):
     def thresholds(self, lowest: Tensor, highest: Tensor) -> Tensor:
         """T[c, k]: the smallest accumulator of channel c in [lowest, highest] with level >= lo + 1 + k.
 
-        It is `highest + 1` where there is none. Found by bisection, since the formula is monotone, first
-        around where real arithmetic has it.
+        It is `highest + 1` where there is none. Taken from real arithmetic where the formula agrees, which
+        it mostly does, and otherwise found by bisection, since the formula is monotone.
 
         Args:
             lowest: Smallest accumulator of each channel, int64, [channels].
@@ -68,28 +70,50 @@ class Staircase(ABC):
         Returns:
             int64, [channels, hi − lo].
         """
-        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device)
-        bottom = (lowest - 1)[:, None].expand(-1, len(wanted))  # the level here is taken as lower
-        top = (highest + 1)[:, None].expand(-1, len(wanted))  # and here as high enough
-        near = torch.nan_to_num(self._crossing(wanted)).clamp(-_FAR, _FAR).to(torch.int64)
-        below = torch.minimum(torch.maximum(near - _NEAR, bottom), top - 1)
-        reached = torch.maximum(torch.minimum(near + _NEAR, top), bottom + 1)
-        is_lower = (below == bottom) | (self.level(below, 0) < wanted)
-        is_enough = (reached == top) | (self.level(reached, 0) >= wanted)
-        is_around = is_lower & is_enough
-        if not bool(is_around.all()):
-            below, reached = torch.where(is_around, below, bottom), torch.where(is_around, reached, top)
-        return self._bisect(wanted, below, reached)
+        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device, dtype=torch.float32)
+        bottom, top = lowest[:, None], highest[:, None] + 1
+        real = torch.nan_to_num_(self._crossing(wanted.double()).ceil_())
+        found = real.clamp_(bottom.double(), top.double()).expand(len(lowest), -1).to(torch.int64)
+        is_found = self.is_threshold(found, lowest, highest)
+        if not bool(is_found.all()):
+            channel, index = (~is_found).nonzero(as_tuple=True)
+            near, ends = found[channel, index], (bottom[channel, 0], top[channel, 0])
+            found[channel, index] = self._of(channel)._bisect(wanted[index], near, *ends)
+        return found
 
-    def _bisect(self, wanted: Tensor, below: Tensor, reached: Tensor) -> Tensor:
-        """The smallest accumulators of the wanted levels, each above `below` and at most `reached`."""
+    def is_threshold(self, found: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+        """Whether each is what `thresholds` gives: the level is reached there and not yet right before.
+
+        Both need to hold within [lowest, highest] only. Shaped as `found`.
+        """
+        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device, dtype=torch.float32)
+        is_reached = (self.level(found, 0) >= wanted).logical_or_(found > highest[:, None])
+        is_first = (self.level(found - 1, 0) < wanted).logical_or_(found <= lowest[:, None])
+        return is_reached.logical_and_(is_first)
+
+    def _of(self, channels: Tensor) -> Staircase:
+        """The staircases of these channels, in their order."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.per_channel}
+        own = {name: value[channels % len(value)] for name, value in fields.items() if value is not None}
+        return replace(self, **own)
+
+    def _bisect(self, wanted: Tensor, near: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
+        """For each channel the smallest accumulator in [bottom, top] of a wanted level, or `top`; all [channels]."""
+        below, reached = torch.maximum(near - _NEAR, bottom) - 1, torch.minimum(near + _NEAR, top)
+        is_around = (below < bottom) | (self._level(below) < wanted)
+        is_around &= (reached == top) | (self._level(reached) >= wanted)
+        below, reached = torch.where(is_around, below, bottom - 1), torch.where(is_around, reached, top)
         for _ in range(int((reached - below).max()).bit_length()):
             middle = (below + reached) >> 1
-            is_reached = self.level(middle, 0) >= wanted
+            is_reached = self._level(middle) >= wanted
             is_open = reached - below > 1
             reached = torch.where(is_open & is_reached, middle, reached)
             below = torch.where(is_open & ~is_reached, middle, below)
         return reached
+
+    def _level(self, accumulator: Tensor) -> Tensor:
+        """The levels of one accumulator of each channel."""
+        return self.level(accumulator[:, None], 0)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,8 @@ class QLinearStaircase(Staircase):
     `bias` is int32 (int64 if sums need it) and `weight_scale` float32, both [channels] or [1]; the
     other scales are 0-dimensional.
     """
+
+    per_channel: ClassVar[tuple[str, ...]] = ("bias", "weight_scale")
 
     factor: int
     bias: Tensor
@@ -132,6 +158,8 @@ class QLinearStaircase(Staircase):
 @dataclass(frozen=True)
 class ShiftStaircase(Staircase):
     """Integer arithmetic; all three int64, [channels] or [1]."""
+
+    per_channel: ClassVar[tuple[str, ...]] = ("multiplier", "offset", "shift")
 
     multiplier: Tensor
     offset: Tensor
