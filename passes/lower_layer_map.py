@@ -195,14 +195,18 @@ def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
 def _integer_map(
     node: Node, affine: Affine, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
 ) -> IntegerMap:
-    """The requantizer in both encodings; accumulators are signed as the channel's gain is."""
+    """The requantizer in both encodings, for accumulators that are signed as the channel's gain is.
+
+    The thresholds go to `node.meta["thresholds"]`, for the proof.
+    """
     assert form.staircase is not None
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
     sign = (torch.ones(1) if form.sign is None else form.sign).to(torch.int64)
     ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])
     low, high = ends.amin(0), ends.amax(0)  # accumulators with the sign of their channel's gain
     slope = staircase.slope.expand(len(low))
-    encoding = encode(staircase.thresholds(low, high), slope, low, high, int(staircase.lo), int(staircase.hi))
+    thresholds = node.meta["thresholds"] = staircase.thresholds(low, high)
+    encoding = encode(thresholds, slope, low, high, int(staircase.lo), int(staircase.hi))
     if encoding is None:
         raise ProofError(
             f"{location(node)}: no multiplier and shift equal the trained staircase, even with a correction; "

@@ -370,3 +370,18 @@ def test_an_encoding_that_is_off_is_not_proven(field):
         ana_fx.ProofError, match=r"'features.0'.*at accumulator -?\d+ of channel 2 .* level \d+, .* give \d+"
     ):
         Prove()(program)
+
+
+def test_thresholds_that_are_off_are_not_trusted():
+    program = copy.deepcopy(converted(Chain))
+    node = calls_to(program, IntegerMap)[0]
+    integer_map = module_of(node)
+    thresholds = integer_map.staircase.thresholds(*integer_map.signed_range())
+    thresholds[2, 0] += 1
+    node.meta["thresholds"] = thresholds
+    with pytest.raises(ana_fx.ProofError, match=r"'features.0'.*channel 2 does not reach level -?\d+ first at"):
+        Prove()(program)
+
+
+def test_thresholds_do_not_stay_in_the_program():
+    assert not any("thresholds" in node.meta for node in converted(Chain).graph.nodes)
