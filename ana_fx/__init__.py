@@ -28,6 +28,7 @@ from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.quantizers import Rounding
 from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
+from ana_fx.target import Requantizer, Target
 
 if TYPE_CHECKING:
     from ana_fx.convergence import Convergence, compositional_convergence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ana_fx.passes.convert import convert
     from ana_fx.passes.prepare import prepare
     from ana_fx.plots import plot_convergence, plot_quantizer, plot_schedule
+    from ana_fx.target_list import targets
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.verify import VerifyReport, verify
     from ana_fx.theory import HypothesisReport, check_hypotheses
@@ -49,6 +51,7 @@ __all__ = [
     # looking
     "annealing_ranges",
     "describe",
+    "targets",
     "AnnealingRange",
     "ExportReport",
     "Summary",
@@ -71,9 +74,11 @@ __all__ = [
     "Power",
     "Precision",
     "Rounding",
+    "Requantizer",
     "Rule",
     "Schedule",
     "Strategy",
+    "Target",
     "preset",
     # errors
     "AccumulatorError",
@@ -111,6 +116,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "targets":
+        return import_module("ana_fx.targets")  # a package that can be called
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from ana_fx.errors import UnsupportedError
 from ana_fx.layer_map import LayerMap, Phase, levels_of
 from ana_fx.quantizers import ClipRange
 from ana_fx.scale import positive
-from ana_fx.staircase import LineFit, Staircase, along, fit_qlinear, fit_shift, integer_dtype
+from ana_fx.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_qlinear, fit_shift, integer_dtype
 
 __all__ = ["AffineMap", "BatchNorm", "ChannelAffine", "IntegerForm", "Norm"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _LARGEST_BIAS = 2**29
+_WIDE = 64
 
 
 class ChannelAffine(nn.Module):
@@ -101,7 +102,7 @@ class AffineMap(LayerMap):
         self.line = line
         self.clip_range = clip_range
         self.factor = 1
-        self.is_shift = False
+        self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of the QLinear operators
 
     @property
     def operation(self) -> str:
@@ -182,7 +183,13 @@ class AffineMap(LayerMap):
             return IntegerForm(found.weight, None, bound, output_scale, factor=self.factor, bias=bias)
         gain, offset = torch.broadcast_tensors(gain, offset)
         line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
-        staircase, sign = fit_shift(line) if self.is_shift else fit_qlinear(line, self.factor)
+        staircase: Staircase
+        if self.shift_arithmetic is None:
+            staircase, sign = fit_qlinear(line, self.factor)
+        else:
+            if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
+                line = replace(line, bound=self._reach(found.weight, input_shape))
+            staircase, sign = fit_shift(line, self.shift_arithmetic)
         if found.weight is None or not self.affine.has_weight:
             return IntegerForm(found.weight, sign, bound, y_scale, staircase)
         return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
@@ -202,6 +209,12 @@ class AffineMap(LayerMap):
             weight_magnitude = self.weight_quantizer.integer_type.magnitude
         magnitudes = tuple(each.magnitude for each in self.input_types)
         return self.affine.bound(num_terms, weight_magnitude, magnitudes, input_shape)
+
+    def _reach(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> Tensor:
+        """The largest absolute accumulator of each channel, float64, [channels] or [1]."""
+        ranges = [(each.qmin, each.qmax) for each in self.input_types]
+        lowest, highest = self.affine.fixed(input_shape).accumulator_range(weight, ranges, input_shape)
+        return torch.maximum(-lowest, highest).double()
 
     def _gain_and_offset(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Slope and intercept of accumulator ↦ real output at input scale 1, float64, [channels] or [1]."""

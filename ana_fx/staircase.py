@@ -21,6 +21,7 @@ from ana_fx.fake_quantize import Levels
 __all__ = [
     "LineFit",
     "QLinearStaircase",
+    "ShiftArithmetic",
     "ShiftStaircase",
     "Staircase",
     "along",
@@ -184,6 +185,19 @@ class ShiftStaircase(Staircase):
 
 
 @dataclass(frozen=True)
+class ShiftArithmetic:
+    """The integer arithmetic in which a shift staircase is computed.
+
+    Args:
+        bits: Width of multiplier · acc + offset.
+        has_common_shift: Whether all channels have one shift.
+    """
+
+    bits: int = 64
+    has_common_shift: bool = False
+
+
+@dataclass(frozen=True)
 class LineFit:
     """What a staircase should come near to: quantising `gain · x_scale · acc + offset` with step `y_scale`.
 
@@ -193,7 +207,7 @@ class LineFit:
         x_scale: Step of the input, float32.
         y_scale: Step of the output, float32.
         levels: The output's levels and rounding.
-        bound: No accumulator exceeds this in absolute value.
+        bound: No accumulator exceeds this in absolute value, [channels] where it is known for each.
     """
 
     gain: Tensor
@@ -201,7 +215,7 @@ class LineFit:
     x_scale: Tensor
     y_scale: Tensor
     levels: Levels
-    bound: int
+    bound: int | Tensor
 
     @property
     def exact_slope(self) -> Tensor:
@@ -254,19 +268,25 @@ def fit_qlinear(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
         bias = torch.floor((line.target + line.shift) / slope) + 1  # the next integer above, so that no tie remains
     limit = line.saturation(slope * factor) * factor
     bias = torch.where(is_constant, line.constant(), bias)
-    bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * line.bound))
+    bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * int(line.bound)))
     weight_scale = (slope.clamp_max(_STEEPEST) * (line.y_scale.double() / line.x_scale.double())).float()
     lo, hi = line.levels.lo, line.levels.hi
     staircase = QLinearStaircase(lo, hi, factor, bias, line.x_scale, weight_scale, line.y_scale)
     return staircase, line.sign(is_constant)
 
 
-def fit_shift(line: LineFit) -> tuple[ShiftStaircase, Tensor]:
-    """The shift staircase with 16-bit multipliers nearest to a line, and the sign of each channel."""
+def fit_shift(line: LineFit, arithmetic: ShiftArithmetic) -> tuple[ShiftStaircase, Tensor]:
+    """The shift staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
+
+    Multipliers have 16 bits, or as many as leave room for the sums in the arithmetic's width.
+    """
     is_constant = line.exact_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(line.exact_slope), line.exact_slope).clamp_max(_STEEPEST)
-    exponent = (slope.view(torch.int64) >> 52) - 1022  # slope = f · 2**exponent, f in [½, 1); inductor breaks on frexp
-    shift = _MULTIPLIER_BITS - exponent
+    room = 2.0 ** (arithmetic.bits - 1) / (2 * (line.saturation(slope) + 1))
+    multiplier_bits = (_exponent(room) - 1).clamp(1, _MULTIPLIER_BITS)
+    shift = (multiplier_bits - _exponent(slope)).clamp_max(arithmetic.bits - 2)
+    if arithmetic.has_common_shift:
+        shift = shift.amin().expand_as(shift)
     unit = torch.exp2(shift.double())
     multiplier = torch.round(slope * unit)
     steepness = torch.where(is_constant, slope, line.exact_slope) / slope  # 1, except where the slope was cut
@@ -276,6 +296,11 @@ def fit_shift(line: LineFit) -> tuple[ShiftStaircase, Tensor]:
     lo, hi = line.levels.lo, line.levels.hi
     staircase = ShiftStaircase(lo, hi, multiplier.to(torch.int64), offset.to(torch.int64), shift)
     return staircase, line.sign(is_constant)
+
+
+def _exponent(x: Tensor) -> Tensor:
+    """The e of x = f · 2**e with f in [½, 1), int64, of positive float64; inductor breaks on frexp."""
+    return (x.view(torch.int64) >> 52) - 1022
 
 
 def integer_dtype(bound: int) -> torch.dtype:

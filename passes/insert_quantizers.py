@@ -11,7 +11,6 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Convolution, Linear, Reduce, TransposedConvolution
 from ana_fx.affine_map import AffineMap, Norm
-from ana_fx.capabilities import Capabilities
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import PrecisionError
 from ana_fx.graph import constant_parameters, location, module_of, unique_path
@@ -27,7 +26,9 @@ from ana_fx.quantizers import ClipRange, InputQuantizer, Quantizer
 from ana_fx.resampling import Interpolation
 from ana_fx.schedule import Schedule
 from ana_fx.softmax_map import SoftmaxMap
+from ana_fx.staircase import ShiftArithmetic
 from ana_fx.table_map import TableMap
+from ana_fx.target import Requantizer, Target
 
 __all__ = ["InsertQuantizers"]
 
@@ -52,14 +53,14 @@ class InsertQuantizers(Pass):
     Args:
         precision: Types of the tensors.
         schedule: Noise of the quantizers.
-        capabilities: Limits of the target.
+        target: Where the model will run.
         example_inputs: Tensors that tell the sign and the shape of each input, or nothing.
     """
 
     name: ClassVar[str] = "insert-quantizers"
     precision: Precision
     schedule: Schedule
-    capabilities: Capabilities
+    target: Target
     example_inputs: tuple[Any, ...] = ()
 
     def run(self, gm: GraphModule) -> bool:
@@ -153,7 +154,7 @@ class InsertQuantizers(Pass):
         layer_map.input_types = tuple(source.integer_type for source in inputs)
         if isinstance(layer_map, AffineMap):
             self._quantize_weight(layer_map, self.precision.of(str(node.target)), output, weight_quantizers)
-            layer_map.is_shift = self.capabilities.shifts or isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC)
+            layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
             layer_map.factor = self._factor(layer_map)
         with gm.graph.inserting_before(node):
             scales = tuple(gm.graph.get_attr(source.scale_path) for source in inputs)
@@ -170,8 +171,9 @@ class InsertQuantizers(Pass):
             return
         key = (id(layer_map.weight), output == "int32")
         if key not in weight_quantizers:
-            is_whole = output == "int32" or isinstance(layer_map.affine, TransposedConvolution)
-            weight_quantizers[key] = self._weight_quantizer(layer_map.weight, precision, has_one_step=is_whole)
+            has_one_step = output == "int32" or isinstance(layer_map.affine, TransposedConvolution)
+            has_one_step |= not self.target.per_channel
+            weight_quantizers[key] = self._weight_quantizer(layer_map.weight, precision, has_one_step=has_one_step)
         layer_map.weight_quantizer = weight_quantizers[key].train(layer_map.training)
 
     def _weight_quantizer(self, weight: nn.Parameter, precision: Precision, *, has_one_step: bool) -> Quantizer:
@@ -218,12 +220,17 @@ class InsertQuantizers(Pass):
         layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
         return quantizer
 
+    def _shift_arithmetic(self, layer_map: AffineMap) -> ShiftArithmetic | None:
+        if self.target.requantizer is Requantizer.SHIFT:
+            return ShiftArithmetic(self.target.requantizer_bits, self.target.common_shift)
+        return ShiftArithmetic() if isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC) else None
+
     def _factor(self, layer_map: AffineMap) -> int:
         affine, input_type = layer_map.affine, layer_map.input_types[0]
         if isinstance(affine, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
             return 1  # their coefficients are fine enough, or no weight is stored
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.capabilities.headroom(magnitude, input_type)
+        factor = self.target.headroom(magnitude, input_type)
         if layer_map.weight is None:
             return factor
         bound = affine.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude

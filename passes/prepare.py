@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from ana_fx.capabilities import capabilities_of
 from ana_fx.errors import TraceError
 from ana_fx.freezing import resume_phases
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.check_target import CheckTarget
 from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
@@ -29,6 +29,7 @@ from ana_fx.passes.trace import bound, plain, trace, unwrap
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.schedule import Schedule
+from ana_fx.target_list import target_called
 
 __all__ = ["prepare"]
 
@@ -84,7 +85,7 @@ def prepare(
     """
     precision = Precision.parse(precision)
     schedule = preset(schedule) if isinstance(schedule, str) else schedule or Schedule()
-    capabilities = capabilities_of(target)
+    chosen = target_called(target)
     gm = trace(
         model,
         example_inputs,
@@ -105,7 +106,8 @@ def prepare(
             CheckFinite(),
             Calibrate(calibration),  # on reals: before any quantizer is there
             InsertRequantizers(precision),
-            InsertQuantizers(precision, schedule, capabilities, inputs),
+            InsertQuantizers(precision, schedule, chosen, inputs),
+            CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),
         ),
     )

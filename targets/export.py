@@ -15,15 +15,13 @@ from rich.table import Table
 from torch.fx import GraphModule
 
 from ana_fx.errors import ExportError, listing
-from ana_fx.targets.target import NodeReport, Target
+from ana_fx.target import Target
+from ana_fx.target_list import target_called
+from ana_fx.targets.emitter import Emitter, NodeReport
+from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import Writer
 
-__all__ = ["TARGETS", "ExportReport", "export", "target_called"]
-
-TARGETS = {
-    "onnxruntime": "ana_fx.targets.onnxruntime:OnnxRuntimeTarget",
-    "integer": "ana_fx.targets.integer:IntegerTarget",
-}
+__all__ = ["ExportReport", "export"]
 
 _TITLE_WIDTH = 80
 
@@ -72,15 +70,6 @@ class ExportReport:
         return table
 
 
-def target_called(name: str) -> Target:
-    """The target of that name; ValueError if there is none."""
-    if name not in TARGETS:
-        raise ValueError(f"unknown target {name!r}; known are {', '.join(map(repr, TARGETS))}")
-    module, _, attribute = TARGETS[name].partition(":")
-    target: Target = getattr(import_module(module), attribute)()
-    return target
-
-
 def export(
     integer: GraphModule, path: str | os.PathLike[str], *, target: str | None = None, io: str = "integer"
 ) -> ExportReport:
@@ -104,17 +93,27 @@ def export(
         raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
     if io not in ("integer", "float"):
         raise ValueError(f"io is 'integer' or 'float', got {io!r}")
-    writer = Writer(integer, target_called(target or integer.meta["target"]), is_float=io == "float")
-    misfits = writer.target.misfits(integer)
+    chosen = target_called(target or integer.meta["target"])
+    if io not in chosen.borders:
+        raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
+    emitter = _emitter(chosen)
+    misfits = program_misfits(integer, chosen) + emitter.misfits(integer)
     if misfits:
-        way_out = f"prepare the model with target={writer.target.name!r}: such a model exports to every target"
-        raise ExportError(listing(f"target {writer.target.name!r} cannot hold the program:", misfits, way_out))
+        way_out = f"prepare the model with target={chosen.name!r}, which refuses what the target cannot hold"
+        raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
+    writer = Writer(integer, emitter, is_float=io == "float")
     model = writer.write()
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
     _write_atomically(Path(path), data)
-    return ExportReport(Path(path), writer.target.name, io, len(data), tuple(writer.reports))
+    return ExportReport(Path(path), chosen.name, io, len(data), tuple(writer.reports))
+
+
+def _emitter(target: Target) -> Emitter:
+    module, _, name = target.emitter.partition(":")
+    emitter: Emitter = getattr(import_module(module), name)(target)
+    return emitter
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

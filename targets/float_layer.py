@@ -12,8 +12,8 @@ from torch import Tensor
 from ana_fx.affine import Linear
 from ana_fx.affine_map import AffineMap
 from ana_fx.targets.builder import Builder
+from ana_fx.targets.emitter import numpy
 from ana_fx.targets.integer import pooling_attributes
-from ana_fx.targets.target import numpy
 
 __all__ = ["float_tolerance", "write_float_layer"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.resampling import Average, Resampling
 from ana_fx.targets.builder import Builder
+from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.portable import (
     Scribe,
     levels,
@@ -27,24 +28,21 @@ from ana_fx.targets.portable import (
     write_softmax,
     write_table,
 )
-from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
 
-__all__ = ["IntegerTarget", "pooling_attributes"]
+__all__ = ["IntegerEmitter", "pooling_attributes"]
 
 _INT32 = 2**31 - 1
 _NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
 
 @dataclass(frozen=True)
-class IntegerTarget(Target):
+class IntegerEmitter(Emitter):
     """ConvInteger and MatMulInteger, then Mul, Add, Div, Clip.
 
     With an offset that makes the lowest level 0, a truncating Div equals the shift wherever the
     Clip at 0 lets the difference through. Where the product could leave 32 bits, the accumulator
     is clipped to the thresholds first, outside which the staircase is constant.
     """
-
-    name: ClassVar[str] = "integer"
 
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
         """int8 or uint8, zero point 0."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ana_fx.movement import Concat, Movement, Pad, Permute, Rearrange, Reshape, Slice, Take
 from ana_fx.targets.builder import Builder, sample_shape
-from ana_fx.targets.target import numpy
+from ana_fx.targets.emitter import numpy
 
 __all__ = ["write_movement"]
 

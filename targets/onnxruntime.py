@@ -20,10 +20,10 @@ from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.resampling import Average
 from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.builder import Builder
-from ana_fx.targets.integer import IntegerTarget, pooling_attributes
-from ana_fx.targets.target import Carrier, NodeReport, numpy
+from ana_fx.targets.emitter import Carrier, NodeReport, numpy
+from ana_fx.targets.integer import IntegerEmitter, pooling_attributes
 
-__all__ = ["OnnxRuntimeTarget"]
+__all__ = ["OnnxRuntimeEmitter"]
 
 _BYTE = 255
 _SIGNED_ZERO = 128
@@ -33,7 +33,7 @@ _QLINEAR = (Convolution, Linear, Average, Identity, Sum, Product)
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeTarget(IntegerTarget):
+class OnnxRuntimeEmitter(IntegerEmitter):
     """QLinearConv for everything that multiplies, QLinearAdd where it is proven.
 
     QLinear kernels take and give one type, so all levels are stored as uint8, signed ones with zero
@@ -41,7 +41,6 @@ class OnnxRuntimeTarget(IntegerTarget):
     written in integer arithmetic.
     """
 
-    name: ClassVar[str] = "onnxruntime"
     pads_max_pools: ClassVar[bool] = True
 
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ana_fx.integer import IntegerSoftmax, IntegerTable
 from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
 from ana_fx.targets.builder import Builder
-from ana_fx.targets.target import Carrier, numpy
+from ana_fx.targets.emitter import Carrier, numpy
 
 __all__ = [
     "Scribe",

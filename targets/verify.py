@@ -22,8 +22,8 @@ from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.passes.shapes import run
+from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
-from ana_fx.targets.target import numpy
 from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET
 
 __all__ = ["VerifyReport", "verify"]

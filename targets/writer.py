@@ -24,9 +24,9 @@ from ana_fx.integer import (
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.targets.builder import Builder
+from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
-from ana_fx.targets.target import Carrier, NodeReport, Target, numpy
 
 __all__ = ["FLOAT_INPUT", "IO", "TARGET", "Writer"]
 
@@ -36,13 +36,13 @@ TARGET, IO, FLOAT_INPUT = "ana_fx.target", "ana_fx.io", "ana_fx.float_input"  # 
 class Writer:
     """One walk over a program, from its inputs to its outputs."""
 
-    def __init__(self, program: GraphModule, target: Target, *, is_float: bool) -> None:
+    def __init__(self, program: GraphModule, emitter: Emitter, *, is_float: bool) -> None:
         self.program = program
-        self.target = target
+        self.emitter = emitter
         self.is_float = is_float
         self.builder = Builder()
         self.reports: list[NodeReport] = []
-        self.metadata = {TARGET: target.name, IO: "float" if is_float else "integer"}
+        self.metadata = {TARGET: emitter.target.name, IO: "float" if is_float else "integer"}
         self.carriers: dict[Node, Carrier] = {}
         self.floats: dict[Node, ir.Value] = {}
 
@@ -56,8 +56,8 @@ class Writer:
             self._write_output(node, f"output_{name}" if name in taken else name)
         return self.builder.model(
             name=type(self.program).__name__,
-            opset=self.target.opset,
-            ir_version=self.target.ir_version,
+            opset=self.emitter.opset,
+            ir_version=self.emitter.ir_version,
             metadata=self.metadata,
         )
 
@@ -72,13 +72,13 @@ class Writer:
         elif isinstance(module, Repeat):
             self.carriers[node] = self._repeat(path, *inputs)
         elif isinstance(module, IntegerMap):
-            self._carry(node, self.target.integer_map(self.builder, path, module, inputs, shape))
+            self._carry(node, self.emitter.integer_map(self.builder, path, module, inputs, shape))
         elif isinstance(module, IntegerHead):
-            self._carry(node, self.target.head(self.builder, path, module, inputs[0], shape))
+            self._carry(node, self.emitter.head(self.builder, path, module, inputs[0], shape))
         elif isinstance(module, IntegerTable):
-            self._carry(node, self.target.table(self.builder, path, module, inputs[0], shape))
+            self._carry(node, self.emitter.table(self.builder, path, module, inputs[0], shape))
         elif isinstance(module, IntegerSoftmax):
-            self._carry(node, self.target.softmax(self.builder, path, module, inputs[0], shape))
+            self._carry(node, self.emitter.softmax(self.builder, path, module, inputs[0], shape))
         elif isinstance(module, IntegerMaxPool):
             self.carriers[node] = self._max_pool(path, module, inputs[0], shape)
         elif isinstance(module, AffineMap):
@@ -92,7 +92,7 @@ class Writer:
             self._move(node, path, module, inputs, shape)
         elif not isinstance(module, Dequantize):
             raise ExportError(
-                f"{location(node)}: target {self.target.name!r} has no operator for {type(module).__name__}; "
+                f"{location(node)}: target {self.emitter.target.name!r} has no operator for {type(module).__name__}; "
                 f"needed a module that convert() makes; was the program changed?"
             )
 
@@ -111,7 +111,7 @@ class Writer:
             self.floats[node] = write_movement(self.builder, path, module, values, 0, shape)
 
     def _constant(self, path: str, module: IntegerConstant) -> Carrier:
-        dtype, zero_point = self.target.container(module.integer_type)
+        dtype, zero_point = self.emitter.container(module.integer_type)
         levels = numpy(module.levels).astype(np.int64)
         stored = (levels + zero_point).astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8)
         value = self.builder.constant(stored, path)
@@ -145,7 +145,7 @@ class Writer:
     def _input(self, placeholder: Node, module: Quantize, shape: tuple[int, ...]) -> Carrier:
         """The border into the integers."""
         name, integer_type = str(placeholder.target), module.integer_type
-        dtype, zero_point = self.target.container(integer_type)
+        dtype, zero_point = self.emitter.container(integer_type)
         natural = ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8
         self._describe(name, module.scale, 0, str(integer_type))
         largest = integer_type.qmax + zero_point
@@ -198,7 +198,7 @@ class Writer:
     def _max_pool(self, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]) -> Carrier:
         befores, afters = zip(*module.padding, strict=True)
         value, pads = x.value, [*befores, *afters]
-        if any(pads) and not self.target.pads_max_pools:
+        if any(pads) and not self.emitter.pads_max_pools:
             value, pads = self._pad_with_lowest(path, x, module.padding), [0] * len(pads)
         attributes: dict[str, object] = {
             "kernel_shape": list(module.kernel),

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ana_fx.fake_quantize import Levels
-from ana_fx.staircase import LineFit, QLinearStaircase, ShiftStaircase, along, fit_qlinear, fit_shift, integer_dtype
+from ana_fx.staircase import (
+    LineFit,
+    QLinearStaircase,
+    ShiftArithmetic,
+    ShiftStaircase,
+    along,
+    fit_qlinear,
+    fit_shift,
+    integer_dtype,
+)
 
 BOUND = 2000
 ULP = 2.0**-24  # relative error of one float32 rounding
@@ -117,9 +126,29 @@ def test_qlinear_is_within_one_unit_of_the_bias_of_its_line(seed, ends, offset, 
 @given(seed=seeds, ends=level_ranges, offset=st.sampled_from([0.5, 0.0]))
 def test_shift_is_within_its_multiplier_s_rounding_of_its_line(seed, ends, offset):
     line = random_line(seed, ends, offset)
-    staircase, sign = fit_shift(line)
+    staircase, sign = fit_shift(line, ShiftArithmetic())
     units = BOUND * 2.0**-16 + 2.0**-15  # a multiplier of 16 bits is rounded, and the offset of as many bits cut off
     assert_near(line, staircase, sign, units, 1)
+
+
+@given(seed=seeds, ends=level_ranges, bits=st.integers(24, 64), is_common=st.booleans())
+def test_no_sum_of_a_shift_leaves_its_width(seed, ends, bits, is_common):
+    staircase, _ = fit_shift(random_line(seed, ends, 0.5), ShiftArithmetic(bits, is_common))
+    products = staircase.multiplier[:, None] * torch.tensor([-BOUND, BOUND])
+    sums = products + staircase.offset[:, None]
+    assert int(torch.cat([products, sums, staircase.offset[:, None]], 1).abs().max()) < 2 ** (bits - 1)
+    assert int(staircase.shift.max()) <= bits - 2
+    assert not is_common or len(staircase.shift.unique()) == 1
+
+
+def test_more_bits_bring_a_shift_nearer_to_its_line():
+    line = random_line(0, (-8, 7), 0.5)
+    errors = []
+    for bits in (20, 24, 28, 32):
+        staircase, _ = fit_shift(line, ShiftArithmetic(bits))
+        errors.append(float((staircase.slope / line.exact_slope - 1).abs().max()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 16  # twelve bits more, of which the flat channels get fewer
 
 
 AWKWARD = [0.0, -0.0, 1e-30, -1e-30, 1e-9, -1e-9, 1.0, -1.0, 1e9, -1e9, 1e30, -1e30]
@@ -128,7 +157,8 @@ AWKWARD = [0.0, -0.0, 1e-30, -1e-30, 1e-9, -1e-9, 1.0, -1.0, 1e9, -1e9, 1e30, -1
 FITS = {
     "qlinear": lambda line: fit_qlinear(line, 1),
     "qlinear with head-room": lambda line: fit_qlinear(line, 63),
-    "shift": fit_shift,
+    "shift": lambda line: fit_shift(line, ShiftArithmetic()),
+    "shift in 40 bits": lambda line: fit_shift(line, ShiftArithmetic(40)),
 }
 
 

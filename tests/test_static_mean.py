@@ -9,7 +9,7 @@ from torch import nn
 import ana_fx
 from ana_fx.fake_quantize import Levels
 from ana_fx.graph import layer_maps
-from ana_fx.staircase import LineFit, fit_qlinear, fit_shift
+from ana_fx.staircase import LineFit, ShiftArithmetic, fit_qlinear, fit_shift
 from tests.models import INPUT_SHAPES, Chain, Residual, example, make_awkward, train
 from tests.test_whole_flow import assert_no_integer_differs, with_rounding
 
@@ -24,7 +24,7 @@ def line(offset, *, lo=-8, hi=7, bound=2000):
 @pytest.mark.parametrize("kind", ["qlinear", "shift"])
 def test_a_staircase_rises_where_the_offset_says(kind, offset):
     fit = line(offset)
-    staircase, _ = fit_qlinear(fit, 1) if kind == "qlinear" else fit_shift(fit)
+    staircase, _ = fit_qlinear(fit, 1) if kind == "qlinear" else fit_shift(fit, ShiftArithmetic())
     accumulator = torch.arange(-fit.bound, fit.bound + 1).expand(31, -1)
     found = staircase.level(accumulator, 0).double()
     unit = fit.exact_slope[:, None]
@@ -50,7 +50,7 @@ def test_a_constant_channel_keeps_its_level(offset):
     fit = dataclasses.replace(line(offset), gain=torch.zeros(31, dtype=torch.float64))
     accumulator = torch.zeros(31, 1, dtype=torch.int64)
     expected = torch.floor(fit.target + offset).clamp(-8, 7).float()[:, None]
-    for staircase, _ in (fit_qlinear(fit, 1), fit_shift(fit)):
+    for staircase, _ in (fit_qlinear(fit, 1), fit_shift(fit, ShiftArithmetic())):
         assert torch.equal(staircase.level(accumulator, 0), expected)
 
 

@@ -1,4 +1,4 @@
-"""What a target is, and what a file report says."""
+"""What writes the files of a target, and what a file report says."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch.fx import GraphModule
 
 from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.numbers import IntegerType
+from ana_fx.target import Target
 from ana_fx.targets.builder import Builder
 
-__all__ = ["Carrier", "NodeReport", "Target", "numpy"]
+__all__ = ["Carrier", "Emitter", "NodeReport", "numpy"]
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,21 @@ class NodeReport:
     reason: str = ""
 
 
-class Target(ABC):
-    """A dialect of ONNX. A subclass says how levels are stored and how layer maps are written."""
+@dataclass(frozen=True)
+class Emitter(ABC):
+    """Writes a dialect of ONNX. A subclass says how levels are stored and how layer maps are written.
 
-    name: ClassVar[str]
+    Args:
+        target: What it writes for.
+    """
+
+    target: Target
     opset: ClassVar[int] = 19
     ir_version: ClassVar[int] = 9
     pads_max_pools: ClassVar[bool] = False  # whether MaxPool does so itself; readers disagree on uneven pads
 
     def misfits(self, program: GraphModule) -> list[str]:
-        """What of a program this target cannot hold, a line for each."""
+        """What of a program this dialect cannot hold although the target's description can, a line for each."""
         return []
 
     @abstractmethod

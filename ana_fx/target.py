@@ -1,0 +1,161 @@
+"""A target: what a family of tools can hold, which `prepare` obeys and `export` checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ana_fx.numbers import IntegerType
+
+__all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
+
+OPERATORS = frozenset(
+    {
+        "average",
+        "constant",
+        "convolution",
+        "identity",
+        "interpolation",
+        "linear",
+        "matmul",
+        "max_pool",
+        "movement",
+        "normalization",
+        "product",
+        "reduce",
+        "softmax",
+        "sum",
+        "table",
+    }
+)
+
+_PAIR_LIMIT = 2**15 - 1
+
+
+class Requantizer(Enum):
+    """The formula from accumulators to levels that a target computes."""
+
+    QLINEAR = "qlinear"
+    """clip(rint(float32(acc + bias) · slope)): ONNX's QLinear operators."""
+    SHIFT = "shift"
+    """clip((multiplier · acc + offset) >> shift): integer arithmetic."""
+
+
+@dataclass(frozen=True)
+class LayerNeeds:
+    """What a layer map, or another node of the graph, needs of a target.
+
+    Args:
+        operator: One of OPERATORS.
+        weight: Type of the weights, or None.
+        inputs: Types of the inputs.
+        output: Type of the output, or None for raw accumulators and floats.
+        num_gains: How many slopes its requantizer has: 1, or one for each channel.
+        num_axes: Spatial axes of a convolution or a pool, else 0.
+        leaves_float: Whether it stays in floats.
+    """
+
+    operator: str
+    weight: IntegerType | None = None
+    inputs: tuple[IntegerType, ...] = ()
+    output: IntegerType | None = None
+    num_gains: int = 1
+    num_axes: int = 0
+    leaves_float: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dialect and the limits of the arithmetic behind it.
+
+    Args:
+        name: What `prepare(target=…)` and `export(target=…)` take.
+        summary: The dialect and who reads it, in a line.
+        emitter: Where the code is that writes it, "module:class", imported at export only.
+        operators: The kinds of layer maps that it has, of OPERATORS.
+        weight_bits: Fewest and most bits of a weight.
+        activation_bits: Fewest and most bits of an activation.
+        signed_activations: Whether activations between layers may be signed.
+        per_channel: Whether each channel may have a slope of its own.
+        spatial_axes: Numbers of spatial axes that convolutions and pools may have.
+        holds_floats: Whether a last layer may stay in floats.
+        accumulator_bits: Width of accumulators.
+        requantizer: The formula that eval mode uses for models that are prepared for it.
+        requantizer_bits: Width in which multiplier · acc + offset is computed.
+        common_shift: Whether all channels of a layer have one shift.
+        stored_weight_max: Largest absolute value of a stored weight.
+        sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
+            (x86 without VNNI).
+        borders: Values of `export(io=…)` that it takes.
+    """
+
+    name: str
+    summary: str
+    emitter: str
+    operators: frozenset[str] = OPERATORS
+    weight_bits: tuple[int, int] = (2, 8)
+    activation_bits: tuple[int, int] = (2, 8)
+    signed_activations: bool = True
+    per_channel: bool = True
+    spatial_axes: frozenset[int] = frozenset({1, 2, 3})
+    holds_floats: bool = True
+    accumulator_bits: int = 32
+    requantizer: Requantizer = Requantizer.SHIFT
+    requantizer_bits: int = 64
+    common_shift: bool = False
+    stored_weight_max: int = 127
+    sums_pairs_in_16_bits: bool = False
+    borders: tuple[str, ...] = ("integer", "float")
+
+    def __post_init__(self) -> None:
+        if not self.operators <= OPERATORS:
+            unknown = ", ".join(sorted(self.operators - OPERATORS))
+            raise ValueError(f"unknown operators {unknown}; known are {', '.join(sorted(OPERATORS))}")
+        for name in ("weight_bits", "activation_bits"):
+            low, high = getattr(self, name)
+            if not 2 <= low <= high <= 8:
+                raise ValueError(f"{name} is a range within 2 to 8, got {low} to {high}")
+
+    def headroom(self, weight_magnitude: int, input_type: IntegerType) -> int:
+        """The largest odd factor by which weights of that magnitude may be stored.
+
+        It is odd because then no accumulator meets a tie of an odd number of half steps.
+        """
+        factor = self.stored_weight_max // weight_magnitude
+        if self.sums_pairs_in_16_bits:
+            factor = min(factor, _PAIR_LIMIT // (2 * stored_magnitude(input_type) * weight_magnitude))
+        return max(1, factor - (factor % 2 == 0))
+
+    def refusals(self, layer: LayerNeeds) -> list[str]:
+        """Why this target cannot hold a layer, a reason for each; empty if it can."""
+        reasons = []
+        if layer.operator not in self.operators:
+            reasons.append(f"it is a {layer.operator}, needed one of {', '.join(sorted(self.operators))}")
+        if layer.num_axes and layer.num_axes not in self.spatial_axes:
+            allowed = " or ".join(map(str, sorted(self.spatial_axes)))
+            reasons.append(f"it has {layer.num_axes} spatial axes, needed {allowed}")
+        if layer.leaves_float and not self.holds_floats:
+            reasons.append("it stays in floats, needed integers")
+        if layer.weight is not None:
+            reasons += _width("weights", layer.weight, self.weight_bits)
+        for name, each in (*(("input", each) for each in layer.inputs), ("output", layer.output)):
+            if each is not None:
+                reasons += _width(f"its {name}", each, self.activation_bits)
+        if layer.output is not None and layer.output.signed and not self.signed_activations:
+            reasons.append(f"its output is {layer.output}, needed an unsigned type: put a ReLU behind it")
+        if layer.num_gains > 1 and not self.per_channel:
+            reasons.append("its channels have slopes of their own, needed one for all: leave out the batch norm")
+        return reasons
+
+
+def stored_magnitude(input_type: IntegerType) -> int:
+    """The largest byte that a kernel multiplies: signed inputs are shifted by 128 to unsigned ones."""
+    return input_type.qmax + 128 if input_type.signed else input_type.qmax
+
+
+def _width(what: str, integer_type: IntegerType, bits: tuple[int, int]) -> list[str]:
+    low, high = bits
+    if low <= integer_type.bits <= high:
+        return []
+    verb = "have" if what == "weights" else "has"
+    return [f"{what} {verb} {integer_type.bits} bits ({integer_type}), needed {low} to {high}"]

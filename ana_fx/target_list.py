@@ -1,0 +1,92 @@
+"""The targets there are: ours, and those that other packages register."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from rich.console import Console
+from rich.table import Table
+
+from ana_fx.target import Requantizer, Target
+
+__all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
+
+ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
+
+_BUILT_IN = (
+    Target(
+        "onnxruntime",
+        "QLinear operators, for onnxruntime on x86 and Arm",
+        emitter="ana_fx.targets.onnxruntime:OnnxRuntimeEmitter",
+        requantizer=Requantizer.QLINEAR,
+        sums_pairs_in_16_bits=True,
+    ),
+    Target(
+        "integer",
+        "standard integer operators only, for any reader of ONNX",
+        emitter="ana_fx.targets.integer:IntegerEmitter",
+    ),
+)
+
+
+class TargetList(tuple[Target, ...]):
+    """Targets; prints as a table of what each accepts."""
+
+    def __str__(self) -> str:
+        console = Console(width=160, no_color=True)
+        with console.capture() as capture:
+            console.print(self.__rich__())
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def __rich__(self) -> Table:
+        """The table, for rich consoles."""
+        table = Table("target", "what it is", "weights", "activations", "requantizer", "layer maps", "borders")
+        for each in self:
+            signs = "" if each.signed_activations else ", unsigned"
+            family = "QLinear, float32" if each.requantizer is Requantizer.QLINEAR else f"{each.requantizer_bits} bits"
+            table.add_row(
+                each.name,
+                each.summary,
+                _bits(each.weight_bits),
+                f"{_bits(each.activation_bits)}{signs}",
+                family if each.per_channel else f"{family}, one slope a layer",
+                ", ".join(sorted(each.operators)),
+                ", ".join(each.borders),
+            )
+        return table
+
+
+def targets() -> TargetList:
+    """Every target: the built-in ones, then those of the entry points, by name.
+
+    Raises:
+        TypeError: An entry point is not a Target.
+        ValueError: Two targets have one name.
+    """
+    found = list(_BUILT_IN)
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        target = entry.load()
+        if not isinstance(target, Target):
+            raise TypeError(
+                f"entry point {entry.value!r} of {ENTRY_POINTS} is {type(target).__name__}, needed a Target"
+            )
+        if target.name in {each.name for each in found}:
+            raise ValueError(
+                f"entry point {entry.value!r} of {ENTRY_POINTS}: there is a target {target.name!r} already"
+            )
+        found.append(target)
+    return TargetList(found)
+
+
+def target_called(name: str) -> Target:
+    """The target of that name; ValueError if there is none."""
+    known = {target.name: target for target in _BUILT_IN}
+    if name not in known:  # only then: reading the entry points of all packages takes time
+        known = {target.name: target for target in targets()}
+    if name not in known:
+        raise ValueError(f"unknown target {name!r}; known are {', '.join(map(repr, known))}")
+    return known[name]
+
+
+def _bits(bits: tuple[int, int]) -> str:
+    return f"{bits[0]} to {bits[1]} bits"
