@@ -27,6 +27,7 @@ __all__ = [
     "IntegerTable",
     "Proof",
     "Quantize",
+    "QuantizeImage",
     "Repeat",
 ]
 
@@ -54,6 +55,34 @@ class Quantize(nn.Module):
         levels = torch.round(x.float() / self.scale)
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
 
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return levels * self.scale
+
+
+class QuantizeImage(Quantize):
+    """Border into the program: clip(rint(gain · x + shift), 0, 255) − zero point of the type.
+
+    `gain` and `shift` are [channels, 1, 1] or [1, 1, 1].
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, integer_type: IntegerType, gain: Tensor, shift: Tensor) -> None:
+        super().__init__(scale, integer_type)
+        self.register_buffer("gain", gain.detach().clone())
+        self.register_buffer("shift", shift.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images to levels."""
+        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        return (pixels + self.integer_type.qmin).to(self.integer_type.dtype)
+
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return (levels - self.integer_type.qmin - self.shift) / self.gain
+
 
 class Dequantize(nn.Module):
     """Border out of the program: float32(n) · scale, as ONNX's DequantizeLinear."""
@@ -72,7 +101,8 @@ class Dequantize(nn.Module):
 class _Accumulating(nn.Module):
     """What integer maps and heads share: coefficients and the range of their accumulators.
 
-    `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1].
+    `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1]; no
+    accumulator, whole or partial, exceeds `bound` in absolute value.
     """
 
     weight: Tensor | None
@@ -82,12 +112,8 @@ class _Accumulating(nn.Module):
         self.affine = affine
         self.lowest = lowest
         self.highest = highest
+        self.bound = int(torch.maximum(-lowest, highest).max())
         self.register_buffer("weight", weight)
-
-    @property
-    def bound(self) -> int:
-        """No accumulator, whole or partial, exceeds this in absolute value."""
-        return int(torch.maximum(-self.lowest, self.highest).max())
 
     def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The exact accumulators, int64."""
@@ -127,9 +153,9 @@ class IntegerMap(_Accumulating):
         self.lo, self.hi = int(multiply_shift.lo), int(multiply_shift.hi)
         self.proof: Proof | None = None
         self.register_buffer("sign", sign.expand(len(multiply_shift.multiplier)).clone())
-        self.register_buffer("multiplier", multiply_shift.multiplier)
-        self.register_buffer("offset", multiply_shift.offset)
-        self.register_buffer("shift", multiply_shift.shift)
+        self.register_buffer("multiplier", multiply_shift.multiplier.clone())  # views of one tensor, torch.export warns
+        self.register_buffer("offset", multiply_shift.offset.clone())
+        self.register_buffer("shift", multiply_shift.shift.clone())
         self.register_buffer("correction", multiply_shift.correction)
 
     def signed_range(self) -> tuple[Tensor, Tensor]:

@@ -19,18 +19,29 @@ class IntegerType:
     `narrow` drops the lowest signed level, which makes the range symmetric: two narrow bits are
     the balanced ternary levels -1, 0, 1.
 
-    Holds: 2 <= bits <= 8; an unsigned type is not narrow.
+    `zero_point` is the unsigned number that stands for level 0 where that is not in the middle, as
+    with images: the range is [−zero_point, 2**bits − 1 − zero_point].
+
+    Holds: 2 <= bits <= 8; an unsigned type is not narrow and has no zero point.
     """
 
     bits: int
     signed: bool
     narrow: bool = False
+    zero_point: int | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"an integer type has 2 to 8 bits, got {self.bits}")
         if self.narrow and not self.signed:
             raise ValueError("only a signed integer type can be narrow")
+        if self.zero_point is None:
+            return
+        if not self.signed or self.narrow or not 0 < self.zero_point < 1 << self.bits:
+            raise ValueError(
+                f"a zero point is of a signed type that is not narrow, in [1, {(1 << self.bits) - 1}], "
+                f"got {self.zero_point}"
+            )
 
     @classmethod
     def parse(cls, name: str) -> IntegerType:
@@ -49,11 +60,15 @@ class IntegerType:
     @property
     def qmin(self) -> int:
         """The lowest level."""
+        if self.zero_point is not None:
+            return -self.zero_point
         return self.narrow - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
         """The highest level."""
+        if self.zero_point is not None:
+            return (1 << self.bits) - 1 - self.zero_point
         return (1 << (self.bits - self.signed)) - 1
 
     @property
@@ -64,9 +79,13 @@ class IntegerType:
     @property
     def dtype(self) -> torch.dtype:
         """The smallest torch type that holds every level."""
+        if self.zero_point is not None:
+            return torch.int16
         return torch.int8 if self.signed else torch.uint8
 
     def __str__(self) -> str:
+        if self.zero_point is not None:
+            return f"uint{self.bits} - {self.zero_point}"
         if self.bits == 2 and self.narrow:
             return "ternary"
         return f"{'' if self.signed else 'u'}int{self.bits}"

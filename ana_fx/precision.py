@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.quantizers import Rounding
 
@@ -24,7 +25,8 @@ class Precision:
         activation: Type of the activations. An unsigned one is used where a tensor is never
             negative, and its signed sibling of the same width elsewhere. `"ternary"` replaces the
             activation function; other signed types keep it.
-        input: `"auto"` (eight bits, unsigned if the example inputs are never negative) or a type.
+        input: `"auto"` (eight bits, unsigned if the example inputs are never negative), a type, or an
+            `ImageInput` where the integers that come in are the pixels of an image.
         output: `"int32"` (raw accumulators of a linear head), `"int8"`, `"float"` (the last layer
             stays float) or `"auto"` (int32 for a linear head, else int8).
         rounding: `"nearest"`, or `"floor"` as in the text of the paper.
@@ -36,7 +38,7 @@ class Precision:
 
     weight: IntegerType
     activation: IntegerType
-    input: IntegerType | str = "auto"
+    input: IntegerType | ImageInput | str = "auto"
     output: str = "auto"
     rounding: Rounding = Rounding.NEAREST
     overrides: Mapping[str, Precision] = field(default_factory=dict[str, "Precision"])
@@ -45,7 +47,7 @@ class Precision:
         self,
         weight: IntegerType | str = "int8",
         activation: IntegerType | str = "uint8",
-        input: IntegerType | str = "auto",  # the name that the user's contract fixes
+        input: IntegerType | ImageInput | str = "auto",  # the name that the user's contract fixes
         output: str = "auto",
         *,
         rounding: Rounding | str = Rounding.NEAREST,
@@ -61,7 +63,7 @@ class Precision:
         others = {pattern: Precision.parse(other) for pattern, other in (overrides or {}).items()}
         object.__setattr__(self, "weight", weight_type)
         object.__setattr__(self, "activation", _type(activation))
-        object.__setattr__(self, "input", input if input == "auto" else _type(input))
+        object.__setattr__(self, "input", input if input == "auto" or isinstance(input, ImageInput) else _type(input))
         object.__setattr__(self, "output", output)
         object.__setattr__(self, "rounding", Rounding(rounding))
         object.__setattr__(self, "overrides", MappingProxyType(others))
@@ -118,7 +120,7 @@ class Precision:
 def _rebuild(
     weight: IntegerType,
     activation: IntegerType,
-    input_type: IntegerType | str,
+    input_type: IntegerType | ImageInput | str,
     output: str,
     rounding: Rounding,
     overrides: dict[str, Precision | str],

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import least_squares_scale, positive
 from ana_fx.schedule import Schedule
 
-__all__ = ["ClipRange", "InputQuantizer", "Quantizer", "Rounding"]
+__all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer", "Rounding"]
 
 UNKNOWN_SCALE = (
     "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from; "
@@ -236,3 +237,35 @@ class InputQuantizer(Quantizer):
         super()._load_from_state_dict(state_dict, prefix, *args)
         rank, *sizes = self.sample_shape.tolist()
         self._shape = tuple(sizes[:rank]) if rank else None
+
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return levels * self.scale.detach()
+
+
+class ImageQuantizer(InputQuantizer):
+    """The quantizer of an image: the pixel that the user's normalisation had, less the zero point.
+
+    `gain` · x + `shift` is the pixel; both are [channels, 1, 1] or [1, 1, 1].
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, image: ImageInput, schedule: Schedule) -> None:
+        super().__init__(image.integer_type, schedule)
+        self.zero_point = image.zero_point
+        self.register_buffer("gain", torch.tensor(image.std).reshape(-1, 1, 1) * 255)
+        self.register_buffer("shift", torch.tensor(image.mean).reshape(-1, 1, 1) * 255)
+        self.set_scale(torch.tensor(image.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x as multiples of the step, from the nearest pixel."""
+        if self._shape is None:
+            self._remember_eagerly(x)
+        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        return (pixels - self.zero_point) * positive(self.scale)
+
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return (levels + self.zero_point - self.shift) / self.gain

@@ -150,7 +150,9 @@ class Target:
 
 def stored_magnitude(input_type: IntegerType) -> int:
     """The largest byte that a kernel multiplies: signed inputs are shifted by 128 to unsigned ones."""
-    return input_type.qmax + 128 if input_type.signed else input_type.qmax
+    if not input_type.signed:
+        return input_type.qmax
+    return input_type.qmax + (128 if input_type.zero_point is None else input_type.zero_point)
 
 
 def _width(what: str, integer_type: IntegerType, bits: tuple[int, int]) -> list[str]:

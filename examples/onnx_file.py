@@ -42,7 +42,7 @@ class OnnxFile:
         if self._input.type != "tensor(float)":
             kind = np.uint8 if self._input.type == "tensor(uint8)" else np.int8
             limits = np.iinfo(kind)
-            levels = np.rint(x / self._scale(self._input.name))
+            levels = np.rint(x / self._scale(self._input.name)) + self._zero_point(self._input.name)
             x = levels.clip(limits.min, limits.max).astype(kind)
         return {self._input.name: x}
 
@@ -54,12 +54,16 @@ class OnnxFile:
         """Float logits of float images."""
         y = self.run(self.feed(images))
         if self._output.type != "tensor(float)":
-            y = y.astype(np.float32) * self._scale(self._output.name)
+            levels = y.astype(np.int64) - self._zero_point(self._output.name)
+            y = levels.astype(np.float32) * self._scale(self._output.name)
         return torch.from_numpy(y)
 
     def _scale(self, name: str) -> np.float32:
         scale: np.float32 = np.float32(self._metadata[f"{name}.scale"])
         return scale
+
+    def _zero_point(self, name: str) -> int:
+        return int(self._metadata[f"{name}.zero_point"])
 
 
 def latencies(files: Sequence[OnnxFile], image: Tensor, num_rounds: int = 200, num_runs: int = 10) -> list[float]:

@@ -14,6 +14,7 @@ from ana_fx.affine_map import AffineMap, Norm
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import PrecisionError
 from ana_fx.graph import constant_parameters, location, module_of, unique_path
+from ana_fx.image_input import ImageInput
 from ana_fx.layer_map import LayerMap
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
@@ -22,7 +23,7 @@ from ana_fx.passes.dialect import is_movement, is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision import Precision
-from ana_fx.quantizers import ClipRange, InputQuantizer, Quantizer
+from ana_fx.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
 from ana_fx.resampling import Interpolation
 from ana_fx.schedule import Schedule
 from ana_fx.softmax_map import SoftmaxMap
@@ -111,18 +112,11 @@ class InsertQuantizers(Pass):
         return outputs
 
     def _quantize_input(self, gm: GraphModule, node: Node, example: Any) -> Node:
-        seen = example if isinstance(example, Tensor) else node.meta.get("samples")
-        wanted = self.precision.input
-        if isinstance(wanted, IntegerType):
-            integer_type = wanted
-        else:
-            is_nonnegative = seen is not None and bool((seen >= 0).all())
-            integer_type = IntegerType(bits=8, signed=not is_nonnegative)
-        quantizer = InputQuantizer(integer_type, self.schedule).train(gm.training)
+        quantizer = self._input_quantizer(node, example).train(gm.training)
         shape = tuple(example.shape[1:]) if isinstance(example, Tensor) else node.meta.get("sample_shape")
         if shape is not None:
             quantizer.remember_shape(shape)
-        if "samples" in node.meta:
+        if "samples" in node.meta and not quantizer.is_calibrated:
             quantizer.calibrate(node.meta["samples"])
         path = unique_path(gm, f"{node.name}_quantizer")
         gm.add_submodule(path, quantizer)
@@ -130,6 +124,16 @@ class InsertQuantizers(Pass):
             call = gm.graph.call_module(path, (node,))
         node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call and not is_shape(user))
         return call
+
+    def _input_quantizer(self, node: Node, example: Any) -> InputQuantizer:
+        wanted = self.precision.input
+        if isinstance(wanted, ImageInput):
+            return ImageQuantizer(wanted, self.schedule)
+        if isinstance(wanted, IntegerType):
+            return InputQuantizer(wanted, self.schedule)
+        seen = example if isinstance(example, Tensor) else node.meta.get("samples")
+        is_nonnegative = seen is not None and bool((seen >= 0).all())
+        return InputQuantizer(IntegerType(bits=8, signed=not is_nonnegative), self.schedule)
 
     def _connect(
         self,

@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import location, module_of, unique_path
-from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, Repeat
+from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, QuantizeImage, Repeat
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
 from ana_fx.passes.layout import BATCH, Layout
@@ -22,7 +22,7 @@ from ana_fx.passes.lower_layer_map import LevelRange, lower_layer_map
 from ana_fx.passes.movements import derive
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.shapes import Recording
-from ana_fx.quantizers import InputQuantizer
+from ana_fx.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.scale import positive
 
 __all__ = ["Lower"]
@@ -55,7 +55,10 @@ class Lower(Pass):
             module = module_of(node)
             if isinstance(module, InputQuantizer):
                 scale, integer_type = positive(module.scale.detach()), module.integer_type
-                gm.add_submodule(str(node.target), Quantize(scale, integer_type).eval())
+                quantize = Quantize(scale, integer_type)
+                if isinstance(module, ImageQuantizer):
+                    quantize = QuantizeImage(scale, integer_type, module.gain, module.shift)
+                gm.add_submodule(str(node.target), quantize.eval())
                 levels[node] = LevelRange(integer_type.qmin, integer_type.qmax, scale)
             elif isinstance(module, ConstantMap):
                 levels[node] = self._lower_constant(gm, node, module)

@@ -13,12 +13,14 @@ from torch.utils import _pytree as pytree
 
 from ana_fx.errors import TraceError
 from ana_fx.freezing import resume_phases
+from ana_fx.image_input import ImageInput
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.check_target import CheckTarget
 from ana_fx.passes.drop_identities import DropIdentities
+from ana_fx.passes.fold_image_normalization import FoldImageNormalization
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
 from ana_fx.passes.insert_constants import InsertConstants
@@ -105,6 +107,7 @@ def prepare(
             FuseLayerMaps(),
             CheckFinite(),
             Calibrate(calibration),  # on reals: before any quantizer is there
+            FoldImageNormalization(precision.input if isinstance(precision.input, ImageInput) else None),
             InsertRequantizers(precision),
             InsertQuantizers(precision, schedule, chosen, inputs),
             CheckTarget(chosen),  # of the types that were just chosen

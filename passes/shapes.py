@@ -52,7 +52,7 @@ def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) ->
             continue
         low, high = quantizer.integer_type.qmin, quantizer.integer_type.qmax
         levels = torch.randint(low, high + 1, shape, generator=generator)
-        inputs.append(levels * quantizer.scale.detach().cpu())
+        inputs.append(quantizer.real(levels.to(quantizer.scale.device)).cpu())
     return tuple(inputs)
 
 

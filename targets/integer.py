@@ -45,7 +45,9 @@ class IntegerEmitter(Emitter):
     """
 
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
-        """int8 or uint8, zero point 0."""
+        """int8 or uint8, zero point 0 if the type has no other."""
+        if integer_type.zero_point is not None:
+            return ir.DataType.UINT8, integer_type.zero_point
         return (ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8), 0
 
     def integer_map(

@@ -44,7 +44,9 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     pads_max_pools: ClassVar[bool] = True
 
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
-        """uint8, with zero point 128 for signed types."""
+        """uint8, with zero point 128 for signed types that have no other."""
+        if integer_type.zero_point is not None:
+            return ir.DataType.UINT8, integer_type.zero_point
         return ir.DataType.UINT8, _SIGNED_ZERO if integer_type.signed else 0
 
     def misfits(self, program: GraphModule) -> list[str]:

@@ -21,10 +21,12 @@ from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
+from ana_fx.numbers import IntegerType
 from ana_fx.passes.shapes import run
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
-from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET
+from ana_fx.targets.model_file import read_model
+from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, border_type, producer_type
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -69,12 +71,14 @@ def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = Non
     """
     path = Path(path)
     try:
-        model = onnx.load(path)
+        model = read_model(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's and protobuf's errors share no base
+    except VerifyError:
+        raise
+    except Exception as error:  # onnxruntime's errors share no base
         raise VerifyError(
             f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote"
         ) from error
@@ -122,7 +126,8 @@ def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
     for node, quantize in _quantizers(integer):
         kind = quantize.integer_type
         shape = (_BATCH, *node.meta["sample_shape"])
-        made.append(torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator) * quantize.scale.cpu())
+        levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
+        made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
 
 
@@ -130,9 +135,23 @@ def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> 
     """What the file is given: the floats, or the levels that the program's own border makes of them."""
     feeds = {}
     for (node, quantize), x in zip(_quantizers(integer), inputs, strict=True):
-        fed = x.float() if is_float else quantize(x.to(quantize.scale.device))
+        fed = x.float() if is_float else _stored(quantize(x.to(quantize.scale.device)), quantize.integer_type)
         feeds[str(node.all_input_nodes[0].target)] = numpy(fed)
     return feeds
+
+
+def _stored(levels: Tensor, integer_type: IntegerType) -> Tensor:
+    """Levels as they stand at the integer borders of a file."""
+    _, zero_point = border_type(integer_type)
+    return (levels + zero_point).to(torch.uint8) if zero_point else levels
+
+
+def _stored_output(seen: dict[Node, Tensor], dequantize: Node) -> Tensor:
+    """The integers that a dequantize reads, as they stand in the file."""
+    (source,) = dequantize.all_input_nodes
+    if seen[source].dtype is torch.int32:
+        return seen[source]
+    return _stored(seen[source], producer_type(source))
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,7 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
             expected.append(_Expected(numpy(seen[node]), tolerance))
             borders.append(_Expected(numpy(seen[border])))
         else:
-            expected.append(_Expected(numpy(seen[node if is_float else node.all_input_nodes[0]])))
+            expected.append(_Expected(numpy(seen[node] if is_float else _stored_output(seen, node))))
     return expected + borders
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx_ir as ir
 from torch import Tensor
@@ -19,6 +21,7 @@ from ana_fx.integer import (
     IntegerSoftmax,
     IntegerTable,
     Quantize,
+    QuantizeImage,
     Repeat,
 )
 from ana_fx.movement import Movement
@@ -28,9 +31,14 @@ from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
 
-__all__ = ["FLOAT_INPUT", "IO", "TARGET", "Writer"]
+__all__ = ["FLOAT_INPUT", "IO", "LABELS", "TARGET", "Writer", "border_type", "producer_type"]
 
-TARGET, IO, FLOAT_INPUT = "ana_fx.target", "ana_fx.io", "ana_fx.float_input"  # keys of the metadata
+TARGET, IO, FLOAT_INPUT, LABELS = (
+    "ana_fx.target",
+    "ana_fx.io",
+    "ana_fx.float_input",
+    "ana_fx.labels",
+)  # keys of the metadata
 
 
 class Writer:
@@ -146,11 +154,21 @@ class Writer:
         """The border into the integers."""
         name, integer_type = str(placeholder.target), module.integer_type
         dtype, zero_point = self.emitter.container(integer_type)
-        natural = ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8
-        self._describe(name, module.scale, 0, str(integer_type))
+        natural, border_zero = border_type(integer_type)
+        self._describe(
+            name, module.scale, border_zero, natural.name.lower() if border_zero else str(integer_type), shape
+        )
+        if isinstance(module, QuantizeImage):
+            for part, channels in (("gain", module.gain), ("shift", module.shift)):
+                self.metadata[f"{name}.pixel_{part}"] = json.dumps(channels.flatten().tolist())
         largest = integer_type.qmax + zero_point
         if self.is_float:
             value = self.builder.input(name, ir.DataType.FLOAT, shape)
+            if isinstance(module, QuantizeImage):
+                value = self._pixels(name, module, value, shape)
+                return Carrier(
+                    self._shift(name, value, shape, zero_point - border_zero, dtype), zero_point, shape, largest
+                )
             scale = self.builder.constant(numpy(module.scale), f"{name}.scale")
             zero = self.builder.constant(_scalar(zero_point, dtype), f"{name}.zero_point")
             value = self._op("QuantizeLinear", [value, scale, zero], name, dtype, shape)
@@ -160,7 +178,16 @@ class Writer:
                 value = self._op("Clip", [value, *bounds], name, dtype, shape)
             return Carrier(value, zero_point, shape, largest)
         value = self.builder.input(name, natural, shape)
-        return Carrier(self._shift(name, value, shape, zero_point, dtype), zero_point, shape, largest)
+        return Carrier(self._shift(name, value, shape, zero_point - border_zero, dtype), zero_point, shape, largest)
+
+    def _pixels(self, name: str, module: QuantizeImage, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        """The uint8 pixels of a normalised image."""
+        for op_type, channels in (("Mul", module.gain), ("Add", module.shift)):
+            constant = self.builder.constant(numpy(channels), f"{name}.{op_type.lower()}")
+            value = self._op(op_type, [value, constant], name, ir.DataType.FLOAT, shape)
+        one = self.builder.constant(np.float32(1.0), f"{name}.one")
+        zero = self.builder.constant(np.uint8(0), f"{name}.zero")
+        return self._op("QuantizeLinear", [value, one, zero], name, ir.DataType.UINT8, shape)
 
     def _write_output(self, node: Node, name: str) -> None:
         """The border out of the integers, unless a float layer was that already."""
@@ -169,13 +196,14 @@ class Writer:
             return
         dequantize = module_of(node)
         carrier = self.carriers[node.all_input_nodes[0]]
-        natural = carrier.dtype if carrier.dtype is ir.DataType.INT32 else _natural(node.all_input_nodes[0])
+        is_wide = carrier.dtype is ir.DataType.INT32
+        natural, zero_point = (carrier.dtype, 0) if is_wide else border_type(producer_type(node.all_input_nodes[0]))
         assert isinstance(dequantize, Dequantize)
-        self._describe(name, dequantize.scale, 0, natural.name.lower())
+        self._describe(name, dequantize.scale, zero_point, natural.name.lower(), carrier.shape)
         if self.is_float:
             self.builder.output(self._dequantize(carrier, dequantize, name), name)
             return
-        value = self._shift(name, carrier.value, carrier.shape, -carrier.zero_point, natural)
+        value = self._shift(name, carrier.value, carrier.shape, zero_point - carrier.zero_point, natural)
         self.builder.output(value, name)
 
     def _dequantize(self, carrier: Carrier, module: object, path: str) -> ir.Value:
@@ -229,11 +257,12 @@ class Writer:
     ) -> ir.Value:
         return self.builder.op(op_type, inputs, path=path, dtype=dtype, shape=shape, attributes=attributes)
 
-    def _describe(self, name: str, scale: Tensor, zero_point: int, kind: str) -> None:
+    def _describe(self, name: str, scale: Tensor, zero_point: int, kind: str, shape: tuple[int, ...]) -> None:
         """What a reader needs to know of a border, as strings that give the float32 back exactly."""
         self.metadata[f"{name}.scale"] = repr(float(scale))
         self.metadata[f"{name}.zero_point"] = str(zero_point)
         self.metadata[f"{name}.type"] = kind
+        self.metadata[f"{name}.shape"] = "x".join(map(str, shape))
 
 
 def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
@@ -241,10 +270,17 @@ def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
     return scalar
 
 
-def _natural(node: Node) -> ir.DataType:
-    """The type of a program's own output: of the module that produced its levels."""
+def border_type(integer_type: IntegerType) -> tuple[ir.DataType, int]:
+    """The type of levels at the integer borders of a file, and the stored number of level 0."""
+    if integer_type.zero_point is not None:
+        return ir.DataType.UINT8, integer_type.zero_point
+    return (ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8), 0
+
+
+def producer_type(node: Node) -> IntegerType:
+    """The type of the levels of a node: of the module that produced them."""
     integer_type = getattr(module_of(node), "integer_type", None)
     while not isinstance(integer_type, IntegerType):
         node = node.all_input_nodes[0]
         integer_type = getattr(module_of(node), "integer_type", None)
-    return ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8
+    return integer_type
