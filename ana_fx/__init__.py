@@ -22,6 +22,7 @@ from ana_fx.errors import (
     UnsupportedError,
     VerifyError,
 )
+from ana_fx.image_input import ImageInput
 from ana_fx.noise import NoiseType
 from ana_fx.numbers import IntegerType
 from ana_fx.precision import Precision
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ana_fx.plots import plot_convergence, plot_quantizer, plot_schedule
     from ana_fx.target_list import targets
     from ana_fx.targets.export import ExportReport, export
+    from ana_fx.targets.inspect import FileReport, inspect
     from ana_fx.targets.verify import VerifyReport, verify
     from ana_fx.theory import HypothesisReport, check_hypotheses
 
@@ -51,9 +53,11 @@ __all__ = [
     # looking
     "annealing_ranges",
     "describe",
+    "inspect",
     "targets",
     "AnnealingRange",
     "ExportReport",
+    "FileReport",
     "Summary",
     "VerifyReport",
     "plot_convergence",
@@ -67,6 +71,7 @@ __all__ = [
     "Convergence",
     "HypothesisReport",
     # settings
+    "ImageInput",
     "IntegerType",
     "Interval",
     "LayerSchedule",
@@ -101,6 +106,8 @@ _LAZY = {
     "convert": "ana_fx.passes.convert",
     "export": "ana_fx.targets.export",
     "ExportReport": "ana_fx.targets.export",
+    "inspect": "ana_fx.targets.inspect",
+    "FileReport": "ana_fx.targets.inspect",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
     "plot_convergence": "ana_fx.plots",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +21,7 @@ from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.program_needs import program_misfits
-from ana_fx.targets.writer import Writer
+from ana_fx.targets.writer import LABELS, Writer
 
 __all__ = ["ExportReport", "export"]
 
@@ -71,7 +73,12 @@ class ExportReport:
 
 
 def export(
-    integer: GraphModule, path: str | os.PathLike[str], *, target: str | None = None, io: str = "integer"
+    integer: GraphModule,
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    io: str = "integer",
+    labels: Sequence[str] | None = None,
 ) -> ExportReport:
     """Write an integer program as an ONNX file with a dynamic batch axis.
 
@@ -81,6 +88,10 @@ def export(
         target: "onnxruntime" or "integer"; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.
+        labels: What the channels of the output stand for, in their order; kept in the metadata.
+
+    The metadata of the file says of each input and output `name`: `name.shape` of one sample,
+    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale.
 
     Returns:
         A report of what each layer map became.
@@ -103,11 +114,21 @@ def export(
         raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
     writer = Writer(integer, emitter, is_float=io == "float")
     model = writer.write()
+    if labels is not None:
+        model.metadata_props[LABELS] = _labels(labels, model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
     _write_atomically(Path(path), data)
     return ExportReport(Path(path), chosen.name, io, len(data), tuple(writer.reports))
+
+
+def _labels(labels: Sequence[str], model: ir.Model) -> str:
+    """The labels as JSON, if there is one for each channel of the only output."""
+    sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
+    if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
+        raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")
+    return json.dumps(list(labels))
 
 
 def _emitter(target: Target) -> Emitter:

@@ -1,0 +1,116 @@
+"""The command line: `ana-fx`, or `python -m ana_fx`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+
+from ana_fx.errors import AnaFxError
+from ana_fx.passes.convert import convert
+from ana_fx.passes.prepare import prepare
+from ana_fx.target_list import targets
+from ana_fx.targets.compare import load_program, read_arrays, verify_against
+from ana_fx.targets.export import export
+from ana_fx.targets.inspect import inspect
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Integer networks: export, inspect, verify.", no_args_is_help=True, add_completion=False)
+
+File = Annotated[Path, typer.Argument(help="An ONNX file that ana_fx wrote.", show_default=False)]
+
+
+@app.command("targets")
+def list_targets() -> None:
+    """List the targets and what each accepts."""
+    _show(targets())
+
+
+@app.command("inspect")
+def inspect_file(file: File) -> None:
+    """Say what stands in a file: borders, operators, constants."""
+    with _errors_in_one_line():
+        _show(inspect(file))
+
+
+@app.command("verify")
+def verify_file(
+    file: File,
+    inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
+    against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
+) -> None:
+    """Run a file in onnxruntime and compare every output bit with a saved program."""
+    with _errors_in_one_line():
+        _show(verify_against(file, load_program(against), read_arrays(inputs)))
+
+
+@app.command("export")
+def export_model(
+    model: Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")],
+    output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    state: Annotated[Path, typer.Option(help="The trained state_dict, of torch.save.")],
+    example: Annotated[list[Path], typer.Option(help="The example inputs of prepare, arrays of numpy.save.")],
+    precision: Annotated[str, typer.Option(help="As in prepare.")] = "int8",
+    schedule: Annotated[str | None, typer.Option(help="As in prepare.")] = None,
+    prepared_for: Annotated[str, typer.Option(help="The target that prepare was given.")] = "onnxruntime",
+    target: Annotated[str | None, typer.Option(help="The target of the file; by default the same.")] = None,
+    io: Annotated[str, typer.Option(help="The borders, 'integer' or 'float'.")] = "integer",
+    labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
+) -> None:
+    """Prepare a model as for training, load its trained state, convert and export it."""
+    with _errors_in_one_line():
+        inputs = tuple(torch.from_numpy(array) for array in read_arrays(example))
+        qat = prepare(_made(model), inputs, precision=precision, schedule=schedule, target=prepared_for)
+        _load_state(qat, state)
+        names = None if labels is None else labels.read_text(encoding="utf-8").split("\n")
+        names = None if names is None else [name.strip() for name in names if name.strip()]
+        _show(export(convert(qat.eval()), output, target=target, io=io, labels=names))
+
+
+def _made(reference: str) -> nn.Module:
+    """The model of a function that is written 'package.module:function'."""
+    module, _, name = reference.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does it
+    try:
+        make = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot import {reference!r}: {error}; needed 'package.module:function'") from error
+    made = make()
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{reference!r} made {type(made).__name__}, needed a torch.nn.Module")
+    return made
+
+
+def _load_state(qat: nn.Module, path: Path) -> None:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        qat.load_state_dict(state.get("model", state))
+    except Exception as error:  # pickle's, zip's and torch's errors share no base
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot load {path}: {reason}; needed the state_dict of the prepared model") from error
+
+
+def _show(report: object) -> None:
+    if sys.stdout.isatty():
+        Console().print(report)
+    else:
+        typer.echo(str(report))
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """What we foresee goes to stderr without a traceback."""
+    try:
+        yield
+    except (AnaFxError, ValueError, OSError) as error:
+        typer.echo(f"ana-fx: {error}", err=True)
+        raise typer.Exit(1) from error

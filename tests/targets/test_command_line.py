@@ -1,0 +1,214 @@
+"""The command line, as a user types it."""
+
+import io
+import json
+import pickle
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+import ana_fx
+from ana_fx.targets.command_line import app
+from tests.models import Chain, example
+from tests.programs import converted, trained
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A file, its program in both forms, and inputs of both kinds."""
+    path = tmp_path_factory.mktemp("command_line")
+    program, x = converted(Chain), example(Chain)
+    ana_fx.export(program, path / "model.onnx", labels=[f"class {i}" for i in range(program(x).shape[1])])
+    batch = torch.export.Dim.DYNAMIC
+    torch.export.save(torch.export.export(program, (x,), dynamic_shapes=({0: batch},)), path / "program.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # people still have such files
+        torch.jit.save(torch.jit.trace(program, (x,)), path / "program.pt")
+    np.save(path / "floats.npy", x.numpy())
+    scale = next(module for module in program.modules() if hasattr(module, "real")).scale
+    np.save(path / "levels.npy", np.rint(x.numpy() / scale.numpy()).clip(0, 255).astype(np.uint8))
+    return path
+
+
+def test_targets_are_listed():
+    result = run("targets")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("onnxruntime", "integer", "2 to 8 bits"))
+
+
+def test_inspect_says_what_stands_in_a_file(folder):
+    result = run("inspect", folder / "model.onnx")
+    assert result.exit_code == 0
+    for text in ("target onnxruntime", "integer borders", "QLinearConv", "bytes of int8", "uint8", "class 3"):
+        assert text in result.stdout
+
+
+@pytest.mark.parametrize("target", ["integer", "onnxruntime"])
+def test_inspect_tells_integers_from_floats(tmp_path, target):
+    ana_fx.export(converted(Chain), tmp_path / "a.onnx", target=target)
+    assert ana_fx.inspect(tmp_path / "a.onnx").float_nodes == ()
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], name="real")],
+        "floats",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    entries = {
+        f"{name}.{key}": value
+        for name in "xy"
+        for key, value in (("scale", "1.0"), ("zero_point", "0"), ("type", "int8"))
+    }
+    helper.set_model_props(model, entries)
+    onnx.save(model, tmp_path / "b.onnx")
+    assert ana_fx.inspect(tmp_path / "b.onnx").float_nodes == ("real",)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.parametrize("program", ["program.pt2", "program.pt"])
+@pytest.mark.parametrize("inputs", ["floats.npy", "levels.npy"])
+def test_verify_compares_a_file_with_a_saved_program(folder, program, inputs):
+    result = run("verify", folder / "model.onnx", "--inputs", folder / inputs, "--against", folder / program)
+    assert result.exit_code == 0, result.stderr
+    assert "0 of 80 outputs differ" in result.stdout
+
+
+def test_verify_finds_weights_that_changed(folder, tmp_path):
+    model = onnx.load(folder / "model.onnx")
+    *_, weight = (each for each in model.graph.initializer if each.name.endswith(".weight"))
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[:, 0] += 1
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    result = run("verify", tmp_path / "changed.onnx", *arguments)
+    assert result.exit_code == 1
+    assert "differs from the program at" in result.stderr
+
+
+def test_errors_are_one_line_without_a_traceback(folder, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"\x08\x07 not onnx")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 3), np.float32))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "bad.pt2").write_bytes(b"nothing")
+    arguments = ("--against", folder / "program.pt2")
+    for result, reason in (
+        (run("inspect", tmp_path / "bad.onnx"), "cannot load"),
+        (run("inspect", tmp_path / "empty.onnx"), "it holds no graph"),
+        (run("inspect", tmp_path / "none.onnx"), "No such file"),
+        (
+            run("verify", folder / "model.onnx", "--inputs", tmp_path / "wrong.npy", *arguments),
+            "was given float32 (2, 3)",
+        ),
+        (run("verify", folder / "model.onnx", "--inputs", tmp_path / "objects.npy", *arguments), "numpy.save"),
+        (
+            run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / "bad.pt2"),
+            "needed a program that torch saved",
+        ),
+        (
+            run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / "x.onnx"),
+            "needed a .pt2",
+        ),
+    ):
+        assert result.exit_code == 1
+        assert reason in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('pickled code was run')",)
+
+
+def test_no_pickled_code_of_a_program_is_run(folder, tmp_path):
+    """A .pt2 may hold a pickle, of weights or of sample inputs; torch would run what is in it."""
+    evil = tmp_path / "evil.pt2"
+    with zipfile.ZipFile(folder / "program.pt2") as old, zipfile.ZipFile(evil, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("sample_inputs/model.pt"):
+                data = _pickled_bomb()
+            if name.endswith("weights_config.json"):
+                config = json.loads(data)
+                next(iter(config["config"].values()))["use_pickle"] = True
+                data = json.dumps(config).encode()
+            if name.endswith("weights/weight_0"):
+                data = _pickled_bomb()
+            new.writestr(name, data)
+    result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", evil)
+    assert result.exit_code == 1
+    assert "pickled code was run" not in result.output
+    assert "cannot load" in result.stderr
+
+
+def _pickled_bomb():
+    buffer = io.BytesIO()
+    torch.save(Bomb(), buffer, pickle_module=pickle)
+    return buffer.getvalue()
+
+
+def test_external_data_are_refused(tmp_path):
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "external",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [tensor],
+    )
+    (tmp_path / "a.onnx").write_bytes(helper.make_model(graph, ir_version=9).SerializeToString())
+    result = run("inspect", tmp_path / "a.onnx")
+    assert "keeps tensors in other files" in result.stderr
+
+
+def test_export_goes_from_a_state_to_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    torch.save(trained(Chain).state_dict(), "state.pt")
+    np.save("example.npy", example(Chain).numpy())
+    arguments = ("--state", "state.pt", "--example", "example.npy", "--precision", "int4")
+    result = run("export", "tests.models:Chain", "out.onnx", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "QLinearConv" in result.stdout
+    assert ana_fx.verify(converted(Chain), "out.onnx").num_different == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("nowhere:Model", "cannot import"), ("tests.models:example", "missing"), ("builtins:dict", "made dict, needed a")],
+)
+def test_a_model_that_cannot_be_made_is_refused(tmp_path, model, reason):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    result = run("export", model, tmp_path / "a.onnx", "--state", tmp_path / "s.pt", "--example", tmp_path / "x.npy")
+    assert result.exit_code == 1
+    assert reason in (result.stderr or str(result.exception))
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_state_with_code_is_refused(tmp_path):
+    (tmp_path / "s.pt").write_bytes(_pickled_bomb())
+    np.save(tmp_path / "x.npy", example(Chain).numpy())
+    arguments = ("--state", tmp_path / "s.pt", "--example", tmp_path / "x.npy")
+    result = run("export", "tests.models:Chain", tmp_path / "a.onnx", *arguments)
+    assert result.exit_code == 1
+    assert "needed the state_dict of the prepared model" in result.stderr
+
+
+@pytest.mark.parametrize("wrong", [["one"], ["a"] * 11])
+def test_labels_that_are_not_one_for_each_channel_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"{len(wrong)} labels for outputs with"):
+        ana_fx.export(converted(Chain), tmp_path / "a.onnx", labels=wrong)
+    assert list(tmp_path.iterdir()) == []
