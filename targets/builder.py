@@ -25,7 +25,7 @@ class Builder:
         self._names: dict[str, int] = {}
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
-        self.uses_contrib = False
+        self._domains: set[str] = set()
 
     def op(
         self,
@@ -50,7 +50,7 @@ class Builder:
             rows = next((each for value in inputs if value is not None and (each := _rows(value))), 1)
         leading = [BATCH if rows == 1 else f"{BATCH}*{rows}"] if has_batch else []
         name = self._unique(f"{path}/{op_type}")
-        self.uses_contrib |= domain != ""
+        self._domains |= {domain} - {""}
         output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape([*leading, *shape]))
         return self._tape.op(op_type, inputs, attributes, domain=domain, name=name, output=output)
 
@@ -84,7 +84,7 @@ class Builder:
 
     def model(self, *, name: str, opset: int, ir_version: int, metadata: Mapping[str, str]) -> ir.Model:
         """The finished model."""
-        opsets = {"": opset} | ({"com.microsoft": 1} if self.uses_contrib else {})
+        opsets = {"": opset} | dict.fromkeys(sorted(self._domains), 1)
         graph = ir.Graph(
             self.inputs,
             self.outputs,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import VerifyError
-from ana_fx.targets.border import Array, Border, borders
+from ana_fx.targets.metadata import Array, Border, borders
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.verify import VerifyReport
 

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize, QuantizeImage
 from ana_fx.numbers import IntegerType
 from ana_fx.target import Target
+from ana_fx.targets.borders import dequantize_linear, quantize_image, quantize_linear, shift
 from ana_fx.targets.builder import Builder
 
 __all__ = ["Carrier", "Emitter", "NodeReport", "numpy"]
@@ -80,6 +81,28 @@ class Emitter(ABC):
     @abstractmethod
     def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
         """The stored type and zero point of levels of that type."""
+
+    def border(self, natural: ir.DataType) -> ir.DataType:
+        """The type in which the file takes and gives numbers of that type with integer borders."""
+        return natural
+
+    def take(
+        self, builder: Builder, path: str, integer_type: IntegerType, x: ir.Value, shape: tuple[int, ...]
+    ) -> ir.Value:
+        """Stored levels from what the file takes with integer borders."""
+        dtype, zero_point = self.container(integer_type)
+        return shift(builder, path, x, shape, zero_point - (integer_type.zero_point or 0), dtype)
+
+    def quantize(self, builder: Builder, path: str, module: Quantize, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        """Stored levels from reals."""
+        if isinstance(module, QuantizeImage):
+            pixels = quantize_image(builder, path, numpy(module.gain), numpy(module.shift), x, shape)
+            return self.take(builder, path, module.integer_type, pixels, shape)
+        return quantize_linear(builder, path, module, x, shape, self.container(module.integer_type))
+
+    def dequantize(self, builder: Builder, path: str, x: Carrier, scale: np.ndarray[Any, Any]) -> ir.Value:
+        """Reals from stored levels or logits."""
+        return dequantize_linear(builder, path, x.value, x.zero_point, scale, x.shape)
 
     @abstractmethod
     def integer_map(

@@ -12,7 +12,7 @@ import onnx
 from rich.console import Console, Group
 from rich.table import Table
 
-from ana_fx.targets.border import Border, borders
+from ana_fx.targets.metadata import Border, borders
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.writer import IO, LABELS, TARGET
 

@@ -23,8 +23,6 @@ __all__ = [
     "write_table",
 ]
 
-_NUMPY: dict[ir.DataType, Any] = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
-
 
 class Scribe:
     """Writes the nodes of one module, all in one integer type, with constants where they are read."""
@@ -49,11 +47,13 @@ class Scribe:
 
     def cast(self, value: ir.Value, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
         """A value as another type."""
+        if value.dtype is dtype:
+            return value
         return self.op("Cast", [value], shape, dtype, to=dtype)
 
     def number(self, value: int | np.ndarray[Any, Any], name: str) -> ir.Value:
         """A constant of the type of this scribe."""
-        return self.builder.constant(np.asarray(value, _NUMPY[self.dtype]), f"{self.path}.{name}")
+        return self.builder.constant(np.asarray(value, self.dtype.numpy()), f"{self.path}.{name}")
 
     def axes(self, *axes: int) -> ir.Value:
         """Axes, as the operators that reduce take them."""
@@ -83,9 +83,7 @@ def write_table(
         rows = np.arange(num_channels).reshape(-1, *[1] * (len(shape) - 1)) * num_levels
         index = scribe.op("Add", [index, scribe.number(rows, "rows")], shape)
     stored = (numpy(module.table).astype(np.int64) + zero_point).flatten()
-    table = scribe.builder.constant(
-        stored.astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8), f"{scribe.path}.table"
-    )
+    table = scribe.builder.constant(stored.astype(dtype.numpy()), f"{scribe.path}.table")
     return scribe.op("Gather", [table, index], shape, dtype)
 
 

@@ -26,7 +26,7 @@ from ana_fx.passes.shapes import run
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.model_file import read_model
-from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, border_type, producer_type
+from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -142,16 +142,15 @@ def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> 
 
 def _stored(levels: Tensor, integer_type: IntegerType) -> Tensor:
     """Levels as they stand at the integer borders of a file."""
-    _, zero_point = border_type(integer_type)
+    zero_point = integer_type.zero_point
     return (levels + zero_point).to(torch.uint8) if zero_point else levels
 
 
 def _stored_output(seen: dict[Node, Tensor], dequantize: Node) -> Tensor:
     """The integers that a dequantize reads, as they stand in the file."""
     (source,) = dequantize.all_input_nodes
-    if seen[source].dtype is torch.int32:
-        return seen[source]
-    return _stored(seen[source], producer_type(source))
+    integer_type = producer_type(source)
+    return seen[source] if integer_type is None else _stored(seen[source], integer_type)
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ from ana_fx.integer import (
 )
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.targets.borders import natural_type, scalar, shift
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
 
-__all__ = ["FLOAT_INPUT", "IO", "LABELS", "TARGET", "Writer", "border_type", "producer_type"]
+__all__ = ["FLOAT_INPUT", "IO", "LABELS", "TARGET", "Writer", "producer_type"]
 
 TARGET, IO, FLOAT_INPUT, LABELS = (
     "ana_fx.target",
@@ -121,7 +122,7 @@ class Writer:
     def _constant(self, path: str, module: IntegerConstant) -> Carrier:
         dtype, zero_point = self.emitter.container(module.integer_type)
         levels = numpy(module.levels).astype(np.int64)
-        stored = (levels + zero_point).astype(np.uint8 if dtype is ir.DataType.UINT8 else np.int8)
+        stored = (levels + zero_point).astype(dtype.numpy())
         value = self.builder.constant(stored, path)
         return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), levels)
 
@@ -153,8 +154,8 @@ class Writer:
     def _input(self, placeholder: Node, module: Quantize, shape: tuple[int, ...]) -> Carrier:
         """The border into the integers."""
         name, integer_type = str(placeholder.target), module.integer_type
-        dtype, zero_point = self.emitter.container(integer_type)
-        natural, border_zero = border_type(integer_type)
+        _, zero_point = self.emitter.container(integer_type)
+        natural, border_zero = natural_type(integer_type), integer_type.zero_point or 0
         self._describe(
             name, module.scale, border_zero, natural.name.lower() if border_zero else str(integer_type), shape
         )
@@ -164,30 +165,11 @@ class Writer:
         largest = integer_type.qmax + zero_point
         if self.is_float:
             value = self.builder.input(name, ir.DataType.FLOAT, shape)
-            if isinstance(module, QuantizeImage):
-                value = self._pixels(name, module, value, shape)
-                return Carrier(
-                    self._shift(name, value, shape, zero_point - border_zero, dtype), zero_point, shape, largest
-                )
-            scale = self.builder.constant(numpy(module.scale), f"{name}.scale")
-            zero = self.builder.constant(_scalar(zero_point, dtype), f"{name}.zero_point")
-            value = self._op("QuantizeLinear", [value, scale, zero], name, dtype, shape)
-            limits = (integer_type.qmin + zero_point, largest)
-            if integer_type.bits < 8 or integer_type.narrow:
-                bounds = [self.builder.constant(_scalar(limit, dtype), f"{name}.limit") for limit in limits]
-                value = self._op("Clip", [value, *bounds], name, dtype, shape)
-            return Carrier(value, zero_point, shape, largest)
-        value = self.builder.input(name, natural, shape)
-        return Carrier(self._shift(name, value, shape, zero_point - border_zero, dtype), zero_point, shape, largest)
-
-    def _pixels(self, name: str, module: QuantizeImage, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        """The uint8 pixels of a normalised image."""
-        for op_type, channels in (("Mul", module.gain), ("Add", module.shift)):
-            constant = self.builder.constant(numpy(channels), f"{name}.{op_type.lower()}")
-            value = self._op(op_type, [value, constant], name, ir.DataType.FLOAT, shape)
-        one = self.builder.constant(np.float32(1.0), f"{name}.one")
-        zero = self.builder.constant(np.uint8(0), f"{name}.zero")
-        return self._op("QuantizeLinear", [value, one, zero], name, ir.DataType.UINT8, shape)
+            value = self.emitter.quantize(self.builder, name, module, value, shape)
+        else:
+            value = self.builder.input(name, self.emitter.border(natural), shape)
+            value = self.emitter.take(self.builder, name, integer_type, value, shape)
+        return Carrier(value, zero_point, shape, largest)
 
     def _write_output(self, node: Node, name: str) -> None:
         """The border out of the integers, unless a float layer was that already."""
@@ -196,32 +178,19 @@ class Writer:
             return
         dequantize = module_of(node)
         carrier = self.carriers[node.all_input_nodes[0]]
-        is_wide = carrier.dtype is ir.DataType.INT32
-        natural, zero_point = (carrier.dtype, 0) if is_wide else border_type(producer_type(node.all_input_nodes[0]))
         assert isinstance(dequantize, Dequantize)
+        natural, zero_point = _natural(node.all_input_nodes[0])
         self._describe(name, dequantize.scale, zero_point, natural.name.lower(), carrier.shape)
         if self.is_float:
             self.builder.output(self._dequantize(carrier, dequantize, name), name)
             return
-        value = self._shift(name, carrier.value, carrier.shape, zero_point - carrier.zero_point, natural)
+        distance = zero_point - carrier.zero_point
+        value = shift(self.builder, name, carrier.value, carrier.shape, distance, self.emitter.border(natural))
         self.builder.output(value, name)
 
     def _dequantize(self, carrier: Carrier, module: object, path: str) -> ir.Value:
         assert isinstance(module, Dequantize)
-        inputs = [carrier.value, self.builder.constant(numpy(module.scale), f"{path}.scale")]
-        if carrier.zero_point:
-            inputs.append(self.builder.constant(_scalar(carrier.zero_point, carrier.dtype), f"{path}.zero_point"))
-        return self._op("DequantizeLinear", inputs, path, ir.DataType.FLOAT, carrier.shape)
-
-    def _shift(self, path: str, value: ir.Value, shape: tuple[int, ...], distance: int, dtype: ir.DataType) -> ir.Value:
-        """Add a constant to 8-bit numbers whose type changes with it."""
-        if value.dtype is dtype and distance == 0:
-            return value
-        value = self._op("Cast", [value], path, ir.DataType.INT32, shape, {"to": ir.DataType.INT32})
-        if distance:
-            constant = self.builder.constant(np.int32(distance), f"{path}.shift")
-            value = self._op("Add", [value, constant], path, ir.DataType.INT32, shape)
-        return self._op("Cast", [value], path, dtype, shape, {"to": dtype})
+        return self.emitter.dequantize(self.builder, path, carrier, numpy(module.scale))
 
     def _max_pool(self, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]) -> Carrier:
         befores, afters = zip(*module.padding, strict=True)
@@ -243,7 +212,7 @@ class Writer:
         befores, afters = zip((0, 0), (0, 0), *padding, strict=True)
         shape = (x.shape[0], *(size + sum(pair) for size, pair in zip(x.shape[1:], padding, strict=True)))
         pads = self.builder.constant(np.array([*befores, *afters], np.int64), f"{path}.pads")
-        lowest = self.builder.constant(_scalar(0 if x.dtype is ir.DataType.UINT8 else -128, x.dtype), f"{path}.lowest")
+        lowest = self.builder.constant(scalar(0 if x.dtype is ir.DataType.UINT8 else -128, x.dtype), f"{path}.lowest")
         return self._op("Pad", [x.value, pads, lowest], path, x.dtype, shape)
 
     def _op(
@@ -265,22 +234,20 @@ class Writer:
         self.metadata[f"{name}.shape"] = "x".join(map(str, shape))
 
 
-def _scalar(value: int, dtype: ir.DataType) -> np.uint8 | np.int8:
-    scalar: np.uint8 | np.int8 = np.uint8(value) if dtype is ir.DataType.UINT8 else np.int8(value)
-    return scalar
+def _natural(node: Node) -> tuple[ir.DataType, int]:
+    """The type of a program's own output, and the stored number of level 0."""
+    integer_type = producer_type(node)
+    if integer_type is None:
+        return ir.DataType.INT32, 0
+    return natural_type(integer_type), integer_type.zero_point or 0
 
 
-def border_type(integer_type: IntegerType) -> tuple[ir.DataType, int]:
-    """The type of levels at the integer borders of a file, and the stored number of level 0."""
-    if integer_type.zero_point is not None:
-        return ir.DataType.UINT8, integer_type.zero_point
-    return (ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8), 0
-
-
-def producer_type(node: Node) -> IntegerType:
-    """The type of the levels of a node: of the module that produced them."""
+def producer_type(node: Node) -> IntegerType | None:
+    """The type of the levels of a node, of the module that produced them; None for logits."""
     integer_type = getattr(module_of(node), "integer_type", None)
     while not isinstance(integer_type, IntegerType):
+        if isinstance(module_of(node), IntegerHead):
+            return None
         node = node.all_input_nodes[0]
         integer_type = getattr(module_of(node), "integer_type", None)
     return integer_type
