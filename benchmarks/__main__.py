@@ -6,9 +6,14 @@ import argparse
 
 from rich.console import Console
 
-from benchmarks import annealing, pipeline, training_step
+from benchmarks import annealing, latency, pipeline, training_step
 
-BENCHMARKS = {"annealing": annealing.main, "training_step": training_step.main, "pipeline": pipeline.main}
+BENCHMARKS = {
+    "annealing": annealing.main,
+    "training_step": training_step.main,
+    "pipeline": pipeline.main,
+    "latency": latency.main,
+}
 
 
 def main() -> None:

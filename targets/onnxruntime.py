@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,7 @@ from ana_fx.targets.integer import IntegerEmitter, pooling_attributes
 
 __all__ = ["OnnxRuntimeEmitter"]
 
+_UINT8 = ir.DataType.UINT8
 _BYTE = 255
 _SIGNED_ZERO = 128
 _PAIR_LIMIT = 2**15 - 1
@@ -34,7 +35,7 @@ _QLINEAR = (Convolution, Linear, Average, Identity, Sum, Product)
 
 @dataclass(frozen=True)
 class OnnxRuntimeEmitter(IntegerEmitter):
-    """QLinearConv for everything that multiplies, QLinearAdd where it is proven.
+    """QLinearConv and QGemm for everything that multiplies weights, QLinearAdd where it is proven.
 
     QLinear kernels take and give one type, so all levels are stored as uint8, signed ones with zero
     point 128. Heads are MatMulInteger or ConvInteger. A sum whose QLinearAdd is not proven is
@@ -78,6 +79,8 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
         affine, x = module.affine, inputs[0]
+        if isinstance(affine, Linear):
+            return self._gemm(builder, path, module, x, shape)
         if _is_convolution(affine, x.shape):
             return self._convolve(builder, path, module, x, shape)
         reason = "no QLinear operator computes it"
@@ -123,38 +126,68 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         value = _clip(builder, path, value, module, zero_point, shape)
         return Carrier(value, zero_point, shape, module.hi + zero_point), NodeReport(path, operator, "float32")
 
+    def _gemm(
+        self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """QGemm over the rows."""
+        weight = _stored_weight(module, x.shape)
+        value = builder.reshape(x.value, weight.shape[1:], path=path)
+        factors, result, bias = self._factors(builder, path, module, x, weight.T.contiguous(), weight.shape[0])
+        inputs, row = [value, *factors, bias, *result], (weight.shape[0],)
+        value = builder.op("QGemm", inputs, path=path, dtype=_UINT8, shape=row, domain="com.microsoft")
+        return self._leave(builder, path, value, module, row, shape), _report(path, "QGemm", weight, x)
+
     def _convolve(
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
-        """QLinearConv; a linear map is a 1×1 one over the rows, averages and rescales are depthwise."""
+        """QLinearConv; averages and rescales are depthwise ones."""
         weight = _stored_weight(module, x.shape)
         image_in, image_out = x.shape, shape
         attributes = pooling_attributes(module.affine, x.shape[0])
-        if isinstance(module.affine, Linear):
-            image_in, image_out = (weight.shape[1], 1, 1), (weight.shape[0], 1, 1)
-        elif isinstance(module.affine, Identity):
+        if isinstance(module.affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             attributes = {"group": x.shape[0]}
         value = builder.reshape(x.value, image_in, path=path)
-        staircase = _staircase(module)
-        num_channels = weight.shape[0]
-        dtype, zero_point = self.container(module.integer_type)
-        inputs = [
-            value,
-            builder.constant(numpy(staircase.x_scale), f"{path}.x_scale"),
-            builder.constant(np.uint8(x.zero_point), f"{path}.x_zero_point"),
-            builder.constant(numpy(weight.to(torch.int8)), f"{path}.weight"),
-            builder.constant(numpy(staircase.weight_scale.expand(num_channels)), f"{path}.weight_scale"),
-            builder.constant(np.zeros(num_channels, np.int8), f"{path}.weight_zero_point"),
-            builder.constant(numpy(staircase.y_scale), f"{path}.y_scale"),
-            builder.constant(np.uint8(zero_point), f"{path}.y_zero_point"),
-            builder.constant(numpy(staircase.bias.to(torch.int32).expand(num_channels)), f"{path}.bias"),
+        factors, result, bias = self._factors(builder, path, module, x, weight, weight.shape[0])
+        inputs = [value, *factors, *result, bias]
+        value = builder.op("QLinearConv", inputs, path=path, dtype=_UINT8, shape=image_out, attributes=attributes)
+        return self._leave(builder, path, value, module, image_out, shape), _report(path, "QLinearConv", weight, x)
+
+    def _factors(
+        self, builder: Builder, path: str, module: IntegerMap, x: Carrier, weight: Tensor, num_channels: int
+    ) -> tuple[list[ir.Value], list[ir.Value], ir.Value]:
+        """What follows the input of a QLinear operator: of x and the weight, of the result; and the bias."""
+        staircase, zero_point = _staircase(module), self.container(module.integer_type)[1]
+
+        def constant(array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
+            return builder.constant(array, f"{path}.{name}")
+
+        factors = [
+            constant(numpy(staircase.x_scale), "x_scale"),
+            constant(np.uint8(x.zero_point), "x_zero_point"),
+            constant(numpy(weight.to(torch.int8)), "weight"),
+            constant(numpy(staircase.weight_scale.expand(num_channels)), "weight_scale"),
+            constant(np.zeros(num_channels, np.int8), "weight_zero_point"),
         ]
-        value = builder.op("QLinearConv", inputs, path=path, dtype=dtype, shape=image_out, attributes=attributes)
-        value = _clip(builder, path, value, module, zero_point, image_out)
-        value = builder.reshape(value, shape, path=path)
-        report = NodeReport(path, "QLinearConv", "float32", needs_vnni=_can_saturate(weight, x))
-        return Carrier(value, zero_point, shape, module.hi + zero_point), report
+        result = [
+            constant(numpy(staircase.y_scale), "y_scale"),
+            constant(np.uint8(zero_point), "y_zero_point"),
+        ]
+        return factors, result, constant(numpy(staircase.bias.to(torch.int32).expand(num_channels)), "bias")
+
+    def _leave(
+        self,
+        builder: Builder,
+        path: str,
+        value: ir.Value,
+        module: IntegerMap,
+        computed: tuple[int, ...],
+        shape: tuple[int, ...],
+    ) -> Carrier:
+        """What an operator computed in one shape, clipped to the levels and in another."""
+        zero_point = self.container(module.integer_type)[1]
+        value = _clip(builder, path, value, module, zero_point, computed)
+        return Carrier(builder.reshape(value, shape, path=path), zero_point, shape, module.hi + zero_point)
 
     def _add(
         self,
@@ -188,7 +221,11 @@ def _is_convolution(affine: Affine, shape: tuple[int, ...]) -> bool:
     """Whether a map is the convolution of an image with integer weights."""
     if isinstance(affine, Average):
         return affine.window((1, *shape)) is not None
-    return isinstance(affine, (Convolution, Linear, Identity))
+    return isinstance(affine, (Convolution, Identity))
+
+
+def _report(path: str, operator: str, weight: Tensor, x: Carrier) -> NodeReport:
+    return NodeReport(path, operator, "float32", needs_vnni=_can_saturate(weight, x))
 
 
 def _staircase(module: IntegerMap) -> QLinearStaircase:
@@ -197,14 +234,11 @@ def _staircase(module: IntegerMap) -> QLinearStaircase:
 
 
 def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
-    """The weight as QLinearConv multiplies it: head-room and signs included, [out, in / group, …]."""
+    """The weight as it is multiplied: head-room and signs included, [out, in / group, …]."""
     factor = _staircase(module).factor
-    if isinstance(module.affine, Convolution):
+    if isinstance(module.affine, (Convolution, Linear)):
         assert module.weight is not None
         return module.weight.to(torch.int32) * factor
-    if isinstance(module.affine, Linear):
-        assert module.weight is not None
-        return (module.weight.to(torch.int32) * factor)[:, :, None, None]
     kernel = module.affine.kernel if isinstance(module.affine, Average) else (1, 1)
     sign = module.sign.to(torch.int32).expand(x_shape[0])
     return (sign * factor).reshape(-1, 1, *[1] * len(kernel)).expand(-1, 1, *kernel).contiguous()
