@@ -132,8 +132,7 @@ class Normalization(Affine):
         bound = self.bound(0, 0, (), shape)
         return torch.tensor([-bound]), torch.tensor([bound])
 
-    def fits(self, shape: tuple[int, ...], magnitude: int) -> bool:
-        """Whether no intermediate leaves 63 bits: V < 4^25 and c·r < 2^62."""
-        length = self.row_shape(shape)[-1]
-        largest = 2 * length * length * magnitude * magnitude + 4.0 ** (MAX_EXPONENT - 1)
-        return largest < 4.0 ** (MAX_EXPONENT + 1)
+    def longest_row(self, magnitude: int) -> int:
+        """How long a row of such levels may be so that no intermediate leaves 63 bits: V < 4^25 and c·r < 2^62."""
+        largest = 4 ** (MAX_EXPONENT + 1) - 4 ** (MAX_EXPONENT - 1) - 1
+        return math.isqrt(largest // (2 * magnitude * magnitude))

@@ -200,7 +200,7 @@ def _lower_max_pool(
         if any(size % result for size, result in zip(sizes, results, strict=True)):
             raise ConvertError(
                 f"{location(node)}: adaptive max pooling from {sizes} to {results} has windows of different sizes; "
-                f"needed an output size that divides the input's"
+                f"needed an output size that divides the input's; pool to another size, or with nn.MaxPool2d"
             )
         kernel = tuple(size // result for size, result in zip(sizes, results, strict=True))
         pool = IntegerMaxPool(kernel, kernel, ((0, 0),) * rank, (1,) * rank)

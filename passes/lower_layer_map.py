@@ -175,9 +175,12 @@ def _reduce(form: IntegerForm) -> IntegerForm:
 
 def _misfit(affine: Affine, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
     """Why a normalisation's intermediates leave 63 bits; None if they do not."""
-    if not isinstance(affine, Normalization) or affine.fits(shape, max(inputs[0].hi, -inputs[0].lo)):
+    if not isinstance(affine, Normalization):
         return None
-    return f"rows of {affine.row_shape(shape)[-1]} numbers, too many for 64-bit arithmetic"
+    found, needed = affine.row_shape(shape)[-1], affine.longest_row(max(inputs[0].hi, -inputs[0].lo))
+    if found <= needed:
+        return None
+    return f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:

@@ -80,6 +80,20 @@ def an_accumulator_that_cannot_fit(folder: Path) -> None:
     ana_fx.convert(ana_fx.prepare(nn.Sequential(nn.Linear(300_000, 2)), x, calibration=[x]))
 
 
+def a_normalised_row_that_is_too_long(folder: Path) -> None:
+    x = torch.rand(2, 300_000)
+    ana_fx.convert(ana_fx.prepare(nn.Sequential(nn.LayerNorm(300_000)), x, calibration=[x]))
+
+
+def adaptive_max_pooling_into_uneven_windows(folder: Path) -> None:
+    model = nn.Sequential(nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(48, 2))
+    ana_fx.convert(ana_fx.prepare(model, IMAGES, calibration=[IMAGES]))
+
+
+def a_width_that_the_target_cannot_hold(folder: Path) -> None:
+    ana_fx.prepare(small(nn.Softmax(1)), IMAGES, target="dory")
+
+
 def an_unwritable_path(folder: Path) -> None:
     ana_fx.export(converted(Chain), folder / "missing" / "model.onnx")
 
@@ -160,6 +174,30 @@ REFUSALS: dict[Callable[[Path], None], Message] = {
         found="can reach ",
         needed="needed at most 2147483647 (32 bits)",
         way_out="Way out: give the weights or the input of these layers fewer bits, or split the layers",
+    ),
+    a_normalised_row_that_is_too_long: Message(
+        ana_fx.AccumulatorError,
+        what="1 operation(s) do not fit",
+        where=("module '0'",),
+        found="it normalises rows of 300000 numbers",
+        needed="needed at most 90090 (64 bits)",
+        way_out="Way out: give the weights or the input of these layers fewer bits, or split the layers",
+    ),
+    adaptive_max_pooling_into_uneven_windows: Message(
+        ana_fx.ConvertError,
+        what="adaptive max pooling",
+        where=("module '0'",),
+        found="from (6, 6) to (4, 4) has windows of different sizes",
+        needed="needed an output size that divides the input's",
+        way_out="pool to another size, or with nn.MaxPool2d",
+    ),
+    a_width_that_the_target_cannot_hold: Message(
+        ana_fx.PrecisionError,
+        what="target 'dory' cannot hold the model",
+        where=("module '0.extra'",),
+        found="it is a softmax",
+        needed="needed one of",
+        way_out="Way out: change precision, the network or the target",
     ),
     an_unwritable_path: Message(
         ana_fx.ExportError,
