@@ -11,7 +11,6 @@ import operator
 import os
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -21,10 +20,19 @@ from torch.fx import Graph, Node, Proxy, Tracer, _symbolic_trace, proxy
 
 from ana_fx import graph
 from ana_fx.passes.dialect import is_dropout
-from ana_fx.passes.known_sizes import Knowledge, KnownProxy, constant, is_in_place, settled
+from ana_fx.passes.known_sizes import (
+    Knowledge,
+    Known,
+    KnownProxy,
+    constant,
+    has_tensor,
+    settled,
+)
+from ana_fx.passes.plain import plain
+from ana_fx.passes.tensor_results import is_in_place, is_tensor_function, is_tensor_module
 from ana_fx.passes.written_out import WRITTEN_OUT
 
-__all__ = ["ModelTracer", "plain"]
+__all__ = ["ModelTracer"]
 
 _NOT_THE_USERS = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, graph.__file__))
 _THROUGH = (nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
@@ -198,43 +206,49 @@ class ModelTracer(Tracer):
         known = self._known(kind, target, args, kwargs)
         if known is None:
             return super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
-        if kind in ("call_function", "call_method") and id(target) not in self._autowrap_function_ids:
+        is_call = kind in ("call_function", "call_method") and id(target) not in self._autowrap_function_ids
+        if is_call and not known.is_declared_tensor:
+            if known.values is None:
+                return super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
             tensor = constant(target, args, kwargs)
-            settled_value = settled(known, self._part(kind, target, args, kwargs, known)) if tensor is None else tensor
-            if settled_value is not NotImplemented:
-                return settled_value
+            plain_value = settled(known.values, self._part(kind, target, args, kwargs, known))
+            if tensor is not None or plain_value is not NotImplemented:
+                return plain_value if tensor is None else tensor
         result = self._recorded(kind, target, args, kwargs, known, name)
         first = args[0] if args else None
-        if not isinstance(first, KnownProxy) or not isinstance(known[0], Tensor):
+        if not isinstance(first, KnownProxy):
             return result
-        if target is operator.getitem and _is_basic(args[1]):
+        if target is operator.getitem and _is_basic(args[1]) and known.is_tensor:
             result.part_of = first, args[1]
-        if is_in_place(kind, target) and isinstance(first.known[0], Tensor):
+        if is_in_place(kind, target) and first.known.is_tensor and known.is_tensor:
             first.replace(result)
             return first
         return result
 
-    def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
+    def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> Known | None:
         """What the operation gives for each batch size, if that is known."""
         if self.knowledge is None:
             return None
         if kind == "get_attr":
             return self.knowledge.parameter(self._tensors[target])
         if kind == "call_module":
-            return self.knowledge.evaluate(self.root.get_submodule(target), args, kwargs)
-        if kind == "call_method":
-            return self.knowledge.evaluate(lambda x, *rest, **named: getattr(x, target)(*rest, **named), args, kwargs)
-        return self.knowledge.evaluate(target, args, kwargs) if kind == "call_function" else None
+            module = self.root.get_submodule(target)
+            return self.knowledge.operation(module, args, kwargs, is_tensor=is_tensor_module(module))
+        if kind not in ("call_function", "call_method"):
+            return None
+        fn = _method(target) if kind == "call_method" else target
+        is_tensor = is_tensor_function(target) and has_tensor((args, kwargs))
+        return self.knowledge.operation(fn, args, kwargs, is_tensor=is_tensor)
 
     def _recorded(
-        self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...] | None, name: str | None = None
+        self, kind: str, target: Any, args: Any, kwargs: Any, known: Known | None, name: str | None = None
     ) -> Any:
         def proxy_of(node: Node) -> Proxy:
             return Proxy(node, self) if known is None else KnownProxy(node, self, known)
 
         return super().create_proxy(kind, target, args, kwargs, name, proxy_factory_fn=proxy_of)
 
-    def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...]) -> Callable[[int], Any]:
+    def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: Known) -> Callable[[int], Any]:
         """How to get an entry that depends on the batch out of a tuple of sizes."""
         if target in ("size", getattr) and (target == "size" or args[1] == "shape"):
             return lambda index: self.create_proxy("call_method", "size", (args[0], index), {})
@@ -244,6 +258,10 @@ class ModelTracer(Tracer):
             return self.create_proxy("call_function", operator.getitem, (whole, index), {})
 
         return part
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda x, *rest, **named: getattr(x, name)(*rest, **named)
 
 
 def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,18 +283,6 @@ def _is_basic(index: Any) -> bool:
     return all(
         isinstance(each, slice) or each is Ellipsis for each in (index if isinstance(index, tuple) else (index,))
     )
-
-
-def plain(output: Any) -> Any:
-    """An output as tuples, lists and dicts: a graph makes no other containers."""
-    if is_dataclass(output) and not isinstance(output, (dict, type)):
-        return {each.name: plain(getattr(output, each.name)) for each in fields(output)}
-    if isinstance(output, dict):
-        return {key: plain(value) for key, value in output.items()}
-    if isinstance(output, (tuple, list)):
-        entries = [plain(each) for each in output]
-        return tuple(entries) if isinstance(output, tuple) else entries
-    return output
 
 
 def _problem(path: str, root_name: str, line: str, found: str) -> str:
