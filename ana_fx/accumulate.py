@@ -41,10 +41,11 @@ def accumulate(
     if is_direct and bound < _EXACT_FLOAT32:
         return _accumulate(affine, levels, weight, torch.float32).to(integer)
     if is_direct and affine.has_weight and weight is not None and _digits_fit(weight):
-        high = torch.round(weight.float() / _DIGIT)
-        low = weight.float() - high * _DIGIT
+        whole = weight.float()
+        high = (whole / _DIGIT).round_()
+        low = torch.sub(whole, high, alpha=_DIGIT)
         high_sum = _accumulate(affine, levels, high, torch.float32).to(integer)
-        return high_sum * _DIGIT + _accumulate(affine, levels, low, torch.float32).to(integer)
+        return high_sum.mul_(_DIGIT).add_(_accumulate(affine, levels, low, torch.float32).to(integer))
     return _accumulate(affine, levels, weight, torch.float64).to(integer)
 
 

@@ -166,12 +166,17 @@ def location(node: Node) -> str:
 
 
 def unique_path(gm: GraphModule, wanted: str) -> str:
-    """A path near `wanted` at which the module has nothing yet."""
-    path, number = wanted, 0
-    while _has(gm, path):
-        number += 1
-        path = f"{wanted}_{number}"
-    return path
+    """A path near `wanted` at which the module has nothing yet: numbered behind those that were given before."""
+    if not _has(gm, wanted):
+        return wanted
+    free = 1
+    while _has(gm, f"{wanted}_{free}"):
+        free *= 2
+    taken = free // 2
+    while free - taken > 1:  # by halves, since there may be thousands
+        middle = (taken + free) // 2
+        taken, free = (middle, free) if _has(gm, f"{wanted}_{middle}") else (taken, middle)
+    return f"{wanted}_{free}"
 
 
 def _has(gm: GraphModule, path: str) -> bool:

@@ -96,13 +96,10 @@ class LayerMap(nn.Module):
         if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
             return self._anchored(self.real(tensors))
         if not self.training:
-            form = (
-                self.integer_form(scales, tuple(tensors[0].shape)) if self.learns else self._fixed_form(tensors, scales)
-            )
-            return self.deployed(tensors, form, scales)
+            return self.deployed(tensors, self.current_form(scales, tuple(tensors[0].shape)), scales)
         with torch.no_grad():
             if self.phase is Phase.DEPLOYED and all(quantizer.is_calibrated for quantizer in self.quantizers()):
-                y = self.deployed(tensors, self._fixed_form(tensors, scales), scales)
+                y = self.deployed(tensors, self._fixed_form(scales, tuple(tensors[0].shape)), scales)
             else:
                 y = self.real(tensors)
         return self._anchored(y)
@@ -128,12 +125,16 @@ class LayerMap(nn.Module):
         """The output, with an end for the user's backward() even if nothing learns any more."""
         return y if self._anchor is None or y.requires_grad else y + self._anchor
 
-    def _fixed_form(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Any:
+    def current_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
+        """The integer form, as `integer_form`; computed once if parameters do not change any more."""
+        return self.integer_form(scales, input_shape) if self.learns else self._fixed_form(scales, input_shape)
+
+    def _fixed_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
         """The integer form of parameters that do not change any more, computed once."""
         if torch.compiler.is_compiling():  # a compiled graph does not keep Python objects
-            return self.integer_form(scales, tuple(tensors[0].shape))
+            return self.integer_form(scales, input_shape)
         if self._form is None:
-            self._form = self.integer_form(scales, tuple(tensors[0].shape))
+            self._form = self.integer_form(scales, input_shape)
         return self._form
 
     def _check_calibrated(self) -> None:

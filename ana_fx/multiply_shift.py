@@ -11,7 +11,7 @@ most one level too high is corrected with the threshold of the level it gave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -69,53 +69,70 @@ def encode(
         hi: Highest level.
     """
     slope = slope.clamp_max(float(hi - lo + 1))  # a steeper one passes at most one accumulator on the way
-    exact, is_exact = _search(thresholds, slope, lowest, highest, lo, slack=0)
-    if bool(is_exact.all()):
+    candidates = _Candidates.of(slope)
+    demands = _Demands(thresholds, lowest, highest, lo, slack=0)
+    pairs = demands.narrowest(slope)
+    exact = _search(candidates, demands, pairs)
+    if exact is not None:
         return MultiplyShift(lo, hi, *exact)
-    near, is_near = _search(thresholds, slope, lowest, highest, lo, slack=1)
-    if not bool(is_near.all()):
+    near = _search(candidates, replace(demands, slack=1), pairs)
+    if near is None:
         return None
     first = torch.full_like(lowest, -_UNBOUNDED)[:, None]  # the lowest level needs no correction
     return MultiplyShift(lo, hi, *near, correction=torch.cat([first, thresholds], 1))
 
 
+@dataclass(frozen=True)
+class _Candidates:
+    """For each channel multipliers, and for each of them its shift and whether it is small enough."""
+
+    multipliers: Tensor
+    shifts: Tensor
+    is_small: Tensor
+
+    @classmethod
+    def of(cls, slope: Tensor) -> _Candidates:
+        """Each slope times 2**shift, rounded down, then up, for all shifts."""
+        shifts = torch.arange(_MAX_SHIFT + 1).repeat_interleave(2)
+        exact = slope[:, None] * 2.0 ** shifts.double()
+        exact[:, ::2].floor_()
+        exact[:, 1::2].ceil_()
+        is_small = exact <= _MAX_MULTIPLIER
+        return cls(exact.clamp_max_(_MAX_MULTIPLIER).to(torch.int64), shifts, is_small)
+
+
 def _search(
-    thresholds: Tensor, slope: Tensor, lowest: Tensor, highest: Tensor, lo: int, *, slack: int
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    candidates: _Candidates, demands: _Demands, pairs: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high.
 
-    Two thresholds that contradict each other reject candidates of all shifts at once: first those that limit
-    the slope most, then those that contradict each other most in the first candidate that is left.
+    None as soon as a channel has none. Two thresholds that contradict each other reject candidates of all shifts at
+    once: first `pairs`, those that limit the slope most, then those that contradict each other most in the first
+    candidate that is left.
     """
-    shifts = torch.arange(_MAX_SHIFT + 1).repeat_interleave(2)  # of the slope rounded down, then up
-    exact = slope[:, None] * 2.0 ** shifts.double()
-    candidates = torch.where(torch.arange(len(shifts)) % 2 == 0, torch.floor(exact), torch.ceil(exact))
-    is_open = candidates <= _MAX_MULTIPLIER
-    multipliers = candidates.clamp_max_(_MAX_MULTIPLIER).to(torch.int64)
-    found = torch.zeros(3, len(lowest), dtype=torch.int64)
-    is_found = torch.zeros_like(lowest, dtype=torch.bool)
-    demands = _Demands(thresholds, lowest, highest, lo, slack)
+    is_open, shifts = candidates.is_small.clone(), candidates.shifts
+    found = torch.zeros(3, len(is_open), dtype=torch.int64)
 
-    def reject(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Close the candidates for which two thresholds contradict each other; the rows with open ones left."""
+    def reject(rows: Tensor, first: Tensor, second: Tensor) -> bool:
+        """Close the candidates for which two thresholds contradict each other; False if a row has none left."""
         rise, run = demands.contradiction(rows, first, second)
-        is_open[rows] &= rise[:, None] << shifts < run[:, None] * multipliers[rows]
-        return rows[is_open[rows].any(1)]
+        is_open[rows] &= rise[:, None] << shifts < run[:, None] * candidates.multipliers[rows]
+        return bool(is_open[rows].any(1).all())
 
-    todo = torch.arange(len(lowest))
-    for first, second in demands.narrowest(slope):
-        todo = reject(todo, first[todo], second[todo])
+    todo = torch.arange(len(is_open))
+    if not all(reject(todo, first, second) for first, second in pairs):
+        return None
     while len(todo):
         choice = is_open[todo].int().argmax(1)
-        m, shift = multipliers[todo, choice], shifts[choice]
+        m, shift = candidates.multipliers[todo, choice], shifts[choice]
         (least, first), (most, second) = demands.offsets(todo, m, shift)
         fits = least <= most
-        offset = torch.minimum(least.clamp_min(0), most)
-        found[:, todo[fits]] = torch.stack([m, offset, shift])[:, fits]
-        is_found[todo[fits]] = True
+        found[:, todo[fits]] = torch.stack([m, torch.minimum(least.clamp_min(0), most), shift])[:, fits]
         is_open[todo, choice] = False
-        todo = reject(todo[~fits], first[~fits], second[~fits])
-    return (found[0], found[1], found[2]), is_found
+        todo, first, second = todo[~fits], first[~fits], second[~fits]
+        if not reject(todo, first, second):
+            return None
+    return found[0], found[1], found[2]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the st
 _FINE = tuple(0.3 * k / 24 for k in range(-23, 24))  # octaves around the best of these
 _NUM_REFINEMENTS = 3
 _MIN_SAMPLES, _MAX_NUMBERS = 1024, 2**16  # of a row and of all rows: more would not move the step
+_BLOCK = 2**18  # numbers that are worked on at a time: enough for the calls to cost nothing, few enough for a cache
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
 
 
@@ -36,41 +39,65 @@ def least_squares_scale(rows: Tensor, levels: Levels, weights: Tensor | None = N
         Positive steps, float32, [num_rows]. A row without a number to represent gets the mean of
         the others, or 1.
     """
-    x = _subsample(rows.detach()).float()
+    x = _subsample(rows.detach()).float().contiguous()
+    w = None if weights is None else _subsample(weights).float()
     lo, hi, offset = int(levels.lo), int(levels.hi), levels.offset
     x = x if lo < 0 else x.clamp_min(0.0)
-    w = torch.ones_like(x) if weights is None else _subsample(weights).float()
     top = x.amax(1) / hi
     largest = torch.maximum(top, x.amin(1) / lo) if lo < 0 else top
     is_known = largest > 0
-    best = torch.where(is_known, largest, torch.ones_like(largest))
-    error = _error(x, w, best, lo, hi, offset)
-    for octaves in (_COARSE, _FINE):
-        center = best
-        for exponent in octaves:
-            candidate = center * 2.0**exponent
-            candidate_error = _error(x, w, candidate, lo, hi, offset)
-            best = torch.where(candidate_error < error, candidate, best)
-            error = torch.minimum(candidate_error, error)
-    for _ in range(_NUM_REFINEMENTS):
-        n = _levels(x, best, lo, hi, offset)
-        power = (w * n * n).sum(1)
-        update = torch.where(power > 0, (w * x * n).sum(1) / power, torch.zeros_like(power))
-        candidate = torch.where(update > 0, update, best)
-        candidate_error = _error(x, w, candidate, lo, hi, offset)
-        best = torch.where(candidate_error < error, candidate, best)
-        error = torch.minimum(candidate_error, error)
+    start = torch.where(is_known, largest, torch.ones_like(largest))
+    num_rows = max(1, _BLOCK // x.shape[1])
+    blocks = [_Rows(some, None, lo, hi, offset) for some in x.split(num_rows)]
+    if w is not None:
+        blocks = [replace(block, w=some) for block, some in zip(blocks, w.split(num_rows), strict=True)]
+    starts = start.split(num_rows)
+    best = torch.cat([block.best_step(first) for block, first in zip(blocks, starts, strict=True)])
     known = best[is_known]
     fallback = known.mean() if len(known) else best.new_ones(())
     return positive(torch.where(is_known, best, fallback))
 
 
-def _levels(x: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
-    return (x / scale[:, None]).add_(offset).floor_().clamp_(lo, hi)
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of numbers, with or without weights, and the levels of their quantizer."""
 
+    x: Tensor
+    w: Tensor | None
+    lo: int
+    hi: int
+    offset: float
 
-def _error(x: Tensor, w: Tensor, scale: Tensor, lo: int, hi: int, offset: float) -> Tensor:
-    return _levels(x, scale, lo, hi, offset).mul_(scale[:, None]).sub_(x).square_().mul_(w).sum(1)
+    def best_step(self, start: Tensor) -> Tensor:
+        """For each row the step with the least error that the search finds from `start`, where all are reached."""
+        best, error = start, self._errors(start[None])[0]
+        for octaves in (_COARSE, _FINE):
+            factors = torch.tensor([2.0**exponent for exponent in octaves], device=best.device)
+            best, error = self._better(best * factors[:, None], best, error)
+        for _ in range(_NUM_REFINEMENTS):
+            n = self._levels(best[None])[0]
+            weighted = n if self.w is None else self.w * n
+            power = (weighted * n).sum(1)
+            total = (self.x * n if self.w is None else self.w * self.x * n).sum(1)
+            update = torch.where(power > 0, total / power, torch.zeros_like(power))
+            best, error = self._better(torch.where(update > 0, update, best)[None], best, error)
+        return best
+
+    def _better(self, candidates: Tensor, best: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """The first best of the candidates, [candidates, rows], where it is better; and its error."""
+        errors = torch.cat([self._errors(some) for some in candidates.split(max(1, _BLOCK // self.x.numel()))])
+        least, index = errors.min(0)
+        chosen = torch.where(least < error, candidates.gather(0, index[None])[0], best)
+        return chosen, torch.minimum(least, error)
+
+    def _levels(self, steps: Tensor) -> Tensor:
+        """[candidates, rows] to [candidates, rows, numbers]."""
+        return (self.x / steps[:, :, None]).add_(self.offset).floor_().clamp_(self.lo, self.hi)
+
+    def _errors(self, steps: Tensor) -> Tensor:
+        """[candidates, rows] to the same."""
+        squares = self._levels(steps).mul_(steps[:, :, None]).sub_(self.x).square_()
+        return (squares if self.w is None else squares.mul_(self.w)).sum(2)
 
 
 def _subsample(rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
@@ -17,12 +17,10 @@ from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.prove import Prove
-from ana_fx.passes.shapes import record, run, sample_inputs
+from ana_fx.passes.shapes import Run, record
 from ana_fx.schedule import Strategy
 
 __all__ = ["convert"]
-
-_GUARD_BATCH = 2
 
 
 def convert(qat: GraphModule) -> GraphModule:
@@ -57,13 +55,15 @@ def convert(qat: GraphModule) -> GraphModule:
     _check_calibrated(qat)
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
-    trained = copy.deepcopy(qat).eval().cpu()
-    for layer_map in layer_maps(trained).values():
+    program = copy.deepcopy(qat).eval().cpu()
+    for layer_map in layer_maps(program).values():
         layer_map.learns = False  # a copy that is only run: its integers are computed once
-    program = copy.deepcopy(trained)
-    run_pipeline(program, (CheckFinite(), Lower(record(program)), Prove()))
+    CheckFinite()(program)
+    recording = record(program)  # of the trained model, before anything is lowered
+    run_pipeline(program, (Lower(recording), Prove()))
     program.meta["annealing_ranges"] = annealing_ranges(qat)
-    _check_equal(trained, program)
+    for trained in recording.runs:
+        _check_equal(trained, program)
     return program.to(device)
 
 
@@ -98,19 +98,28 @@ def _check_annealed(qat: GraphModule) -> None:
 
 
 @torch.no_grad()
-def _check_equal(trained: GraphModule, program: GraphModule) -> None:
-    """Run both on the same inputs and compare every integer; the last guard behind the proofs."""
-    batches = [sample_inputs(trained, _GUARD_BATCH, seed=0)]
-    if trained.meta["example_inputs"]:
-        batches.append(tuple(entry.cpu() for entry in trained.meta["example_inputs"]))
-    for inputs in batches:
-        expected = {node.name: x for node, x in run(trained, inputs).items()}
-        for node, found in run(program, inputs).items():
-            if node.name in expected and not found.is_floating_point():
-                levels = torch.round(expected[node.name] / node.meta["scale"]).to(found.dtype)
-                _compare(node, levels.movedim(node.meta["layout"].batch_axis or 0, 0), found)
-        for wanted, found in zip(_leaves(trained(*inputs)), _leaves(program(*inputs)), strict=True):
-            _compare(program.graph.output_node(), wanted, found)
+def _check_equal(trained: Run, program: GraphModule) -> None:
+    """Run the program on what the trained model was run on and compare every integer; the last guard behind proofs."""
+    given, outputs = _run(program, trained.inputs)
+    for node, found in given.items():
+        if node.name in trained.tensors and not found.is_floating_point():
+            levels = torch.round(trained.tensors[node.name] / node.meta["scale"]).to(found.dtype)
+            _compare(node, levels.movedim(node.meta["layout"].batch_axis or 0, 0), found)
+    for wanted, found in zip(_leaves(trained.outputs), _leaves(outputs), strict=True):
+        _compare(program.graph.output_node(), wanted, found)
+
+
+def _run(program: GraphModule, inputs: tuple[Tensor, ...]) -> tuple[dict[Node, Tensor], Any]:
+    """What each module gives in one run of the program's code, and what that returns."""
+    calls = {node: program.get_submodule(str(node.target)) for node in program.graph.find_nodes(op="call_module")}
+    given: dict[nn.Module, list[Tensor]] = {module: [] for module in calls.values()}
+    hooks = [module.register_forward_hook(lambda module, _, y: given[module].append(y)) for module in given]
+    try:
+        outputs = program(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {node: given[module].pop(0) for node, module in calls.items()}, outputs
 
 
 def _leaves(outputs: Any) -> list[Tensor]:

@@ -255,15 +255,22 @@ def is_dropout(module: nn.Module | None) -> bool:
 
 def is_shape(node: Node) -> bool:
     """Whether a node computes sizes rather than a tensor."""
+    todo = [node]
+    for each in todo:  # level by level: where arithmetic is on tensors, one of them is mostly near
+        if _gives_sizes(each):
+            continue
+        operands = each.all_input_nodes
+        is_arithmetic = getattr(each.target, "__module__", None) in (operator.add.__module__, "math", "builtins")
+        if each.op != "call_function" or not is_arithmetic or not operands:
+            return False
+        todo += [operand for operand in operands if operand not in todo]
+    return True
+
+
+def _gives_sizes(node: Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim", "numel", "stride")
-    if node.op != "call_function":
-        return False
-    if node.target is getattr:
-        return node.args[1] in ("shape", "ndim", "dtype", "device")
-    inputs = node.all_input_nodes
-    is_arithmetic = getattr(node.target, "__module__", None) in (operator.add.__module__, "math", "builtins")
-    return is_arithmetic and bool(inputs) and all(map(is_shape, inputs))
+    return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
 
 
 def is_movement(node: Node) -> bool:

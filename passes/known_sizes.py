@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +13,14 @@ from torch.fx import Node, Proxy
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
-__all__ = ["Knowledge", "KnownProxy", "constant", "is_in_place", "settled"]
+__all__ = [
+    "Knowledge",
+    "Known",
+    "KnownProxy",
+    "constant",
+    "has_tensor",
+    "settled",
+]
 
 _BATCHES = (1, 6, 35)  # times that of the example: no comparison, quotient or remainder is alike for all by chance
 _NEW = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
@@ -23,56 +30,120 @@ _LIKE = (torch.zeros_like, torch.ones_like, torch.full_like, torch.empty_like)
 class Knowledge:
     """What every operation gives for some batch sizes, as tensors without numbers: nothing is computed.
 
-    What agrees for all is a constant; what differs depends on the batch and stays in the graph.
+    What agrees for all is a constant; what differs depends on the batch and stays in the graph. An operation is
+    evaluated when something asks for what it gives, after all those that were recorded before it.
     """
 
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.failure: str | None = None  # what the first operation said that could not be evaluated
         self.is_evaluating = False  # then modules and parameters are to behave as outside tracing
+        self._waiting: list[Known] = []
 
-    def example(self, x: Tensor) -> tuple[Any, ...]:
+    def example(self, x: Tensor) -> Known:
         """The batches in place of an example with a leading batch axis."""
-        with self.mode:
+
+        def batches() -> tuple[Tensor, ...]:
             shapes = [(times * x.shape[0], *x.shape[1:]) if x.dim() else () for times in _BATCHES]
             return tuple(torch.empty(shape, dtype=x.dtype, device=x.device) for shape in shapes)
 
-    def parameter(self, x: Tensor) -> tuple[Any, ...]:
-        """The same for a tensor of the model, which depends on no batch."""
-        return (self.mode.from_tensor(x),) * len(_BATCHES)
+        return self._later(batches, is_tensor=True)
 
-    def evaluate(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ...] | None:
-        """What `fn` gives for each, or None if an argument is unknown or `fn` needs numbers."""
-        calls = [_unwrapped((args, kwargs), index) for index in range(len(_BATCHES))]
-        if None in calls:
+    def parameter(self, x: Tensor) -> Known:
+        """The same for a tensor of the model, which depends on no batch."""
+        return self._later(lambda: (self.mode.from_tensor(x),) * len(_BATCHES), is_tensor=True)
+
+    def operation(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, is_tensor: bool) -> Known | None:
+        """What `fn` gives for each, or None if nothing is known of an argument.
+
+        Args:
+            fn: The operation.
+            args: Its arguments, with proxies.
+            kwargs: Likewise.
+            is_tensor: Whether torch declares that it gives a tensor.
+        """
+        try:
+            given = map_aggregate((args, kwargs), _known_argument)
+        except _UnknownError:
             return None
+
+        def results() -> tuple[Any, ...]:
+            calls = [map_aggregate(given, functools.partial(_value_for, index)) for index in range(len(_BATCHES))]
+            return tuple(fn(*positional, **keywords) for positional, keywords in calls)
+
+        return self._later(results, is_tensor=is_tensor)
+
+    def evaluate(self) -> None:
+        """Evaluate all operations that wait, in the order of the model's code: some write to their arguments."""
+        waiting, self._waiting = self._waiting, []
         self.is_evaluating = True
         try:
-            with self.mode, torch.no_grad():
-                return tuple(fn(*positional, **keywords) for positional, keywords in calls)
+            with torch.no_grad():
+                for known in waiting:
+                    known.found = self._result(known.evaluated)
+        finally:
+            self.is_evaluating = False
+
+    def _result(self, evaluated: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...] | None:
+        try:
+            with self.mode:
+                return evaluated()
+        except _UnknownError:
+            return None
         except Exception as error:  # what does not fit is explained when the graph runs on the example
             self.failure = self.failure or (str(error).splitlines() or [type(error).__name__])[0]
             return None
-        finally:
-            self.is_evaluating = False
+
+    def _later(self, evaluated: Callable[[], tuple[Any, ...]], *, is_tensor: bool) -> Known:
+        self._waiting.append(Known(self, evaluated, is_tensor=is_tensor))
+        return self._waiting[-1]
+
+
+class Known:
+    """What one operation gives, evaluated when it is asked for.
+
+    Args:
+        knowledge: Where it waits.
+        evaluated: Gives it for each batch size.
+        is_tensor: Whether torch declares that it is a tensor.
+    """
+
+    def __init__(self, knowledge: Knowledge, evaluated: Callable[[], tuple[Any, ...]], *, is_tensor: bool) -> None:
+        self.evaluated = evaluated
+        self.found: tuple[Any, ...] | None = None
+        self._knowledge = knowledge
+        self.is_declared_tensor = is_tensor
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """What it is for each batch size; None if that cannot be told."""
+        self._knowledge.evaluate()
+        return self.found
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is a tensor, or would be one."""
+        return self.is_declared_tensor or (self.values is not None and isinstance(self.values[0], Tensor))
 
 
 class _UnknownError(Exception):
     """An argument of which nothing is known."""
 
 
-def _unwrapped(value: Any, index: int) -> Any:
-    def known(each: Any) -> Any:
-        if isinstance(each, KnownProxy):
-            return each.known[index]
-        if isinstance(each, Proxy):
-            raise _UnknownError
-        return each
+def _known_argument(each: Any) -> Any:
+    if isinstance(each, KnownProxy):
+        return each.known
+    if isinstance(each, Proxy):
+        raise _UnknownError
+    return each
 
-    try:
-        return map_aggregate(value, known)
-    except _UnknownError:
-        return None
+
+def _value_for(index: int, each: Any) -> Any:
+    if not isinstance(each, Known):
+        return each
+    if each.found is None:
+        raise _UnknownError
+    return each.found[index]
 
 
 class KnownProxy(Proxy):
@@ -81,30 +152,37 @@ class KnownProxy(Proxy):
     Operations in place make it stand for their result, as does assigning to a slice of it.
     """
 
-    def __init__(self, node: Node, tracer: Any, known: tuple[Any, ...]) -> None:
+    def __init__(self, node: Node, tracer: Any, known: Known) -> None:
         super().__init__(node, tracer)
         self.known = known
         self.part_of: tuple[KnownProxy, Any] | None = None
 
     def __getattr__(self, k: str) -> Any:
-        found = tuple(getattr(value, k) for value in self.known)
-        if callable(found[0]):
+        if self.known.is_tensor and callable(getattr(Tensor, k, None)):
+            return Attribute(self, k)
+        attributes = [getattr(value, k) for value in self.known.values or ()]
+        if not attributes or callable(attributes[0]):
             return Attribute(self, k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
     def __len__(self) -> int:
-        lengths = {len(value) for value in self.known}
+        values = self.known.values
+        if values is None:
+            raise TypeError("the length is not known while tracing; needed example inputs that fit the model")
+        lengths = {len(value) for value in values}
         if len(lengths) > 1:
             raise TypeError("the number of samples is not known while tracing; needed a length other than the batch's")
         return lengths.pop()
 
     def __iter__(self) -> Iterator[Any]:
+        if self.known.values is None:
+            return iter(super().__iter__())
         return iter([self[index] for index in range(len(self))])  # type: ignore[index]  # fx adds __getitem__ later
 
     def __bool__(self) -> bool:
-        if isinstance(self.known[0], Tensor):
+        if self.known.is_tensor or self.known.values is None:
             return super().__bool__()
-        truths = {bool(value) for value in self.known}
+        truths = {bool(value) for value in self.known.values}
         return truths.pop() if len(truths) == 1 else super().__bool__()
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -143,25 +221,18 @@ def _assigned(x: Any, indices: Sequence[Any], value: Any, axis: int = 0) -> Any:
     return torch.cat(present, axis) if len(present) > 1 else present[0]
 
 
-def is_in_place(kind: str, target: Any) -> bool:
-    """Whether an operation writes to its first argument."""
-    if kind == "call_method":
-        return bool(target.endswith("_") and not target.endswith("__"))
-    return kind == "call_function" and target in _IN_PLACE
-
-
-_IN_PLACE = frozenset((operator.iadd, operator.isub, operator.imul, operator.itruediv))
-
-
 def constant(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """The tensor itself, where one of constant size is made from the type of another."""
     source = args[0] if args else None
     if not isinstance(source, KnownProxy) or any(isinstance(each, Proxy) for each in _flat((args[1:], kwargs))):
         return None
-    first = source.known[0]
+    values = source.known.values if target in _NEW or target in _LIKE else None
+    if values is None:
+        return None
+    first = values[0]
     if target in _NEW:
         return getattr(torch.empty(0, dtype=first.dtype, device=first.device), target)(*args[1:], **kwargs)  # type: ignore[no-any-return]
-    if target in _LIKE and _agree([value.shape for value in source.known]):
+    if target in _LIKE and _agree([value.shape for value in values]):
         return target(torch.empty(first.shape, dtype=first.dtype, device=first.device), *args[1:], **kwargs)  # type: ignore[no-any-return]
     return None
 
@@ -170,6 +241,11 @@ def _flat(value: Any) -> list[Any]:
     leaves: list[Any] = []
     map_aggregate(value, leaves.append)
     return leaves
+
+
+def has_tensor(value: Any) -> bool:
+    """Whether a tensor of the graph is among arguments."""
+    return any(isinstance(each, KnownProxy) and each.known.is_tensor for each in _flat(value))
 
 
 def settled(known: tuple[Any, ...], part: Callable[[int], Any]) -> Any:

@@ -75,14 +75,14 @@ def lower_layer_map(
                 f"{location(node)}: softmax over axis {layer_map.axis} of {len(shape)}, which is the batch; "
                 f"needed another axis"
             )
-        form = layer_map.integer_form(scales, shape)
+        form = layer_map.current_form(scales, shape)
         gm.add_submodule(str(node.target), IntegerSoftmax(layer_map.axis, form, integer_type).eval())
         levels[node] = LevelRange(0, integer_type.qmax, form.output_scale)
         if shape[layer_map.axis] > MAX_TERMS:
             return [f"{location(node)}: softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"]
         return []
     assert isinstance(layer_map, TableMap)
-    table = layer_map.integer_form(scales, shape)
+    table = layer_map.current_form(scales, shape)
     if not bool(torch.isfinite(table.table).all()):
         index = int((~torch.isfinite(table.table[0])).nonzero()[0]) + table.lowest
         raise UnsupportedError(
@@ -106,7 +106,7 @@ def _lower_affine(
 ) -> list[str]:
     shape = layouts[sources[0]].shape
     affine = layer_map.affine.fixed(shape)
-    form = _reduce(layer_map.integer_form(tuple(each.scale for each in inputs), shape))
+    form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
     lowest, highest = affine.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
     problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(affine, inputs, shape)) if reason]
     if isinstance(affine, TransposedConvolution):

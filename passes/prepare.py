@@ -26,8 +26,10 @@ from ana_fx.passes.hoist_activations import HoistActivations
 from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
+from ana_fx.passes.plain import plain
 from ana_fx.passes.scale_groups import InsertRequantizers
-from ana_fx.passes.trace import bound, plain, trace, unwrap
+from ana_fx.passes.trace import bound, trace
+from ana_fx.passes.unwrap import unwrap
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.schedule import Schedule

@@ -10,39 +10,34 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import constant_nodes, module_path, unique_path
+from ana_fx.graph import module_path, unique_path
 from ana_fx.normalization import UnitNorm
 from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, line_of, unsupported_reason
 from ana_fx.table_map import Elementwise
 
 __all__ = [
-    "CONVOLUTION_ARGUMENTS",
     "OVERWRITES",
-    "TRANSPOSED_ARGUMENTS",
+    "Build",
     "Spelling",
     "UnfitError",
     "activation",
     "average",
-    "batch_norm",
+    "bound_arguments",
     "cast",
     "clamp",
-    "convolution",
     "drop",
     "dropout",
     "elementwise",
-    "group_norm",
     "hardtanh",
     "interpolate",
     "is_overwritten_early",
     "keep",
-    "linear",
     "max_pool",
     "module",
     "pad",
     "pair",
-    "prelu",
     "reduction",
-    "row_norm",
+    "replace_by",
     "softmax",
     "spelled",
     "unit_norm",
@@ -72,7 +67,7 @@ def module(names: str, build: Build) -> Spelling:
     """A rewrite to the module that `build` makes of the arguments called `names`, after the input."""
 
     def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names.split())
+        arguments = bound_arguments(node, names.split())
         if any(isinstance(value, Node) for value in torch.utils._pytree.tree_leaves(arguments)):
             raise UnfitError(
                 "found an argument computed by the graph, needed a constant; give prepare() example_inputs, "
@@ -80,12 +75,12 @@ def module(names: str, build: Build) -> Spelling:
             )
         if arguments.get("inplace") and is_overwritten_early(node):
             raise UnfitError(OVERWRITES)
-        _call(gm, node, build(**arguments))
+        replace_by(gm, node, build(**arguments))
 
     return rewrite
 
 
-def _bound(node: Node, names: list[str]) -> dict[str, Any]:
+def bound_arguments(node: Node, names: list[str]) -> dict[str, Any]:
     """The arguments after the first by name, whichever way they were given."""
     positional = dict(zip(names, node.args[1:], strict=False))
     keywords = {key: value for key, value in node.kwargs.items() if key != "input"}
@@ -99,7 +94,7 @@ def _input(node: Node) -> Node:
     return source
 
 
-def _call(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Module | None = None) -> None:
+def replace_by(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Module | None = None) -> None:
     """Replace a node by a call to a new module (and another after it), installed beside the caller."""
     reason = unsupported_reason(module)
     if reason is not None:
@@ -122,7 +117,7 @@ def pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spellin
     """A function of two tensors, or of a tensor and a number."""
 
     def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, ["other"])
+        arguments = bound_arguments(node, ["other"])
         first = node.args[0] if node.args else node.kwargs["input"]
         second = arguments.pop("other", arguments.pop("mat2", None))
         alpha = arguments.pop("alpha", 1)
@@ -150,7 +145,7 @@ _IMAGE_AXES = {(2, 3): nn.AdaptiveAvgPool2d, (-2, -1): nn.AdaptiveAvgPool2d, (2,
 
 def reduction(function: Callable[..., Any]) -> Spelling:
     def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, ["dim", "keepdim"])
+        arguments = bound_arguments(node, ["dim", "keepdim"])
         axes, keepdim = arguments.pop("dim", None), bool(arguments.pop("keepdim", False))
         axes = tuple(sorted(axes)) if isinstance(axes, (tuple, list)) else (axes,)
         if not all(isinstance(axis, int) and axis != 0 for axis in axes) or arguments.get("dtype"):
@@ -158,7 +153,7 @@ def reduction(function: Callable[..., Any]) -> Spelling:
                 f"found {spelled(node)} over axes {axes}, needed constant axes other than the batch axis 0"
             )
         if function is torch.mean and axes in _IMAGE_AXES:
-            return _call(gm, node, _IMAGE_AXES[axes](1), then=None if keepdim else nn.Flatten())
+            return replace_by(gm, node, _IMAGE_AXES[axes](1), then=None if keepdim else nn.Flatten())
         node.op, node.target, node.args, node.kwargs = "call_function", function, (_input(node), axes, keepdim), {}
         return None
 
@@ -177,114 +172,6 @@ def hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False)
     return clamp(min_val, max_val)
 
 
-def _parameter(gm: GraphModule, value: Any, name: str) -> nn.Parameter | None:
-    if value is None:
-        return None
-    tensor = operator.attrgetter(str(value.target))(gm) if isinstance(value, Node) and value.op == "get_attr" else None
-    if not isinstance(tensor, nn.Parameter):
-        raise UnfitError(f"found a {name} that is computed or constant, needed a parameter of the model")
-    return tensor
-
-
-CONVOLUTION_ARGUMENTS = ["weight", "bias", "stride", "padding", "dilation", "groups"]
-TRANSPOSED_ARGUMENTS = ["weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"]
-
-
-def convolution(kind: Build, names: list[str]) -> Spelling:
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names)
-        weight = _parameter(gm, arguments.pop("weight"), "weight")
-        bias = _parameter(gm, arguments.pop("bias", None), "bias")
-        assert weight is not None
-        first, second, *kernel = weight.shape
-        groups = arguments.get("groups", 1)
-        sizes = (first, second * groups) if "output_padding" in names else (second * groups, first)
-        with torch.device("meta"):
-            module = kind(*sizes, tuple(kernel), bias=bias is not None, **arguments)
-        module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
-        _call(gm, node, module)
-
-    return rewrite
-
-
-def linear(gm: GraphModule, node: Node) -> None:
-    """A linear layer; a bias that is computed from parameters is added behind it."""
-    arguments = _bound(node, ["weight", "bias"])
-    weight = _parameter(gm, arguments["weight"], "weight")
-    assert weight is not None
-    given = arguments.get("bias")
-    if isinstance(given, Node) and given in constant_nodes(gm) and given.op != "get_attr":
-        with gm.graph.inserting_after(node):
-            total = gm.graph.call_function(operator.add, (node, given))
-        node.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-        total.meta, total.stack_trace = dict(node.meta), node.stack_trace
-        given = None
-    bias = _parameter(gm, given, "bias")
-    with torch.device("meta"):
-        module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    module.weight = weight
-    module.bias = bias  # type: ignore[assignment]  # torch itself stores None for no bias
-    _call(gm, node, module)
-
-
-def _any_rank(x: torch.Tensor) -> None:
-    """In place of a module's check of its input's rank: the function checks nothing either."""
-
-
-def batch_norm(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"])
-    statistics = [arguments.get(name) for name in ("running_mean", "running_var")]
-    if not all(isinstance(each, Node) and each.op == "get_attr" for each in statistics):
-        raise UnfitError("found no running statistics of the model, needed batch norm with running statistics")
-    mean, variance = (operator.attrgetter(str(each.target))(gm) for each in statistics if isinstance(each, Node))
-    weight = _parameter(gm, arguments.get("weight"), "weight")
-    bias = _parameter(gm, arguments.get("bias"), "bias")
-    settings = {name: arguments[name] for name in ("momentum", "eps") if name in arguments}
-    module = nn.BatchNorm2d(len(mean), affine=weight is not None, **settings)
-    module._check_input_dim = _any_rank  # type: ignore[method-assign, assignment]  # the rank is unknown
-    module.running_mean, module.running_var = mean, variance
-    if weight is not None:
-        module.weight = weight
-        module.bias = bias if bias is not None else nn.Parameter(torch.zeros_like(weight), requires_grad=False)
-    _call(gm, node, module)
-
-
-def row_norm(kind: Build, names: str) -> Spelling:
-    """Layer norm and root mean square norm, (x, normalized_shape, weight, bias, eps)."""
-
-    def rewrite(gm: GraphModule, node: Node) -> None:
-        arguments = _bound(node, names.split())
-        weight, bias = (_parameter(gm, arguments.pop(name, None), name) for name in ("weight", "bias"))
-        module = kind(elementwise_affine=weight is not None, **arguments)
-        if weight is not None:
-            module.weight = weight
-            if kind is nn.LayerNorm:
-                module.bias = bias  # type: ignore[assignment]  # torch itself stores None for no bias
-        _call(gm, node, module)
-
-    return rewrite
-
-
-def group_norm(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["num_groups", "weight", "bias", "eps"])
-    weight, bias = (_parameter(gm, arguments.pop(name, None), name) for name in ("weight", "bias"))
-    num_groups = arguments.pop("num_groups")
-    module = nn.GroupNorm(
-        num_groups, num_groups if weight is None else len(weight), affine=weight is not None, **arguments
-    )
-    if weight is not None:
-        module.weight, module.bias = weight, bias  # type: ignore[assignment]  # torch itself stores None for no bias
-    _call(gm, node, module)
-
-
-def prelu(gm: GraphModule, node: Node) -> None:
-    weight = _parameter(gm, _bound(node, ["weight"])["weight"], "weight")
-    assert weight is not None
-    module = nn.PReLU(len(weight))
-    module.weight = weight
-    _call(gm, node, module)
-
-
 def softmax(dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> nn.Module:
     if dim is None or dtype not in (None, torch.float32):
         raise UnfitError(f"found dim={dim} and dtype={dtype}, needed an axis and float32")
@@ -293,7 +180,7 @@ def softmax(dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | N
 
 def interpolate(gm: GraphModule, node: Node) -> None:
     names = "size scale_factor mode align_corners recompute_scale_factor antialias"
-    arguments = _bound(node, names.split())
+    arguments = bound_arguments(node, names.split())
     if arguments.get("antialias"):
         raise UnfitError("found antialias=True, needed False")
     if arguments.get("mode", "nearest") in LINEAR_UPSAMPLING:
@@ -337,13 +224,13 @@ def keep(gm: GraphModule, node: Node) -> None:
 
 
 def pad(gm: GraphModule, node: Node) -> None:
-    arguments = _bound(node, ["pad", "mode", "value"])
+    arguments = bound_arguments(node, ["pad", "mode", "value"])
     pad, mode, value = arguments["pad"], arguments.get("mode", "constant"), arguments.get("value")
     if mode == "constant" and value not in (None, 0, 0.0):
         raise UnfitError(f"found padding with {value}, needed zeros")
     kinds: tuple[Build, ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
     if mode == "constant" and 1 <= len(pad) // 2 <= 3 and not any(isinstance(each, Node) for each in pad):
-        _call(gm, node, kinds[(len(pad) + 1) // 2 - 1](tuple(pad), 0.0))
+        replace_by(gm, node, kinds[(len(pad) + 1) // 2 - 1](tuple(pad), 0.0))
 
 
 def dropout(kind: type[nn.modules.dropout._DropoutNd]) -> Spelling:

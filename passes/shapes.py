@@ -1,4 +1,4 @@
-"""The shape of every tensor, and the value of everything else, for a small batch."""
+"""What a graph computes on two small batches: the shape of every tensor, and the value of everything else."""
 
 from __future__ import annotations
 
@@ -14,20 +14,37 @@ from ana_fx.graph import calls_to, constant_nodes, location, module_of
 from ana_fx.passes.layout import BATCH, Layout
 from ana_fx.quantizers import InputQuantizer
 
-__all__ = ["Recording", "record", "run", "sample_inputs"]
+__all__ = ["Recording", "Run", "record", "run", "sample_inputs"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a graph gave for some inputs.
+
+    Args:
+        inputs: These.
+        tensors: For each node that gives a tensor, by its name, that.
+        outputs: What the graph returned.
+    """
+
+    inputs: tuple[Tensor, ...]
+    tensors: dict[str, Tensor]
+    outputs: Any
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a graph computes for BATCH samples.
+    """What a graph computes for BATCH samples, and for another number of them.
 
     Args:
         layouts: For each node that gives a tensor, where its batch lies.
-        values: For every other node, and those of constants, what it gives.
+        values: For every other node, and those of constants, what it gives for BATCH samples.
+        runs: All tensors, for both.
     """
 
     layouts: dict[Node, Layout] = field(default_factory=dict)
     values: dict[Node, Any] = field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
 
 
 def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) -> tuple[Tensor, ...]:
@@ -58,37 +75,50 @@ def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) ->
 
 @torch.no_grad()
 def record(qat: GraphModule) -> Recording:
-    """Where the batch lies in every tensor: shapes for BATCH samples and for one more are compared.
+    """Run a graph on BATCH random samples and on the example inputs, and see where the batch lies in every tensor.
 
     Raises:
         ConvertError: The model needs a batch of one size, or a tensor has no batch axis or several.
     """
+    batches = sample_inputs(qat, BATCH, seed=0), _more_samples(qat)
+    first, second = _Recorder(qat), _Recorder(qat)
     try:
-        first, second = _Recorder(qat), _Recorder(qat)
-        first.run(*sample_inputs(qat, BATCH))
-        second.run(*sample_inputs(qat, BATCH + 1))
+        outputs = first.run(*batches[0]), second.run(*batches[1])
     except RuntimeError as error:
         raise ConvertError(
-            f"the model cannot run on {BATCH} and on {BATCH + 1} samples: {str(error).splitlines()[0]}; "
+            f"the model cannot run on {BATCH} and on {len(batches[1][0])} samples: {str(error).splitlines()[0]}; "
             f"needed a leading batch axis of any size; write x.flatten(1) or x.view(x.size(0), -1)"
         ) from error
     constants = constant_nodes(qat)
     layouts = {
-        node: Layout(shape, None if node in constants else _batch_axis(node, shape, second.shapes[node]))
+        node: Layout(shape, None if node in constants else _batch_axis(node, shape, second.shapes[node], batches))
         for node, shape in first.shapes.items()
     }
-    return Recording(layouts, first.values)
+    names = [{node.name: x for node, x in recorder.tensors.items()} for recorder in (first, second)]
+    return Recording(layouts, first.values, tuple(map(Run, batches, names, outputs)))
 
 
-def _batch_axis(node: Node, shape: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+def _more_samples(qat: GraphModule) -> tuple[Tensor, ...]:
+    """More than BATCH samples: the example inputs, again where they are too few, or random levels."""
+    examples = [entry.cpu() for entry in qat.meta.get("example_inputs", ())]
+    if not examples:
+        return sample_inputs(qat, BATCH + 1, seed=1)
+    num_samples = max(len(examples[0]), BATCH + 1)
+    return tuple(torch.cat([x] * num_samples)[:num_samples] if len(x) < num_samples else x for x in examples)
+
+
+def _batch_axis(
+    node: Node, shape: tuple[int, ...], other: tuple[int, ...], batches: tuple[tuple[Tensor, ...], ...]
+) -> int | None:
     """The axis whose size grows with the batch; None if there is none."""
+    num_samples, num_others = (len(inputs[0]) for inputs in batches)
     axes = [axis for axis, sizes in enumerate(zip(shape, other, strict=True)) if sizes[0] != sizes[1]]
     if not axes:
         return None
     (axis, *others) = axes
-    if others or shape[axis] * (BATCH + 1) != other[axis] * BATCH:
+    if others or shape[axis] * num_others != other[axis] * num_samples:
         raise ConvertError(
-            f"{location(node)}: its output has shape {shape} for {BATCH} samples and {other} for {BATCH + 1}; "
+            f"{location(node)}: its output has shape {shape} for {num_samples} samples and {other} for {num_others}; "
             f"needed one batch axis and fixed other axes"
         )
     return axis
@@ -114,18 +144,19 @@ class _Keeper(Interpreter):
 
 
 class _Recorder(Interpreter):
-    """Keeps shapes of tensors and values of everything else; tuples of tensors are not kept."""
+    """Keeps tensors, their shapes and the values of everything else; tuples of tensors are not kept."""
 
     def __init__(self, gm: GraphModule) -> None:
         super().__init__(gm)
         self.shapes: dict[Node, tuple[int, ...]] = {}
+        self.tensors: dict[Node, Tensor] = {}
         self.values: dict[Node, Any] = {}
         self._constants = constant_nodes(gm)
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor):
-            self.shapes[n] = tuple(result.shape)
+            self.shapes[n], self.tensors[n] = tuple(result.shape), result
         if n in self._constants or not _holds_tensors(result):
             self.values[n] = result
         return result

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ana_fx.passes import rewrites
+from ana_fx.passes import rewrite_layers, rewrites
 from ana_fx.passes.rewrites import Spelling
 from ana_fx.table_map import Elementwise
 
@@ -44,7 +44,7 @@ SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
             *(torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"),
         ),
         **_alike(rewrites.activation("negative_slope", nn.LeakyReLU), F.leaky_relu, F.leaky_relu_),
-        **_alike(rewrites.prelu, F.prelu, torch.prelu),
+        **_alike(rewrite_layers.prelu, F.prelu, torch.prelu),
         **_alike(rewrites.activation("alpha", nn.ELU), F.elu, F.elu_),
         **_alike(rewrites.activation("alpha", nn.CELU), F.celu, F.celu_),
         **_alike(rewrites.activation("", nn.SELU), F.selu, F.selu_),
@@ -75,30 +75,30 @@ SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
         **_alike(rewrites.elementwise(torch.sign), torch.sign, "sign"),
         **_alike(rewrites.module("dim _stacklevel dtype", rewrites.softmax), F.softmax),
         **_alike(rewrites.module("dim dtype", rewrites.softmax), torch.softmax, "softmax"),
-        **_alike(rewrites.convolution(nn.Conv1d, rewrites.CONVOLUTION_ARGUMENTS), F.conv1d, torch.conv1d),
-        **_alike(rewrites.convolution(nn.Conv2d, rewrites.CONVOLUTION_ARGUMENTS), F.conv2d, torch.conv2d),
-        **_alike(rewrites.convolution(nn.Conv3d, rewrites.CONVOLUTION_ARGUMENTS), F.conv3d, torch.conv3d),
+        **_alike(rewrite_layers.convolution(nn.Conv1d, rewrite_layers.CONVOLUTION_ARGUMENTS), F.conv1d, torch.conv1d),
+        **_alike(rewrite_layers.convolution(nn.Conv2d, rewrite_layers.CONVOLUTION_ARGUMENTS), F.conv2d, torch.conv2d),
+        **_alike(rewrite_layers.convolution(nn.Conv3d, rewrite_layers.CONVOLUTION_ARGUMENTS), F.conv3d, torch.conv3d),
         **_alike(
-            rewrites.convolution(nn.ConvTranspose1d, rewrites.TRANSPOSED_ARGUMENTS),
+            rewrite_layers.convolution(nn.ConvTranspose1d, rewrite_layers.TRANSPOSED_ARGUMENTS),
             F.conv_transpose1d,
             torch.conv_transpose1d,
         ),
         **_alike(
-            rewrites.convolution(nn.ConvTranspose2d, rewrites.TRANSPOSED_ARGUMENTS),
+            rewrite_layers.convolution(nn.ConvTranspose2d, rewrite_layers.TRANSPOSED_ARGUMENTS),
             F.conv_transpose2d,
             torch.conv_transpose2d,
         ),
         **_alike(
-            rewrites.convolution(nn.ConvTranspose3d, rewrites.TRANSPOSED_ARGUMENTS),
+            rewrite_layers.convolution(nn.ConvTranspose3d, rewrite_layers.TRANSPOSED_ARGUMENTS),
             F.conv_transpose3d,
             torch.conv_transpose3d,
         ),
-        F.linear: rewrites.linear,
-        F.batch_norm: rewrites.batch_norm,
+        F.linear: rewrite_layers.linear,
+        F.batch_norm: rewrite_layers.batch_norm,
         F.normalize: rewrites.module("p dim eps out", rewrites.unit_norm),
-        F.layer_norm: rewrites.row_norm(nn.LayerNorm, "normalized_shape weight bias eps"),
-        F.rms_norm: rewrites.row_norm(nn.RMSNorm, "normalized_shape weight eps"),
-        F.group_norm: rewrites.group_norm,
+        F.layer_norm: rewrite_layers.row_norm(nn.LayerNorm, "normalized_shape weight bias eps"),
+        F.rms_norm: rewrite_layers.row_norm(nn.RMSNorm, "normalized_shape weight eps"),
+        F.group_norm: rewrite_layers.group_norm,
         **_alike(rewrites.max_pool(nn.MaxPool1d), F.max_pool1d, torch.max_pool1d),
         **_alike(rewrites.max_pool(nn.MaxPool2d), F.max_pool2d, torch.max_pool2d),
         **_alike(rewrites.max_pool(nn.MaxPool3d), F.max_pool3d, torch.max_pool3d),

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import fnmatch
-import functools
 import inspect
-import linecache
-import logging
-import operator
-import os
-import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
-from unittest.mock import patch
 
-import torch
-from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node, Proxy, Tracer, _symbolic_trace, proxy
+from torch import nn
+from torch.fx import GraphModule
 
-from ana_fx import graph
-from ana_fx.errors import TraceError, listing
-from ana_fx.passes.dialect import is_dropout
-from ana_fx.passes.known_sizes import Knowledge, KnownProxy, constant, is_in_place, settled
-from ana_fx.passes.written_out import WRITTEN_OUT, write_out_attention
+from ana_fx.errors import TraceError
+from ana_fx.passes.tracer import ModelTracer
+from ana_fx.passes.unwrap import unwrap, unwrapped_copy
+from ana_fx.passes.written_out import write_out_attention
 
-__all__ = ["bound", "plain", "trace", "unwrap"]
+__all__ = ["bound", "trace"]
 
-_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, graph.__file__))
-_WRAPPERS = ("DataParallel", "DistributedDataParallel", "AveragedModel", "OptimizedModule")
-_THROUGH = (nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
-            nn.TransformerDecoderLayer)  # fmt: skip
-_ASSERTIONS = (torch._assert, proxy.assert_fn)
-_NOTHING = object()
+_NEEDED = (
+    "needed: a forward whose operations do not depend on the values of its tensors\n"
+    "Ways out: (1) replace the condition by torch.where or by a setting fixed in __init__; "
+    "(2) move the expression out of the model, before its input or after its output; "
+    "(3) trace the model yourself and give prepare() the GraphModule; "
+    "(4) a condition on sizes: give prepare() example_inputs; (5) one on an argument: concrete_args"
+)
 
 
 def trace(
@@ -63,9 +52,11 @@ def trace(
     """
     notes: list[str] = []
     model = unwrap(model, notes)
-    root = _copied(model, notes).eval()
+    root = unwrapped_copy(model, notes).eval()
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    tracer = _Tracer(None if example_inputs is None else tuple(examples), tuple(leaf_modules), tuple(wrapped_functions))
+    tracer = ModelTracer(
+        None if example_inputs is None else tuple(examples), tuple(leaf_modules), tuple(wrapped_functions)
+    )
     attention = write_out_attention(root, tracer.is_kept_whole)
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:
@@ -78,17 +69,6 @@ def trace(
     return gm
 
 
-def unwrap(model: nn.Module, notes: list[str] | None = None) -> nn.Module:
-    """The module inside wrappers that train or compile it; `notes` tells which were taken off."""
-    while type(model).__name__ in _WRAPPERS and type(model).__module__.startswith("torch."):
-        if notes is not None:
-            notes.append(f"{type(model).__name__} was taken off")
-        inner = model._modules["_orig_mod" if "_orig_mod" in model._modules else "module"]
-        assert inner is not None
-        model = inner
-    return model
-
-
 def bound(model: nn.Module, concrete_args: Mapping[str, Any]) -> Callable[..., Any]:
     """The model as a function of the arguments that have no value yet."""
     if not concrete_args:
@@ -96,287 +76,3 @@ def bound(model: nn.Module, concrete_args: Mapping[str, Any]) -> Callable[..., A
     parameters = inspect.signature(model.forward).parameters
     open_ones = [name for name in parameters if name not in concrete_args]
     return lambda *inputs: model(**dict(zip(open_ones, inputs, strict=False)), **concrete_args)
-
-
-def _copied(model: nn.Module, notes: list[str]) -> nn.Module:
-    """A deep copy, with the modules inside unwrapped too."""
-    scripted = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
-    if scripted:
-        lines = [f"module {path!r}" if path else type(model).__name__ for path in scripted]
-        raise TraceError(listing("compiled by torch.jit:", lines, "use the Python modules that they were made from"))
-    bare = {id(module): unwrap(module) for module in model.modules()}
-    wrappers = [module for module in model.modules() if bare[id(module)] is not module]
-    notes.extend(f"{type(wrapper).__name__} was taken off inside the model" for wrapper in wrappers)
-    memo: dict[int, Any] = {}
-    for wrapper in reversed(wrappers):  # the inner ones first
-        memo[id(wrapper)] = copy.deepcopy(bare[id(wrapper)], memo)
-    copied: nn.Module = copy.deepcopy(model, memo)
-    return copied
-
-
-class _Tracer(Tracer):
-    """Records source lines, what is known about sizes, and every module in which tracing failed."""
-
-    record_stack_traces = True
-
-    def __init__(
-        self,
-        examples: tuple[Any, ...] | None,
-        leaf_modules: tuple[type[nn.Module] | str, ...],
-        wrapped_functions: tuple[Callable[..., Any], ...],
-    ) -> None:
-        super().__init__(autowrap_functions=wrapped_functions)
-        self.knowledge = None if examples is None else Knowledge()
-        self.examples = examples
-        self.leaf_modules = leaf_modules
-        self.wrapped_functions = wrapped_functions
-        self.is_written_out = False
-        self.problems: list[str] = []
-        self.cause: Exception | None = None
-        self.failed_path: str | None = None
-        self.root_name = ""
-        self._conditions: set[tuple[str, str]] = set()
-        self._tensors: dict[str, Tensor] = {}
-
-    def record(self, root: nn.Module, concrete_args: dict[str, Any]) -> Graph | None:
-        """The graph of `root`, or None and `problems`."""
-        self.root_name = type(root).__name__
-        self._tensors = {
-            **dict(root.named_parameters(remove_duplicate=False)),
-            **dict(root.named_buffers(remove_duplicate=False)),
-        }
-        marked = _symbolic_trace._wrapped_fns_to_patch
-        if self.knowledge is not None:  # then nothing needs to be hidden from the tracer
-            marked = {key: names for key, names in marked.items() if names.get(key[1]) in self.wrapped_functions}
-        methods = [(Tensor, "expand"), (Tensor, "__getitem__")]  # of a buffer, with the batch size among the arguments
-        has_fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with (
-                patch.multiple(_symbolic_trace, _wrapped_fns_to_patch=marked, _wrapped_methods_to_patch=methods),
-                patch.multiple(torch, zeros=_taking_proxies(torch.zeros), ones=_taking_proxies(torch.ones)),
-                patch.object(logging.getLogger("torch._subclasses.fake_tensor"), "disabled", True),  # we tell ourselves
-            ):
-                recorded = self.trace(root, concrete_args)
-        except Exception as error:  # whatever user code raises when it meets a proxy
-            if not self.problems:  # after a condition that was taken to hold, an error says nothing
-                line = _user_line(traceback.extract_tb(error.__traceback__))
-                self.problems.append(_problem(self.failed_path or "", self.root_name, line, str(error)))
-            self.cause = self.cause or error
-            return None
-        finally:
-            torch.backends.mha.set_fastpath_enabled(has_fast_path)
-        return None if self.problems else recorded
-
-    def unknown_sizes(self) -> list[str]:
-        """Why sizes are not known, if an operation on the example inputs failed."""
-        failure = None if self.knowledge is None else self.knowledge.failure
-        return [f"found: on the example inputs an operation says: {failure}"] if failure else []
-
-    def is_kept_whole(self, module: nn.Module, path: str) -> bool:
-        """Whether the caller wants a module to stay one node."""
-        return any(
-            fnmatch.fnmatchcase(path, each) if isinstance(each, str) else isinstance(module, each)
-            for each in self.leaf_modules
-        )
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if self.is_kept_whole(m, module_qualified_name) or is_dropout(m):
-            return True
-        return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, _THROUGH)
-
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.knowledge is not None and self.knowledge.is_evaluating:
-            return forward(*args, **kwargs)
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            if self.failed_path is None:
-                self.failed_path = self.path_of_module(m)
-            raise
-
-    def to_bool(self, obj: Any) -> bool:
-        """Note a condition on data and go on as if it held, so that the next one is found too."""
-        where, line = self._current_path(), _user_line(traceback.extract_stack())
-        refusal = proxy.TraceError(_CONDITION)
-        if (where, line) in self._conditions:  # a loop, maybe an endless one
-            raise refusal
-        self.cause = self.cause or refusal
-        self._conditions.add((where, line))
-        self.problems.append(_problem(where, self.root_name, line, _CONDITION))
-        return True
-
-    def _current_path(self) -> str:
-        return next(reversed(self.module_stack.values()))[0] if self.module_stack else ""
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self.knowledge is not None and self.knowledge.is_evaluating:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """Inputs for the arguments that have no value, and a forward whose output is made of plain containers."""
-        parameters = list(inspect.signature(root_fn).parameters.values())[1:]
-        unknown = [name for name in concrete_args if name not in {each.name for each in parameters}]
-        if unknown:
-            raise TypeError(f"found concrete_args {unknown}, needed arguments of forward")
-        examples = iter(self.examples or ())
-        args: list[Any] = [self.root]
-        keywords: dict[str, Any] = {}
-        for parameter in parameters:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                continue
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                names = enumerate(examples) if self.examples is not None else [(0, None)]
-                args += [self._input(f"{parameter.name}_{index}", example) for index, example in names]
-                continue
-            has_default = parameter.default is not parameter.empty
-            if parameter.name in concrete_args:
-                value = concrete_args[parameter.name]
-            elif self.examples is None:
-                value = self._input(parameter.name, None, *([parameter.default] if has_default else []))
-            else:
-                example = next(examples, _NOTHING)
-                is_default = example is _NOTHING and has_default
-                value = parameter.default if is_default else self._input(parameter.name, example)
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                keywords[parameter.name] = value
-            else:
-                args.append(value)
-
-        @functools.wraps(root_fn)
-        def forward(*arguments: Any) -> Any:
-            return plain(root_fn(*arguments, **keywords))
-
-        return forward, args
-
-    def _input(self, name: str, example: Any, *default: Any) -> Any:
-        known = self.knowledge.example(example) if self.knowledge and isinstance(example, Tensor) else None
-        return self._recorded("placeholder", name, default, {}, known)
-
-    def create_arg(self, a: Any) -> Any:
-        return a.node if isinstance(a, Proxy) else super().create_arg(a)  # before fx asks whether it is a tensor
-
-    def create_proxy(
-        self,
-        kind: str,
-        target: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str | None = None,
-        type_expr: Any = None,
-        proxy_factory_fn: Any = None,
-    ) -> Any:
-        if target in _ASSERTIONS:
-            return None
-        written_out = WRITTEN_OUT.get(target, None) if kind in ("call_function", "call_method") else None
-        if written_out is not None and target not in self.wrapped_functions:
-            result = written_out(*args, **kwargs)
-            if result is not NotImplemented:
-                self.is_written_out = True
-                return result
-        known = self._known(kind, target, args, kwargs)
-        if known is None:
-            return super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
-        if kind in ("call_function", "call_method") and id(target) not in self._autowrap_function_ids:
-            tensor = constant(target, args, kwargs)
-            settled_value = settled(known, self._part(kind, target, args, kwargs, known)) if tensor is None else tensor
-            if settled_value is not NotImplemented:
-                return settled_value
-        result = self._recorded(kind, target, args, kwargs, known, name)
-        first = args[0] if args else None
-        if not isinstance(first, KnownProxy) or not isinstance(known[0], Tensor):
-            return result
-        if target is operator.getitem and _is_basic(args[1]):
-            result.part_of = first, args[1]
-        if is_in_place(kind, target) and isinstance(first.known[0], Tensor):
-            first.replace(result)
-            return first
-        return result
-
-    def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
-        """What the operation gives for each batch size, if that is known."""
-        if self.knowledge is None:
-            return None
-        if kind == "get_attr":
-            return self.knowledge.parameter(self._tensors[target])
-        if kind == "call_module":
-            return self.knowledge.evaluate(self.root.get_submodule(target), args, kwargs)
-        if kind == "call_method":
-            return self.knowledge.evaluate(lambda x, *rest, **named: getattr(x, target)(*rest, **named), args, kwargs)
-        return self.knowledge.evaluate(target, args, kwargs) if kind == "call_function" else None
-
-    def _recorded(
-        self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...] | None, name: str | None = None
-    ) -> Any:
-        def proxy_of(node: Node) -> Proxy:
-            return Proxy(node, self) if known is None else KnownProxy(node, self, known)
-
-        return super().create_proxy(kind, target, args, kwargs, name, proxy_factory_fn=proxy_of)
-
-    def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: tuple[Any, ...]) -> Callable[[int], Any]:
-        """How to get an entry that depends on the batch out of a tuple of sizes."""
-        if target in ("size", getattr) and (target == "size" or args[1] == "shape"):
-            return lambda index: self.create_proxy("call_method", "size", (args[0], index), {})
-
-        def part(index: int) -> Any:
-            whole = self._recorded(kind, target, args, kwargs, known)
-            return self.create_proxy("call_function", operator.getitem, (whole, index), {})
-
-        return part
-
-
-def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(n, 3)` as `function((n, 3))`: torch looks for proxies in a tuple of sizes only."""
-
-    @functools.wraps(function)
-    def made(*sizes: Any, **options: Any) -> Any:
-        return (
-            function(sizes, **options)
-            if any(isinstance(each, Proxy) for each in sizes)
-            else function(*sizes, **options)
-        )
-
-    return made
-
-
-def _is_basic(index: Any) -> bool:
-    """Whether indexing gives a view of slices."""
-    return all(
-        isinstance(each, slice) or each is Ellipsis for each in (index if isinstance(index, tuple) else (index,))
-    )
-
-
-def plain(output: Any) -> Any:
-    """An output as tuples, lists and dicts: a graph makes no other containers."""
-    if is_dataclass(output) and not isinstance(output, (dict, type)):
-        return {each.name: plain(getattr(output, each.name)) for each in fields(output)}
-    if isinstance(output, dict):
-        return {key: plain(value) for key, value in output.items()}
-    if isinstance(output, (tuple, list)):
-        entries = [plain(each) for each in output]
-        return tuple(entries) if isinstance(output, tuple) else entries
-    return output
-
-
-def _problem(path: str, root_name: str, line: str, found: str) -> str:
-    where = f"module {path!r}" if path else f"{root_name}.forward"
-    return f"cannot trace {where} at {line}\nfound: {found}"
-
-
-def _user_line(frames: Iterable[traceback.FrameSummary]) -> str:
-    users = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    if not users:
-        return "an unknown line"
-    frame = users[-1]
-    return f"{frame.filename}:{frame.lineno}: {linecache.getline(frame.filename, frame.lineno or 0).strip()}"
-
-
-_CONDITION = "symbolically traced variables cannot be used as inputs to control flow"
-_NEEDED = (
-    "needed: a forward whose operations do not depend on the values of its tensors\n"
-    "Ways out: (1) replace the condition by torch.where or by a setting fixed in __init__; "
-    "(2) move the expression out of the model, before its input or after its output; "
-    "(3) trace the model yourself and give prepare() the GraphModule; "
-    "(4) a condition on sizes: give prepare() example_inputs; (5) one on an argument: concrete_args"
-)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ana_fx import scale
 from ana_fx.fake_quantize import Levels, quantize
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import least_squares_scale, positive
@@ -143,3 +144,34 @@ def test_positive_keeps_a_step_that_crossed_zero_or_reached_it():
     found = positive(torch.tensor([-0.5, 0.5, 0.0]))
     assert found[:2].tolist() == [0.5, 0.5]
     assert 0 < float(found[2]) < 2.0**-50
+
+
+def plain_search(x, w, levels):
+    """The search of `least_squares_scale`, one candidate after the other."""
+
+    def levels_of(step):
+        return torch.clamp(torch.floor(x / step[:, None] + levels.offset), levels.lo, levels.hi)
+
+    def error_of(step):
+        return (w * (levels_of(step) * step[:, None] - x) ** 2).sum(1)
+
+    best = torch.maximum(x.amax(1) / levels.hi, x.amin(1) / levels.lo)
+    for octaves in (scale._COARSE, scale._FINE):
+        center = best
+        for exponent in octaves:
+            candidate = center * 2.0**exponent
+            best = torch.where(error_of(candidate) < error_of(best), candidate, best)
+    for _ in range(scale._NUM_REFINEMENTS):
+        n = levels_of(best)
+        candidate = (w * x * n).sum(1) / (w * n * n).sum(1)
+        best = torch.where(error_of(candidate) < error_of(best), candidate, best)
+    return best
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 5000), (7, 333), (300, 1100)])
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_candidates_and_rows_that_are_tried_together_give_the_steps_of_a_plain_search(rows, columns, has_weights):
+    x, levels = torch.randn(rows, columns), Levels(-8, 7, 0.5)
+    weights = torch.rand(rows, columns) if has_weights else None
+    plain = plain_search(x, torch.ones_like(x) if weights is None else weights, levels)
+    assert torch.equal(scale.least_squares_scale(x, levels, weights), plain)

@@ -1,5 +1,6 @@
 """One spelling for each operation, and all that has none refused at once."""
 
+import functools
 import inspect
 import operator
 from collections.abc import Callable
@@ -986,3 +987,9 @@ def test_parts_that_are_returned_as_a_whole_are_refused(name):
     arguments = () if name == "unbind" else (2,)
     with pytest.raises(ana_fx.UnsupportedError, match=rf"{name}\(\) is returned as a whole, needed its parts"):
         canonical(written(lambda m, x: getattr(x, name)(*arguments)))
+
+
+def test_arithmetic_may_be_deeper_than_the_stack_of_python():
+    gm = trace(Written(lambda m, x: functools.reduce(lambda y, _: y + torch.relu(y), range(1200), x)))
+    Canonicalize()(gm)
+    assert len([node for node in gm.graph.nodes if node.target is operator.add]) == 1200

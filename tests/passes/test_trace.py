@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ana_fx
+from ana_fx.passes.known_sizes import Knowledge
 from ana_fx.passes.trace import trace
 from tests.graphs import Written, assert_graph, assert_same_numbers
 from tests.models import Chain, example
@@ -179,6 +180,36 @@ def test_a_comparison_that_holds_for_every_batch_is_decided():
 
 def test_a_function_of_torch_takes_what_stands_for_a_tensor():
     assert_graph(trace(Written(lambda m, x: torch.pow(x, 3)), torch.rand(2, 3)), "x -> pow -> output")
+
+
+class AsksNothing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x)) * self.gain
+        y += x
+        return torch.flatten(torch.cat([y, x.sigmoid()[:, :1] / 2], 1), 1)
+
+
+def test_sizes_that_no_one_asks_for_are_not_evaluated(monkeypatch):
+    monkeypatch.setattr(Knowledge, "evaluate", lambda self: pytest.fail("an operation was evaluated"))
+    gm = trace(AsksNothing(), torch.rand(2, 3, 4, 4))
+    assert_same_numbers(gm, gm, torch.rand(5, 3, 4, 4))
+
+
+def writes_before_it_asks(m, x):
+    y = x.flatten(1)
+    z = y.view(-1, 3, 20)
+    y.unsqueeze_(1)
+    return z.reshape(z.shape[1], -1) * y.shape[2]
+
+
+def test_operations_are_evaluated_in_the_order_of_the_code():
+    gm = trace(Written(writes_before_it_asks), torch.rand(2, 3, 5, 4))
+    assert_same_numbers(gm, Written(writes_before_it_asks), torch.rand(3, 3, 5, 4))
 
 
 def test_tensors_are_made_for_any_batch():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ana_fx.passes.trace import plain, trace
+from ana_fx.passes.plain import plain
+from ana_fx.passes.trace import trace
 
 torchvision = pytest.importorskip("torchvision")
 from torchvision.models import detection, segmentation, video  # noqa: E402  # after the skip
