@@ -171,8 +171,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         "",
         f"Written by `make zoo` with {versions}. Random weights; each model is prepared for onnxruntime, trained",
         "for two steps, converted, exported to `onnxruntime` and to `integer`, and verified on random images. A",
-        "number under a precision is how many outputs of both files differ from the trained model; seconds are wall-clock",
-        "ones of int8, of a process that may have had to share the machine.",
+        "number under a precision is how many outputs of both files differ from the trained model; seconds are",
+        "wall-clock ones of int8, of a process that may have had to share the machine.",
     ]
     for family, module in FAMILIES.items():
         every = list_models(module=module)

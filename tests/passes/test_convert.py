@@ -385,3 +385,16 @@ def test_thresholds_that_are_off_are_not_trusted():
 
 def test_thresholds_do_not_stay_in_the_program():
     assert not any("thresholds" in node.meta for node in converted(Chain).graph.nodes)
+
+
+def test_logits_above_two_to_the_24_are_compared_as_floats(tmp_path):
+    model = nn.Sequential(nn.Linear(1001, 3, bias=False))
+    model[0].weight.data.copy_(1.0 + torch.arange(3003).reshape(3, 1001) / 3003)
+    x = torch.ones(2, 1001) - torch.arange(1001) / 2002
+    qat = ana_fx.prepare(model, x, calibration=[x]).eval()
+    program = ana_fx.convert(qat)
+    logits = run(program, (x,))
+    assert max(int(y.abs().max()) for y in logits.values() if y.dtype is torch.int32) > 2**24
+    assert torch.equal(program(x), qat(x))
+    ana_fx.export(program, tmp_path / "a.onnx")
+    assert ana_fx.verify(program, tmp_path / "a.onnx", x).num_different == 0
