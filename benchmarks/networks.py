@@ -8,10 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from examples.networks import DSCNN, VGG8
 
-__all__ = ["DS_CNN", "MOBILENET_V2", "RESNET18", "VGG8_QUARTER", "Network"]
+__all__ = [
+    "DS_CNN",
+    "MOBILENET_V2",
+    "MOBILENET_V2_QUARTER",
+    "RESNET10",
+    "RESNET18",
+    "VGG8_EIGHTH",
+    "VGG8_QUARTER",
+    "Network",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,11 @@ class Network:
 
 
 VGG8_QUARTER = Network("VGG8/4, 32 × 32×32", lambda: VGG8(width_divisor=4), (32, 3, 32, 32))
+VGG8_EIGHTH = Network("VGG8/8, 32 × 32×32", lambda: VGG8(width_divisor=8), (32, 3, 32, 32))
 DS_CNN = Network("DS-CNN, 32 × 49×10", DSCNN, (32, 1, 49, 10))
 RESNET18 = Network("ResNet-18, 16 × 64×64", lambda: resnet18(num_classes=10), (16, 3, 64, 64))
 MOBILENET_V2 = Network("MobileNetV2, 16 × 64×64", lambda: mobilenet_v2(num_classes=10), (16, 3, 64, 64))
+RESNET10 = Network("ResNet-10, 16 × 32×32", lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10), (16, 3, 32, 32))
+MOBILENET_V2_QUARTER = Network(
+    "MobileNetV2/4, 16 × 32×32", lambda: mobilenet_v2(num_classes=10, width_mult=0.25), (16, 3, 32, 32)
+)
