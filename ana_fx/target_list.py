@@ -26,6 +26,20 @@ _BUILT_IN = (
         "standard integer operators only, for any reader of ONNX",
         emitter="ana_fx.targets.integer:IntegerEmitter",
     ),
+    Target(
+        "qonnx",
+        "Quant nodes around float operators on integers, for the qonnx package and hls4ml",
+        emitter="ana_fx.targets.qonnx:QonnxEmitter",
+        accumulator_bits=25,  # float32 holds the integers of 24 bits and a sign
+        holds_floats=False,
+    ),
+    Target(
+        "qonnx-multithreshold",
+        "the same with MultiThreshold nodes, for FINN",
+        emitter="ana_fx.targets.qonnx:MultiThresholdEmitter",
+        accumulator_bits=25,
+        holds_floats=False,
+    ),
 )
 
 

@@ -29,7 +29,7 @@ from ana_fx.targets.portable import (
     write_table,
 )
 
-__all__ = ["IntegerEmitter", "pooling_attributes"]
+__all__ = ["IntegerEmitter", "has_one_window", "pooling_attributes"]
 
 _INT32 = 2**31 - 1
 _NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
@@ -113,7 +113,7 @@ def _accumulate(
     if isinstance(affine, Normalization):
         assert module.weight is not None
         return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization"
-    if isinstance(affine, Resampling) and not _has_one_window(affine, x.shape):
+    if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
         return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul"
     if isinstance(affine, Average):
         weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
@@ -122,7 +122,7 @@ def _accumulate(
     return _multiply(builder, path, affine, module.weight, x, shape)
 
 
-def _has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
+def has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
     """Whether an average's windows are of one size."""
     return isinstance(affine, Average) and affine.window((1, *shape)) is not None
 
