@@ -32,6 +32,7 @@ from ana_fx.targets.portable import (
 __all__ = ["IntegerEmitter", "has_one_window", "pooling_attributes"]
 
 _INT32 = 2**31 - 1
+_MAX_DIVISION = 30  # tract divides by 31 bits at most; two divisions that truncate are one
 _NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
 
@@ -212,9 +213,12 @@ class _Requantizer:
         accumulator = value
         if self.dtype is ir.DataType.INT64:
             value = self._cast(value, self.dtype)
+            first, offset = _split(code.multiplier, offset)
+            value = self.apply("Add", value, first, neutral=0)
         value = self.apply("Mul", value, code.multiplier, neutral=1)
         value = self.apply("Add", value, offset, neutral=0)
-        value = self.apply("Div", value, torch.ones_like(code.shift) << code.shift, neutral=1)
+        for shift in ((code.shift - _MAX_DIVISION).clamp_min(0), code.shift.clamp_max(_MAX_DIVISION)):
+            value = self.apply("Div", value, torch.ones_like(shift) << shift, neutral=1)
         if self.dtype is ir.DataType.INT64:  # levels by now; onnxruntime's Clip is wrong on int64
             value = self._cast(value, ir.DataType.INT32)
         bounds = [self._scalar(bound, name) for name, bound in (("min", 0), ("max", hi - lo))]
@@ -266,7 +270,13 @@ def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: 
     products = torch.stack([multiplier * low, multiplier * high])
     sums = products + offset
     worst = max(int(t.abs().max()) for t in (multiplier, offset, products, sums))
-    return worst <= _INT32 and int(shift.max()) <= 30
+    return worst <= _INT32 and int(shift.max()) <= _MAX_DIVISION
+
+
+def _split(multiplier: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """What to add before and after the multiplication, so that no constant leaves 32 bits, which tract cuts."""
+    first = torch.where(multiplier > 0, offset // multiplier.clamp_min(1), 0)
+    return first, offset - first * multiplier
 
 
 def _clipped_range(module: IntegerMap) -> tuple[Tensor, Tensor]:

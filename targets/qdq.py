@@ -107,7 +107,11 @@ class QdqEmitter(OnnxRuntimeEmitter):
             dequantize_linear(builder, path, value, x.zero_point, numpy(staircase.x_scale), image_in),
             self._weight(builder, path, weight, staircase.factor, numpy(scale), is_trained=module.affine.has_weight),
             _dequantized(
-                builder, path, _bias(builder, path, bias), numpy((staircase.x_scale * scale).expand(len(weight))), "bias"
+                builder,
+                path,
+                _bias(builder, path, bias),
+                numpy((staircase.x_scale * scale).expand(len(weight))),
+                "bias",
             ),
         ]
         value, operator = _multiply(builder, path, affine, operands, image_in, image_out)
@@ -189,7 +193,9 @@ class QdqEmitter(OnnxRuntimeEmitter):
         if dtype is _INT8:
             value = builder.constant(numpy(stored.to(torch.int8)), f"{path}.weight")
         else:
-            value = _widened(builder, path, builder.constant(numpy(levels).astype(dtype.numpy()), f"{path}.weight"), factor)
+            value = _widened(
+                builder, path, builder.constant(numpy(levels).astype(dtype.numpy()), f"{path}.weight"), factor
+            )
         return _dequantized(builder, path, value, scale if scale.size > 1 else scale.reshape(()), "weight")
 
 
@@ -249,7 +255,12 @@ def _constant_shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def _multiply(
-    builder: Builder, path: str, affine: Affine, operands: list[ir.Value], x_shape: tuple[int, ...], shape: tuple[int, ...]
+    builder: Builder,
+    path: str,
+    affine: Affine,
+    operands: list[ir.Value],
+    x_shape: tuple[int, ...],
+    shape: tuple[int, ...],
 ) -> tuple[ir.Value, str]:
     """Conv, or Gemm over the rows, of data, weight and bias."""
     x, weight, bias = operands

@@ -67,9 +67,7 @@ class QonnxEmitter(Emitter):
         """A Quant, which changes nothing but says the type."""
         return _quant(Scribe(builder, path, ir.DataType.FLOAT), x, integer_type, shape)
 
-    def quantize(
-        self, builder: Builder, path: str, module: Quantize, x: ir.Value, shape: tuple[int, ...]
-    ) -> ir.Value:
+    def quantize(self, builder: Builder, path: str, module: Quantize, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
         """A Div by the scale and a Quant with scale 1."""
         scribe = Scribe(builder, path, ir.DataType.FLOAT)
         levels = scribe.op("Div", [x, scribe.number(numpy(module.scale), "scale")], shape)
@@ -180,9 +178,7 @@ def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier],
     return scribe.op("Add", terms, shape)
 
 
-def _multiply(
-    scribe: Scribe, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
-) -> tuple[ir.Value, str]:
+def _multiply(scribe: Scribe, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]) -> tuple[ir.Value, str]:
     """Conv or MatMul with weights [out, in, …] behind a Quant or BipolarQuant."""
     array = numpy(weight).astype(np.float32)
     if isinstance(affine, Linear):
