@@ -25,6 +25,7 @@ _BUILT_IN = (
         "integer",
         "standard integer operators only, for any reader of ONNX",
         emitter="ana_fx.targets.integer:IntegerEmitter",
+        runtimes=("onnxruntime", "onnx.reference"),
     ),
     Target(
         "qdq",
@@ -32,6 +33,7 @@ _BUILT_IN = (
         emitter="ana_fx.targets.qdq:QdqEmitter",
         requantizer=Requantizer.QLINEAR,
         sums_pairs_in_16_bits=True,
+        exact_runtimes=("onnxruntime",),
     ),
     Target(
         "qdq-int8",
@@ -39,6 +41,7 @@ _BUILT_IN = (
         emitter="ana_fx.targets.qdq:WideQdqEmitter",
         requantizer=Requantizer.QLINEAR,
         sums_pairs_in_16_bits=True,
+        exact_runtimes=("onnxruntime",),
     ),
     Target(
         "qonnx",
@@ -47,6 +50,7 @@ _BUILT_IN = (
         requantizer=Requantizer.QLINEAR,
         accumulator_bits=25,  # float32 holds the integers of 24 bits and a sign
         holds_floats=False,
+        runtimes=("qonnx",),
     ),
     Target(
         "qonnx-multithreshold",
@@ -55,6 +59,7 @@ _BUILT_IN = (
         requantizer=Requantizer.QLINEAR,
         accumulator_bits=25,
         holds_floats=False,
+        runtimes=("qonnx",),
     ),
 )
 

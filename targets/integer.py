@@ -275,6 +275,8 @@ def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: 
 
 def _split(multiplier: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """What to add before and after the multiplication, so that no constant leaves 32 bits, which tract cuts."""
+    if int(offset.abs().max()) <= _INT32:
+        return torch.zeros_like(offset), offset
     first = torch.where(multiplier > 0, offset // multiplier.clamp_min(1), 0)
     return first, offset - first * multiplier
 
