@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from ana_fx.affine import Identity, Linear, Reduce
 from ana_fx.graph import calls_to, location, module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize, QuantizeImage
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul, Product, Sum
@@ -64,11 +64,17 @@ class QonnxEmitter(Emitter):
     def take(
         self, builder: Builder, path: str, integer_type: IntegerType, x: ir.Value, shape: tuple[int, ...]
     ) -> ir.Value:
-        """A Quant, which changes nothing but says the type."""
-        return _quant(Scribe(builder, path, ir.DataType.FLOAT), x, integer_type, shape)
+        """The levels as floats, and a Quant that changes nothing but says the type."""
+        scribe = Scribe(builder, path, ir.DataType.FLOAT)
+        x = scribe.cast(x, scribe.dtype, shape)
+        if integer_type.zero_point:
+            x = scribe.op("Sub", [x, scribe.number(integer_type.zero_point, "zero_point")], shape)
+        return _quant(scribe, x, integer_type, shape)
 
     def quantize(self, builder: Builder, path: str, module: Quantize, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        """A Div by the scale and a Quant with scale 1."""
+        """A Div by the scale and a Quant with scale 1; an image as in every file."""
+        if isinstance(module, QuantizeImage):
+            return super().quantize(builder, path, module, x, shape)
         scribe = Scribe(builder, path, ir.DataType.FLOAT)
         levels = scribe.op("Div", [x, scribe.number(numpy(module.scale), "scale")], shape)
         return _quant(scribe, levels, module.integer_type, shape)
@@ -214,10 +220,12 @@ def _quant(
     name: str = "output",
     has_batch: bool = True,
 ) -> ir.Value:
-    """A Quant with scale 1 and zero point 0."""
-    settings = {"scale": 1, "zero_point": 0, "bits": integer_type.bits}
+    """A Quant with scale 1, and zero point 0 if the type has no other."""
+    zero_point = integer_type.zero_point
+    settings = {"scale": 1, "zero_point": zero_point or 0, "bits": integer_type.bits}
     inputs = [value, *(scribe.number(number, f"{name}_{key}") for key, number in settings.items())]
-    attributes = {"signed": int(integer_type.signed), "narrow": int(integer_type.narrow), "rounding_mode": rounding}
+    is_signed = integer_type.signed and zero_point is None
+    attributes = {"signed": int(is_signed), "narrow": int(integer_type.narrow), "rounding_mode": rounding}
     return scribe.builder.op(
         "Quant", inputs, path=scribe.path, dtype=scribe.dtype, shape=shape, attributes=attributes, domain=_DOMAIN,
         has_batch=has_batch,

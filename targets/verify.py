@@ -29,7 +29,7 @@ from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import Runtime, runtime_called
 from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
 _BATCH = 16
 
@@ -49,7 +49,7 @@ class VerifyReport:
     path: Path
     runtimes: tuple[str, ...]
     num_outputs: int
-    different: tuple[int, ...]
+    different: tuple[int, ...] = ()
 
     @property
     def num_different(self) -> int:
@@ -91,13 +91,13 @@ def verify(
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
-    target = _target(metadata)
+    target = file_target(model)
     is_float = metadata.get(IO) == "float"
     given = _inputs(integer, inputs)
     titles, compared, different = [], 0, []
     for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
-        found = _run(path, runtime, model, _feeds(integer, few, is_float))
+        found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
         counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), must_equal=is_exact)
         titles.append(runtime.title)
@@ -106,13 +106,14 @@ def verify(
     return VerifyReport(path, tuple(titles), compared, tuple(different))
 
 
-def _target(metadata: dict[str, str]) -> Target:
+def file_target(model: onnx.ModelProto) -> Target:
     """The target that the file says it is for; a strict one if it names none that is known."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     known = {target.name: target for target in targets()}
     return known.get(metadata.get(TARGET, ""), known["onnxruntime"])
 
 
-def _run(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
+def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
     """The outputs; integers that the file holds in floats are fed as such."""
     floats = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
