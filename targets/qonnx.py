@@ -41,6 +41,7 @@ class QonnxEmitter(Emitter):
     """
 
     pads_max_pools: ClassVar[bool] = True
+    writes_zero_pads: ClassVar[bool] = True  # its transformation to channels last reads them
 
     def misfits(self, program: GraphModule) -> list[str]:
         """Heads whose logits float32 does not hold; accumulators are in the target's description."""
