@@ -98,6 +98,7 @@ class QdqEmitter(OnnxRuntimeEmitter):
         image_in, image_out = x.shape, shape
         if isinstance(affine, Linear):
             weight = weight[:, :, 0, 0]
+            image_in, image_out = x.shape[-1:], shape[-1:]  # a row each
         elif isinstance(affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             affine = Convolution((1, 1), ((0, 0), (0, 0)), (1, 1), groups=x.shape[0])
