@@ -20,7 +20,7 @@ from onnx.reference.ops import op_max_pool
 
 from ana_fx.errors import VerifyError
 
-__all__ = ["RUNTIMES", "Runtime", "runtime_called"]
+__all__ = ["RUNTIMES", "Runtime", "runtime_called", "with_batch"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _NUMPY_TO_TRACT = {"float32": "f32", "int8": "i8", "int32": "i32", "uint8": "u8"}
@@ -88,7 +88,7 @@ def _tract(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:
     tract = import_module("tract")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        onnx.save(_with_batch(model, feeds), path)
+        onnx.save(with_batch(model, _batch(feeds)), path)
         network = tract.onnx().load(path)
     for index, value in enumerate(model.graph.input):
         array = feeds[value.name]
@@ -108,7 +108,7 @@ def _openvino(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any
 def _qonnx(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:
     """Its executor, after its clean-up transformations."""
     execution = import_module("qonnx.core.onnx_exec")
-    wrapper = import_module("qonnx.core.modelwrapper").ModelWrapper(_with_batch(model, feeds))
+    wrapper = import_module("qonnx.core.modelwrapper").ModelWrapper(with_batch(model, _batch(feeds)))
     names = [value.name for value in model.graph.output]
     # it runs each node in onnxruntime, as a model of the newest IR version, which onnxruntime may not know yet
     make_model = partial(execution.qonnx_make_model, ir_version=model.ir_version)
@@ -120,17 +120,20 @@ def _qonnx(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:
     return list(found.values())
 
 
-def _with_batch(model: onnx.ModelProto, feeds: Arrays) -> onnx.ModelProto:
-    """The model for the batch size of these inputs alone."""
+def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The model for that batch size alone."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    batch = len(next(iter(feeds.values())))
     for value in (*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 _, _, rows = dim.dim_param.partition("*")
                 dim.dim_value = batch * int(rows or 1)
     return fixed
+
+
+def _batch(feeds: Arrays) -> int:
+    return len(next(iter(feeds.values())))
 
 
 RUNTIMES = {
