@@ -89,6 +89,12 @@ class QdqEmitter(OnnxRuntimeEmitter):
         factor = builder.constant(scale, f"{path}.scale")
         return builder.op("Mul", [x.value, factor], path=path, dtype=_FLOAT, shape=x.shape)
 
+    def _gemm(
+        self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[Carrier, NodeReport]:
+        """Gemm over the rows."""
+        return self._convolve(builder, path, module, x, shape)
+
     def _convolve(
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
@@ -97,7 +103,6 @@ class QdqEmitter(OnnxRuntimeEmitter):
         weight, affine = stored_weight(module, x.shape), module.affine
         image_in, image_out = x.shape, shape
         if isinstance(affine, Linear):
-            weight = weight[:, :, 0, 0]
             image_in, image_out = x.shape[-1:], shape[-1:]  # a row each
         elif isinstance(affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
