@@ -87,6 +87,9 @@ class Target:
         sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
             (x86 without VNNI).
         borders: Values of `export(io=…)` that it takes.
+        runtimes: What `verify` runs its files in if it is not told.
+        exact_runtimes: Those in which no output may differ, since their arithmetic is that of the files; None: all.
+            In others `verify` counts what differs.
     """
 
     name: str
@@ -106,6 +109,8 @@ class Target:
     stored_weight_max: int = 127
     sums_pairs_in_16_bits: bool = False
     borders: tuple[str, ...] = ("integer", "float")
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.operators <= OPERATORS:

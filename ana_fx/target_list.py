@@ -25,6 +25,41 @@ _BUILT_IN = (
         "integer",
         "standard integer operators only, for any reader of ONNX",
         emitter="ana_fx.targets.integer:IntegerEmitter",
+        runtimes=("onnxruntime", "onnx.reference"),
+    ),
+    Target(
+        "qdq",
+        "QuantizeLinear and DequantizeLinear around float operators; weights as INT8, INT4 or INT2",
+        emitter="ana_fx.targets.qdq:QdqEmitter",
+        requantizer=Requantizer.QLINEAR,
+        sums_pairs_in_16_bits=True,
+        exact_runtimes=("onnxruntime",),
+    ),
+    Target(
+        "qdq-int8",
+        "the same with all weights as INT8, for OpenVINO, tract and other readers that know no narrower type",
+        emitter="ana_fx.targets.qdq:WideQdqEmitter",
+        requantizer=Requantizer.QLINEAR,
+        sums_pairs_in_16_bits=True,
+        exact_runtimes=("onnxruntime",),
+    ),
+    Target(
+        "qonnx",
+        "Quant nodes around float operators on integers, for the qonnx package and hls4ml",
+        emitter="ana_fx.targets.qonnx:QonnxEmitter",
+        requantizer=Requantizer.QLINEAR,
+        accumulator_bits=25,  # float32 holds the integers of 24 bits and a sign
+        holds_floats=False,
+        runtimes=("qonnx",),
+    ),
+    Target(
+        "qonnx-multithreshold",
+        "the same with MultiThreshold nodes, for FINN",
+        emitter="ana_fx.targets.qonnx:MultiThresholdEmitter",
+        requantizer=Requantizer.QLINEAR,
+        accumulator_bits=25,
+        holds_floats=False,
+        runtimes=("qonnx",),
     ),
 )
 

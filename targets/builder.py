@@ -14,6 +14,9 @@ __all__ = ["BATCH", "Builder", "sample_shape"]
 BATCH = "N"  # the name of the dynamic leading axis, and "N*4" of one that is four times as long
 
 
+_NARROW = {ir.DataType.INT4: (21, 10), ir.DataType.INT2: (25, 13)}  # opset and IR version that have a type
+
+
 class Builder:
     """Collects the nodes of one graph. Every value carries its type and shape.
 
@@ -26,6 +29,7 @@ class Builder:
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self._domains: set[str] = set()
+        self._oldest = (0, 0)  # opset and IR version that the constants need
 
     def op(
         self,
@@ -66,7 +70,9 @@ class Builder:
 
     def constant(self, array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
         """Add an initialiser."""
-        return self._tape.initializer(ir.tensor(np.asarray(array)), self._unique(name))
+        tensor = ir.tensor(np.asarray(array))
+        self._oldest = max(self._oldest, _NARROW.get(tensor.dtype, self._oldest))
+        return self._tape.initializer(tensor, self._unique(name))
 
     def input(self, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
         """Add a graph input with a leading batch axis."""
@@ -83,7 +89,8 @@ class Builder:
         self.outputs.append(value)
 
     def model(self, *, name: str, opset: int, ir_version: int, metadata: Mapping[str, str]) -> ir.Model:
-        """The finished model."""
+        """The finished model, of that opset and IR version, or of later ones where its constants need them."""
+        opset, ir_version = max((opset, ir_version), self._oldest)
         opsets = {"": opset} | dict.fromkeys(sorted(self._domains), 1)
         graph = ir.Graph(
             self.inputs,

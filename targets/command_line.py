@@ -48,7 +48,7 @@ def verify_file(
     inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
     against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
 ) -> None:
-    """Run a file in onnxruntime and compare every output bit with a saved program."""
+    """Run a file in its runtime and compare every output bit with a saved program."""
     with _errors_in_one_line():
         _show(verify_against(file, load_program(against), read_arrays(inputs)))
 

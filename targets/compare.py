@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -18,7 +17,8 @@ from torch.utils import _pytree as pytree
 from ana_fx.errors import VerifyError
 from ana_fx.targets.metadata import Array, Border, borders
 from ana_fx.targets.model_file import read_model
-from ana_fx.targets.verify import VerifyReport
+from ana_fx.targets.runtimes import runtime_called
+from ana_fx.targets.verify import VerifyReport, file_target, run_file
 
 __all__ = ["load_program", "read_arrays", "verify_against"]
 
@@ -45,7 +45,7 @@ def load_program(path: Path) -> nn.Module:
 
 
 def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> VerifyReport:
-    """Run a file in onnxruntime and compare its outputs with a program's, bit for bit.
+    """Run a file in its first runtime and compare its outputs with a program's, bit for bit.
 
     Args:
         path: A file that `export` wrote.
@@ -64,8 +64,8 @@ def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> V
         _check_input(path, border, array)
     stored = [x if x.dtype == end.dtype else end.store(x) for end, x in zip(ends, inputs, strict=True)]
     reals = [end.real(x) if x.dtype == end.dtype else x for end, x in zip(ends, inputs, strict=True)]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, {end.name: x for end, x in zip(ends, stored, strict=True)})
+    runtime = runtime_called(file_target(model).runtimes[0])
+    found = run_file(path, runtime, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
     with torch.no_grad():
         wanted = pytree.tree_leaves(program(*(torch.from_numpy(x.astype(np.float32)) for x in reals)))
     expected = [leaf.numpy() for leaf in wanted if isinstance(leaf, Tensor)]
@@ -73,8 +73,7 @@ def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> V
         raise VerifyError(f"{path} has {len(outputs)} outputs, the program gives {len(expected)}")
     for output, have, want in zip(outputs, found, expected, strict=True):
         _compare(path, output, np.asarray(have), want)
-    runtime = f"onnxruntime {onnxruntime.__version__}"
-    return VerifyReport(path, (runtime,), sum(each.size for each in expected))
+    return VerifyReport(path, (runtime.title,), sum(each.size for each in expected), (0,))
 
 
 def _check_input(path: Path, border: Border, array: Array) -> None:

@@ -73,6 +73,7 @@ class Emitter(ABC):
     opset: ClassVar[int] = 19
     ir_version: ClassVar[int] = 9
     pads_max_pools: ClassVar[bool] = False  # whether MaxPool does so itself; readers disagree on uneven pads
+    writes_zero_pads: ClassVar[bool] = False  # whether a MaxPool without pads says so in numbers
 
     def misfits(self, program: GraphModule) -> list[str]:
         """What of a program this dialect cannot hold although the target's description can, a line for each."""

@@ -29,9 +29,10 @@ from ana_fx.targets.portable import (
     write_table,
 )
 
-__all__ = ["IntegerEmitter", "pooling_attributes"]
+__all__ = ["IntegerEmitter", "has_one_window", "pooling_attributes"]
 
 _INT32 = 2**31 - 1
+_MAX_DIVISION = 30  # tract divides by 31 bits at most; two divisions that truncate are one
 _NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
 
@@ -113,7 +114,7 @@ def _accumulate(
     if isinstance(affine, Normalization):
         assert module.weight is not None
         return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization"
-    if isinstance(affine, Resampling) and not _has_one_window(affine, x.shape):
+    if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
         return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul"
     if isinstance(affine, Average):
         weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
@@ -122,7 +123,7 @@ def _accumulate(
     return _multiply(builder, path, affine, module.weight, x, shape)
 
 
-def _has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
+def has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
     """Whether an average's windows are of one size."""
     return isinstance(affine, Average) and affine.window((1, *shape)) is not None
 
@@ -212,9 +213,12 @@ class _Requantizer:
         accumulator = value
         if self.dtype is ir.DataType.INT64:
             value = self._cast(value, self.dtype)
+            first, offset = _split(code.multiplier, offset)
+            value = self.apply("Add", value, first, neutral=0)
         value = self.apply("Mul", value, code.multiplier, neutral=1)
         value = self.apply("Add", value, offset, neutral=0)
-        value = self.apply("Div", value, torch.ones_like(code.shift) << code.shift, neutral=1)
+        for shift in ((code.shift - _MAX_DIVISION).clamp_min(0), code.shift.clamp_max(_MAX_DIVISION)):
+            value = self.apply("Div", value, torch.ones_like(shift) << shift, neutral=1)
         if self.dtype is ir.DataType.INT64:  # levels by now; onnxruntime's Clip is wrong on int64
             value = self._cast(value, ir.DataType.INT32)
         bounds = [self._scalar(bound, name) for name, bound in (("min", 0), ("max", hi - lo))]
@@ -266,7 +270,15 @@ def _fits(multiplier: Tensor, offset: Tensor, shift: Tensor, low: Tensor, high: 
     products = torch.stack([multiplier * low, multiplier * high])
     sums = products + offset
     worst = max(int(t.abs().max()) for t in (multiplier, offset, products, sums))
-    return worst <= _INT32 and int(shift.max()) <= 30
+    return worst <= _INT32 and int(shift.max()) <= _MAX_DIVISION
+
+
+def _split(multiplier: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """What to add before and after the multiplication, so that no constant leaves 32 bits, which tract cuts."""
+    if int(offset.abs().max()) <= _INT32:
+        return torch.zeros_like(offset), offset
+    first = torch.where(multiplier > 0, offset // multiplier.clamp_min(1), 0)
+    return first, offset - first * multiplier
 
 
 def _clipped_range(module: IntegerMap) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, NodeReport, numpy
 from ana_fx.targets.integer import IntegerEmitter, pooling_attributes
 
-__all__ = ["OnnxRuntimeEmitter"]
+__all__ = ["OnnxRuntimeEmitter", "add_scales", "can_saturate", "clip_levels", "qlinear_staircase", "stored_weight"]
 
 _UINT8 = ir.DataType.UINT8
 _BYTE = 255
@@ -67,7 +67,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         carrier, report = super().head(builder, path, module, x, shape)
         assert module.weight is not None
         stored = module.weight.to(torch.int32) * module.factor
-        return carrier, replace(report, needs_vnni=_can_saturate(stored, x))
+        return carrier, replace(report, needs_vnni=can_saturate(stored, x))
 
     def integer_map(
         self,
@@ -110,7 +110,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """QLinearMatMul or QLinearMul of two tensors of levels."""
         dtype, zero_point = self.container(module.integer_type)
-        staircase = _staircase(module)
+        staircase = qlinear_staircase(module)
         scales = (staircase.x_scale, staircase.weight_scale.reshape(()), staircase.y_scale)
         points = (*(x.zero_point for x in inputs), zero_point)
         settings = [
@@ -123,14 +123,14 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         ]
         domain = "com.microsoft" if operator == "QLinearMul" else ""
         value = builder.op(operator, operands, path=path, dtype=dtype, shape=shape, domain=domain)
-        value = _clip(builder, path, value, module, zero_point, shape)
+        value = clip_levels(builder, path, value, module, zero_point, shape)
         return Carrier(value, zero_point, shape, module.hi + zero_point), NodeReport(path, operator, "float32")
 
     def _gemm(
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """QGemm over the rows."""
-        weight = _stored_weight(module, x.shape)
+        weight = stored_weight(module, x.shape)
         value = builder.reshape(x.value, weight.shape[1:], path=path)
         factors, result, bias = self._factors(builder, path, module, x, weight.T.contiguous(), weight.shape[0])
         inputs, row = [value, *factors, bias, *result], (weight.shape[0],)
@@ -141,7 +141,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """QLinearConv; averages and rescales are depthwise ones."""
-        weight = _stored_weight(module, x.shape)
+        weight = stored_weight(module, x.shape)
         image_in, image_out = x.shape, shape
         attributes = pooling_attributes(module.affine, x.shape[0])
         if isinstance(module.affine, Identity):
@@ -157,7 +157,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, weight: Tensor, num_channels: int
     ) -> tuple[list[ir.Value], list[ir.Value], ir.Value]:
         """What follows the input of a QLinear operator: of x and the weight, of the result; and the bias."""
-        staircase, zero_point = _staircase(module), self.container(module.integer_type)[1]
+        staircase, zero_point = qlinear_staircase(module), self.container(module.integer_type)[1]
 
         def constant(array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
             return builder.constant(array, f"{path}.{name}")
@@ -186,7 +186,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     ) -> Carrier:
         """What an operator computed in one shape, clipped to the levels and in another."""
         zero_point = self.container(module.integer_type)[1]
-        value = _clip(builder, path, value, module, zero_point, computed)
+        value = clip_levels(builder, path, value, module, zero_point, computed)
         return Carrier(builder.reshape(value, shape, path=path), zero_point, shape, module.hi + zero_point)
 
     def _add(
@@ -199,9 +199,9 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """QLinearAdd with scales in the ratio of the integer coefficients."""
         dtype, zero_point = self.container(module.integer_type)
-        y_scale = _staircase(module).y_scale
+        y_scale = qlinear_staircase(module).y_scale
         operands = []
-        for x, scale, letter in zip(inputs, _add_scales(module), "ab", strict=True):
+        for x, scale, letter in zip(inputs, add_scales(module), "ab", strict=True):
             operands += [
                 x.value,
                 builder.constant(np.float32(scale), f"{path}.{letter}_scale"),
@@ -212,7 +212,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
             builder.constant(np.uint8(zero_point), f"{path}.y_zero_point"),
         ]
         value = builder.op("QLinearAdd", operands, path=path, dtype=dtype, shape=shape, domain="com.microsoft")
-        value = _clip(builder, path, value, module, zero_point, shape)
+        value = clip_levels(builder, path, value, module, zero_point, shape)
         carrier = Carrier(value, zero_point, shape, module.hi + zero_point)
         return carrier, NodeReport(path, "QLinearAdd", "float32")
 
@@ -225,17 +225,17 @@ def _is_convolution(affine: Affine, shape: tuple[int, ...]) -> bool:
 
 
 def _report(path: str, operator: str, weight: Tensor, x: Carrier) -> NodeReport:
-    return NodeReport(path, operator, "float32", needs_vnni=_can_saturate(weight, x))
+    return NodeReport(path, operator, "float32", needs_vnni=can_saturate(weight, x))
 
 
-def _staircase(module: IntegerMap) -> QLinearStaircase:
+def qlinear_staircase(module: IntegerMap) -> QLinearStaircase:
     assert isinstance(module.staircase, QLinearStaircase)
     return module.staircase
 
 
-def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
+def stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
     """The weight as it is multiplied: head-room and signs included, [out, in / group, …]."""
-    factor = _staircase(module).factor
+    factor = qlinear_staircase(module).factor
     if isinstance(module.affine, (Convolution, Linear)):
         assert module.weight is not None
         return module.weight.to(torch.int32) * factor
@@ -244,7 +244,7 @@ def _stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
     return (sign * factor).reshape(-1, 1, *[1] * len(kernel)).expand(-1, 1, *kernel).contiguous()
 
 
-def _clip(
+def clip_levels(
     builder: Builder, path: str, value: ir.Value, module: IntegerMap, zero_point: int, shape: tuple[int, ...]
 ) -> ir.Value:
     """Clip to the levels, unless the byte does it."""
@@ -255,15 +255,15 @@ def _clip(
     return builder.op("Clip", [value, *bounds], path=path, dtype=ir.DataType.UINT8, shape=shape)
 
 
-def _can_saturate(weight: Tensor, x: Carrier) -> bool:
+def can_saturate(weight: Tensor, x: Carrier) -> bool:
     """Whether two neighbouring products can leave 16 bits on x86 without VNNI."""
     return 2 * x.largest * int(weight.abs().max()) > _PAIR_LIMIT
 
 
-def _add_scales(module: IntegerMap) -> list[float]:
+def add_scales(module: IntegerMap) -> list[float]:
     """Input scales of a QLinearAdd whose ratios to the output's are the integer coefficients' slopes."""
     assert module.weight is not None
-    staircase = _staircase(module)
+    staircase = qlinear_staircase(module)
     unit = float(staircase.slope) * float(staircase.y_scale)
     return [coefficient * unit for coefficient in module.weight.tolist()]
 
@@ -275,7 +275,7 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
     depends on the processor. Whatever the order, at most ten roundings of half an ulp each act on the
     magnitudes that are summed. If no reachable sum is that near a tie, all orders give one result.
     """
-    staircase = _staircase(module)
+    staircase = qlinear_staircase(module)
     assert module.weight is not None
     if int(module.weight.min()) < 0:
         return "QLinearAdd does not subtract"
@@ -283,7 +283,7 @@ def _unproven_add(module: IntegerMap, inputs: Sequence[Carrier]) -> str:
         return "QLinearAdd has no scale for each channel"
     if int(staircase.bias) != 0:
         return "QLinearAdd has no bias"
-    ratios = [scale / float(staircase.y_scale) for scale in _add_scales(module)]
+    ratios = [scale / float(staircase.y_scale) for scale in add_scales(module)]
     magnitude = sum((_BYTE + x.zero_point) * ratio for x, ratio in zip(inputs, ratios, strict=True)) + 2 * _BYTE
     error = 10 * _FLOAT32_HALF_ULP * magnitude
     accumulators = torch.arange(int(module.lowest), int(module.highest) + 1).double()
@@ -311,7 +311,7 @@ def _unproven_mul(module: IntegerMap, zero_point: int) -> str:
     The kernel adds the zero point before it rounds, fused with the multiplication or not: both are
     computed for every accumulator.
     """
-    staircase = _staircase(module)
+    staircase = qlinear_staircase(module)
     accumulators = torch.arange(int(module.lowest), int(module.highest) + 1)
     wanted = staircase.level(accumulators, 0)
     slope = staircase.stored_slope.reshape(())

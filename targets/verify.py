@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.ops import op_max_pool
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -23,90 +21,113 @@ from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.passes.shapes import run
+from ana_fx.target import Target
+from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.model_file import read_model
+from ana_fx.targets.runtimes import Runtime, runtime_called
 from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
 _BATCH = 16
-_REFERENCE_BATCH = 2  # the reference evaluator is slow
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was compared; every number was equal.
+    """What was compared.
 
     Args:
         path: The file.
         runtimes: What ran it, with versions.
-        num_outputs: Output numbers that were compared.
-        num_different: How many differed: 0, since a difference raises.
+        num_outputs: Output numbers that were compared, in all runtimes together.
+        different: For each runtime how many of them differed. It is 0 wherever the target promises equal numbers,
+            since there a difference raises.
     """
 
     path: Path
     runtimes: tuple[str, ...]
     num_outputs: int
-    num_different: int = 0
+    different: tuple[int, ...] = ()
+
+    @property
+    def num_different(self) -> int:
+        """How many numbers differed, in all runtimes together."""
+        return sum(self.different)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(self.runtimes)})"
+        runtimes = list(self.runtimes)
+        if self.num_different:
+            runtimes = [f"{title}: {count}" for title, count in zip(self.runtimes, self.different, strict=True)]
+        return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(runtimes)})"
 
 
 @torch.no_grad()
-def verify(integer: GraphModule, path: str | os.PathLike[str], inputs: Any = None) -> VerifyReport:
+def verify(
+    integer: GraphModule,
+    path: str | os.PathLike[str],
+    inputs: Any = None,
+    *,
+    runtimes: Sequence[str] | None = None,
+) -> VerifyReport:
     """Run a file and compare its outputs with the program's, bit for bit.
-
-    Files of the `integer` target also run in the reference evaluator of `onnx`, on the first samples.
 
     Args:
         integer: The program that the file was written from.
         path: The file.
         inputs: Float inputs as the model takes them, a tensor or a tuple of tensors; by default
             random levels over the whole input range.
+        runtimes: What runs it: "onnxruntime", "onnx.reference", "tract", "openvino", "qonnx"; by default what
+            the target's description names. Slow ones get the first samples only.
 
     Raises:
-        VerifyError: The file cannot be run, or an output differs.
+        ValueError: A runtime is unknown.
+        VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
+            runtime's package is not installed.
     """
     path = Path(path)
-    try:
-        model = read_model(path)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
-            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    except VerifyError:
-        raise
-    except Exception as error:  # onnxruntime's errors share no base
-        raise VerifyError(
-            f"cannot load {path}: {str(error).splitlines()[0]}; needed a file that export() wrote"
-        ) from error
+    model = read_model(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
+    target = file_target(model)
     is_float = metadata.get(IO) == "float"
     given = _inputs(integer, inputs)
+    titles, compared, different = [], 0, []
+    for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
+        few = tuple(x[: runtime.samples] for x in given)
+        found = run_file(path, runtime, model, _feeds(integer, few, is_float))
+        is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
+        counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), must_equal=is_exact)
+        titles.append(runtime.title)
+        compared += counts[0]
+        different.append(counts[1])
+    return VerifyReport(path, tuple(titles), compared, tuple(different))
+
+
+def file_target(model: onnx.ModelProto) -> Target:
+    """The target that the file says it is for; a strict one if it names none that is known."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    known = {target.name: target for target in targets()}
+    return known.get(metadata.get(TARGET, ""), known["onnxruntime"])
+
+
+def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
+    """The outputs; integers that the file holds in floats are fed as such."""
+    floats = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
     try:
-        found = list(session.run(None, _feeds(integer, given, is_float)))
-    except Exception as error:
+        return runtime.run(model, fed)
+    except Exception as error:  # the runtimes' errors share no base
         raise VerifyError(
-            f"{path} does not take this program's inputs: {str(error).splitlines()[0]}; "
-            f"needed a file that export() wrote from this program"
+            f"{path} does not run in {runtime.title} on this program's inputs: {_first_line(error)}; "
+            f"needed a file that export() wrote from this program, and a runtime that reads its target"
         ) from error
-    compared = _compare(path, "onnxruntime", found, _expected(integer, given, is_float))
-    runtimes = [f"onnxruntime {onnxruntime.__version__}"]
-    if metadata.get(TARGET) == "integer":
-        few = tuple(x[:_REFERENCE_BATCH] for x in given)
-        found = list(ReferenceEvaluator(model, new_ops=[MaxPool]).run(None, _feeds(integer, few, is_float)))
-        compared += _compare(path, "onnx.reference", found, _expected(integer, few, is_float))
-        runtimes.append(f"onnx.reference {onnx.__version__}")
-    return VerifyReport(path, tuple(runtimes), compared)
 
 
-class MaxPool(op_max_pool.MaxPool):
-    """The reference evaluator's max pool; on integers, which it pads with NaN, in floats that hold them exactly."""
-
-    def _run(self, x: Any, *args: Any, **attributes: Any) -> Any:  # type: ignore[override]  # as loose as onnx calls it
-        pooled, *_ = super()._run(x.astype(np.float32), *args, **attributes)  # type: ignore[no-untyped-call]  # as above
-        return (pooled.astype(x.dtype),)
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
@@ -187,13 +208,17 @@ def _float_layer(node: Node) -> Node | None:
     return node if isinstance(module_of(node), AffineMap) else None
 
 
-def _compare(path: Path, runtime: str, found: list[Any], expected: list[_Expected]) -> int:
-    """How many numbers were compared; raises at the first that differs."""
+def _compare(
+    path: Path, runtime: str, found: list[Any], expected: list[_Expected], *, must_equal: bool
+) -> tuple[int, int]:
+    """How many numbers were compared, and how many differ; raises at the first if they must be equal."""
     if len(found) != len(expected):
         raise VerifyError(f"{path}: found {len(found)} outputs in {runtime}, needed {len(expected)}")
-    count = 0
+    compared = num_different = 0
     for index, (have, wanted) in enumerate(zip(found, expected, strict=True)):
         want = wanted.array
+        if have.dtype == np.float32:  # which some targets hold integers in
+            want = want.astype(np.float32)
         if have.shape != want.shape or have.dtype != want.dtype:
             raise VerifyError(
                 f"{path}: output {index} in {runtime} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}"
@@ -201,12 +226,13 @@ def _compare(path: Path, runtime: str, found: list[Any], expected: list[_Expecte
         different = have != want
         if wanted.tolerance is not None:
             different = np.abs(have.astype(np.float64) - want) > wanted.tolerance
-        if different.any():
+        if must_equal and different.any():
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(
                 f"{path}: output {index} in {runtime} differs from the program at {int(different.sum())} of "
                 f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; "
                 f"was the file written from this program, and is it unchanged?"
             )
-        count += want.size
-    return count
+        compared += want.size
+        num_different += int(different.sum())
+    return compared, num_different

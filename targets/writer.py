@@ -203,7 +203,7 @@ class Writer:
             "dilations": list(module.dilation),
         }
         # without "VALID" onnxruntime fuses a pad with zeros before it, and takes them for the lowest numbers
-        attributes |= {"pads": pads} if any(pads) else {"auto_pad": "VALID"}
+        attributes |= {"pads": pads} if any(pads) or self.emitter.writes_zero_pads else {"auto_pad": "VALID"}
         value = self._op("MaxPool", [value], path, x.dtype, shape, attributes)
         return Carrier(value, x.zero_point, shape, x.largest)
 

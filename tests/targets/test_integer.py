@@ -60,7 +60,7 @@ PATHS: dict[str, tuple[list[float], str, list[str], str]] = {
     "int64": (
         [4.123e-4],
         "integer",
-        ["Max", "Min", "Cast", "Mul", "Add", "Div", "Cast", "Clip", "Add", "Cast"],
+        ["Max", "Min", "Cast", "Add", "Mul", "Add", "Div", "Cast", "Clip", "Add", "Cast"],
         "int64",
     ),
     "corrected": (
@@ -72,7 +72,7 @@ PATHS: dict[str, tuple[list[float], str, list[str], str]] = {
     "many slopes and signs": (
         [3.0, -1e-3, 0.0, 4e-4, -0.1],
         "integer",
-        ["Max", "Min", "Cast", "Mul", "Add", "Div", "Cast", "Clip", "Add", "Cast"],
+        ["Max", "Min", "Cast", "Add", "Mul", "Add", "Div", "Cast", "Clip", "Add", "Cast"],
         "int64",
     ),
 }
