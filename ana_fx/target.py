@@ -30,6 +30,7 @@ OPERATORS = frozenset(
 )
 
 _PAIR_LIMIT = 2**15 - 1
+_WHOLE_BITS = (2, 4, 8)
 
 
 class Requantizer(Enum):
@@ -83,6 +84,8 @@ class Target:
         requantizer: The formula that eval mode uses for models that are prepared for it.
         requantizer_bits: Width in which multiplier · acc + offset is computed.
         common_shift: Whether all channels of a layer have one shift.
+        aligned_sums: Whether the tensors of a sum must have one scale, because no coefficient is multiplied.
+        whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else.
         stored_weight_max: Largest absolute value of a stored weight.
         sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
             (x86 without VNNI).
@@ -106,6 +109,8 @@ class Target:
     requantizer: Requantizer = Requantizer.SHIFT
     requantizer_bits: int = 64
     common_shift: bool = False
+    aligned_sums: bool = False
+    whole_ranges: bool = False
     stored_weight_max: int = 127
     sums_pairs_in_16_bits: bool = False
     borders: tuple[str, ...] = ("integer", "float")
@@ -146,6 +151,8 @@ class Target:
         for name, each in (*(("input", each) for each in layer.inputs), ("output", layer.output)):
             if each is not None:
                 reasons += _width(f"its {name}", each, self.activation_bits)
+                if self.whole_ranges and (each.bits not in _WHOLE_BITS or each.narrow):
+                    reasons.append(f"its {name} is {each}, needed all levels of 2, 4 or 8 bits")
         if layer.output is not None and layer.output.signed and not self.signed_activations:
             reasons.append(f"its output is {layer.output}, needed an unsigned type: put a ReLU behind it")
         if layer.num_gains > 1 and not self.per_channel:

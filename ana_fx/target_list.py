@@ -13,6 +13,8 @@ __all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
 
 ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
 
+_LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool", "movement", "reduce", "sum"})
+
 _BUILT_IN = (
     Target(
         "onnxruntime",
@@ -60,6 +62,31 @@ _BUILT_IN = (
         accumulator_bits=25,
         holds_floats=False,
         runtimes=("qonnx",),
+    ),
+    Target(
+        "deeploy",
+        "RequantShift, for Deeploy: C for generic CPUs and microcontrollers",
+        emitter="ana_fx.targets.deeploy:DeeployEmitter",
+        operators=_LAYERS,
+        spatial_axes=frozenset({1, 2}),
+        holds_floats=False,
+        requantizer_bits=32,
+        common_shift=True,
+        aligned_sums=True,
+        borders=("integer",),
+    ),
+    Target(
+        "dory",
+        "Mul, Add, Div, Floor, Clip on floats that hold integers, for DORY: C for PULP chips",
+        emitter="ana_fx.targets.dory:DoryEmitter",
+        operators=_LAYERS,
+        spatial_axes=frozenset({2}),
+        holds_floats=False,
+        requantizer_bits=32,
+        common_shift=True,
+        aligned_sums=True,
+        whole_ranges=True,
+        borders=("integer",),
     ),
 )
 

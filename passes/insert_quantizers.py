@@ -88,28 +88,37 @@ class InsertQuantizers(Pass):
 
     def _insert_output_quantizers(self, gm: GraphModule, sources: dict[Node, _Source]) -> dict[Node, str | None]:
         """Give every layer map its output quantizer; for each how it leaves the model, if it does."""
-        outputs: dict[Node, str | None] = {}
-        nonnegative = _nonnegative(gm, sources)
-        groups = scale_groups(gm)
+        outputs = {node: _output(node, _layer_map(node), self.precision.of(str(node.target))) for node in _maps(gm)}
+        types = self._output_types(gm, outputs, _nonnegative(gm, sources))
+        groups = scale_groups(gm, aligns_sums=self.target.aligned_sums)
         for group in groups:
-            kinds = {}
-            for node in group:
-                layer_map = _layer_map(node)
-                outputs[node] = _output(node, layer_map, self.precision.of(str(node.target)))
-                if outputs[node] not in ("int32", "float"):
-                    kinds[node] = self._output_type(node, layer_map, node in nonnegative, outputs[node])
-            if not kinds:
-                continue
-            bits, signed = max(kind.bits for kind in kinds.values()), any(kind.signed for kind in kinds.values())
             leader: Quantizer | None = None
-            for node, kind in kinds.items():
-                integer_type = kind if len(kinds) == 1 else IntegerType(bits, signed, narrow=kind.narrow and signed)
-                quantizer = self._output_quantizer(node, _layer_map(node), integer_type)
+            for node in group:
+                if node not in types:
+                    continue
+                quantizer = self._output_quantizer(node, _layer_map(node), types[node])
                 if leader is not None:
                     quantizer.share_scale(leader)
                 leader = leader or quantizer
         gm.meta["scale_groups"] = [[str(node.target) for node in group] for group in groups if len(group) > 1]
         return outputs
+
+    def _output_types(
+        self, gm: GraphModule, outputs: dict[Node, str | None], nonnegative: set[Node]
+    ) -> dict[Node, IntegerType]:
+        """The type of each layer map that has a quantizer; what is joined has one."""
+        types: dict[Node, IntegerType] = {}
+        for group in scale_groups(gm):
+            kinds = {
+                node: self._output_type(node, _layer_map(node), node in nonnegative, outputs[node])
+                for node in group
+                if outputs[node] not in ("int32", "float")
+            }
+            bits = max((kind.bits for kind in kinds.values()), default=0)
+            signed = any(kind.signed for kind in kinds.values())
+            for node, kind in kinds.items():
+                types[node] = kind if len(kinds) == 1 else IntegerType(bits, signed, narrow=kind.narrow and signed)
+        return types
 
     def _quantize_input(self, gm: GraphModule, node: Node, example: Any) -> Node:
         quantizer = self._input_quantizer(node, example).train(gm.training)
@@ -255,6 +264,10 @@ def _input_quantizer(node: Node) -> InputQuantizer:
     module = module_of(node)
     assert isinstance(module, InputQuantizer)
     return module
+
+
+def _maps(gm: GraphModule) -> list[Node]:
+    return [node for node in gm.graph.nodes if isinstance(module_of(node), LayerMap)]
 
 
 def _layer_map(node: Node) -> LayerMap:

@@ -13,6 +13,7 @@ from ana_fx.affine import Identity
 from ana_fx.affine_map import AffineMap
 from ana_fx.graph import module_of, unique_path
 from ana_fx.layer_map import LayerMap
+from ana_fx.pairs import Sum
 from ana_fx.passes.dialect import is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
 from ana_fx.precision import Precision
@@ -28,6 +29,8 @@ _WIDE = 8  # bits of what a table or a softmax reads
 class InsertRequantizers(Pass):
     """Put a layer map over the identity before a join whose operand cannot take the scale of the others.
 
+    A sum is such a join where a target needs it.
+
     before   image -> cat(image, layer map)
     after    image -> requantizer -> cat(requantizer, layer map)
 
@@ -36,10 +39,12 @@ class InsertRequantizers(Pass):
 
     Args:
         precision: Types of the tensors.
+        aligns_sums: Whether the tensors of a sum must have one scale.
     """
 
     name: ClassVar[str] = "insert-requantizers"
     precision: Precision
+    aligns_sums: bool = False
 
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
@@ -47,7 +52,7 @@ class InsertRequantizers(Pass):
         edges = [
             (node, source)
             for node in gm.graph.nodes
-            if len(operands := _level_operands(node, producers)) > 1 and passes_levels(node)
+            if len(operands := _level_operands(node, producers)) > 1 and self._is_join(node)
             for source in dict.fromkeys(operands)
             if not all(self._can_share(producer) for producer in producers[source])
         ]
@@ -60,6 +65,9 @@ class InsertRequantizers(Pass):
             node.replace_input_with(source, call)
         return bool(edges)
 
+    def _is_join(self, node: Node) -> bool:
+        return passes_levels(node) or (self.aligns_sums and is_sum(node))
+
     def _can_share(self, producer: Node) -> bool:
         module = module_of(producer)
         if not isinstance(module, LayerMap) or isinstance(module, SoftmaxMap):
@@ -67,16 +75,29 @@ class InsertRequantizers(Pass):
         return self.precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
 
 
-def scale_groups(gm: GraphModule) -> list[list[Node]]:
-    """The layer maps that must share a scale and a type, in graph order; those alone in a group too."""
+def is_sum(node: Node) -> bool:
+    """Whether a node is a sum of two tensors."""
+    module = module_of(node)
+    return isinstance(module, AffineMap) and isinstance(module.affine, Sum)
+
+
+def scale_groups(gm: GraphModule, *, aligns_sums: bool = False) -> list[list[Node]]:
+    """The layer maps that must share a scale, in graph order; those alone in a group too.
+
+    What is joined shares its type too. The tensors of a sum share nothing, or their scale alone if `aligns_sums`.
+    """
     producers = _producers(gm)
     shared: nx.Graph[Node] = nx.Graph()
     for node in gm.graph.nodes:
         if isinstance(module_of(node), LayerMap):
             shared.add_node(node)
+        sources: list[Node] = []
+        if aligns_sums and is_sum(node):
+            sources = [producer for source in node.all_input_nodes for producer in producers.get(source, ())]
         elif passes_levels(node):
-            together = [p for p in producers[node] if isinstance(module_of(p), LayerMap)]
-            shared.add_edges_from(itertools.pairwise(together))
+            sources = producers[node]
+        together = [source for source in sources if isinstance(module_of(source), LayerMap)]
+        shared.add_edges_from(itertools.pairwise(together))
     position = {node: index for index, node in enumerate(gm.graph.nodes)}
     groups = [sorted(group, key=position.__getitem__) for group in nx.connected_components(shared)]
     return sorted(groups, key=lambda group: position[group[0]])

@@ -8,15 +8,25 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize, QuantizeImage
+from ana_fx.integer import (
+    IntegerHead,
+    IntegerMap,
+    IntegerMaxPool,
+    IntegerSoftmax,
+    IntegerTable,
+    Quantize,
+    QuantizeImage,
+)
 from ana_fx.numbers import IntegerType
 from ana_fx.target import Target
 from ana_fx.targets.borders import dequantize_linear, quantize_image, quantize_linear, shift
 from ana_fx.targets.builder import Builder
+from ana_fx.targets.max_pool import write_max_pool
 
 __all__ = ["Carrier", "Emitter", "NodeReport", "numpy"]
 
@@ -104,6 +114,31 @@ class Emitter(ABC):
     def dequantize(self, builder: Builder, path: str, x: Carrier, scale: np.ndarray[Any, Any]) -> ir.Value:
         """Reals from stored levels or logits."""
         return dequantize_linear(builder, path, x.value, x.zero_point, scale, x.shape)
+
+    def max_pool(
+        self, builder: Builder, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]
+    ) -> Carrier:
+        """Write a max pool."""
+        settings = {"pads_itself": self.pads_max_pools, "writes_zero_pads": self.writes_zero_pads}
+        value = write_max_pool(builder, path, module, x.value, x.shape, shape, **settings)
+        return Carrier(value, x.zero_point, shape, x.largest)
+
+    def finish(self, model: ir.Model) -> None:
+        """Change the finished model to what the dialect's readers want beyond its operators."""
+
+    def standard(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The model without what is not ONNX, for the checker."""
+        return model
+
+    def companions(self, program: GraphModule, model: onnx.ModelProto, name: str) -> dict[str, bytes]:
+        """Files that the dialect's readers expect beside the model.
+
+        Args:
+            program: What was written.
+            model: The file.
+            name: The file's name.
+        """
+        return {}
 
     @abstractmethod
     def integer_map(

@@ -38,6 +38,7 @@ class ExportReport:
         io: "integer" or "float", the type at the borders.
         bytes: Size of the file.
         nodes: How each layer map stands in the file, in graph order.
+        companions: Names of the files that were written beside it.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class ExportReport:
     io: str
     bytes: int
     nodes: tuple[NodeReport, ...]
+    companions: tuple[str, ...] = ()
 
     @property
     def needs_vnni(self) -> tuple[str, ...]:
@@ -82,10 +84,13 @@ def export(
 ) -> ExportReport:
     """Write an integer program as an ONNX file with a dynamic batch axis.
 
+    The files of `deeploy` and `dory` have a batch of one, and golden inputs and outputs beside them under the names
+    that these tools expect: give each network a folder of its own.
+
     Args:
         integer: What `convert` returned.
         path: The file; it is replaced as a whole, or left as it was.
-        target: "onnxruntime" or "integer"; by default the one the model was prepared for.
+        target: One of `ana_fx.targets()`; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.
         labels: What the channels of the output stand for, in their order; kept in the metadata.
@@ -116,11 +121,14 @@ def export(
     model = writer.write()
     if labels is not None:
         model.metadata_props[LABELS] = _labels(labels, model)
+    emitter.finish(model)
     proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
+    onnx.checker.check_model(emitter.standard(proto), full_check=True)
+    path = Path(path)
+    companions = emitter.companions(integer, proto, path.name)
     data = proto.SerializeToString(deterministic=True)
-    _write_atomically(Path(path), data)
-    return ExportReport(Path(path), chosen.name, io, len(data), tuple(writer.reports))
+    _write_atomically({path.with_name(name): content for name, content in companions.items()} | {path: data})
+    return ExportReport(path, chosen.name, io, len(data), tuple(writer.reports), tuple(companions))
 
 
 def _labels(labels: Sequence[str], model: ir.Model) -> str:
@@ -137,20 +145,24 @@ def _emitter(target: Target) -> Emitter:
     return emitter
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    """A reader sees the old file or the new one, never a part of it."""
-    temporary = None
+def _write_atomically(files: dict[Path, bytes]) -> None:
+    """A reader sees an old file or a new one, never a part of it; no new one unless all can be written."""
+    temporaries: dict[Path, str] = {}
+    path = Path()
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                temporaries[path] = file.name
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporaries[path], 0o666 & ~_umask())
+        for path in files:
+            os.replace(temporaries[path], path)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        for temporary in temporaries.values():
+            if os.path.exists(temporary):
+                os.unlink(temporary)
         raise ExportError(
             f"cannot write {path}: {error.strerror or error}; needed a writable folder that exists; nothing was written"
         ) from error

@@ -26,7 +26,7 @@ from ana_fx.integer import (
 )
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
-from ana_fx.targets.borders import natural_type, scalar, shift
+from ana_fx.targets.borders import natural_type, shift
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
@@ -89,7 +89,7 @@ class Writer:
         elif isinstance(module, IntegerSoftmax):
             self._carry(node, self.emitter.softmax(self.builder, path, module, inputs[0], shape))
         elif isinstance(module, IntegerMaxPool):
-            self.carriers[node] = self._max_pool(path, module, inputs[0], shape)
+            self.carriers[node] = self.emitter.max_pool(self.builder, path, module, inputs[0], shape)
         elif isinstance(module, AffineMap):
             (border,) = node.all_input_nodes
             value = self._dequantize(self.carriers[border.all_input_nodes[0]], module_of(border), f"{path}.input")
@@ -191,29 +191,6 @@ class Writer:
     def _dequantize(self, carrier: Carrier, module: object, path: str) -> ir.Value:
         assert isinstance(module, Dequantize)
         return self.emitter.dequantize(self.builder, path, carrier, numpy(module.scale))
-
-    def _max_pool(self, path: str, module: IntegerMaxPool, x: Carrier, shape: tuple[int, ...]) -> Carrier:
-        befores, afters = zip(*module.padding, strict=True)
-        value, pads = x.value, [*befores, *afters]
-        if any(pads) and not self.emitter.pads_max_pools:
-            value, pads = self._pad_with_lowest(path, x, module.padding), [0] * len(pads)
-        attributes: dict[str, object] = {
-            "kernel_shape": list(module.kernel),
-            "strides": list(module.stride),
-            "dilations": list(module.dilation),
-        }
-        # without "VALID" onnxruntime fuses a pad with zeros before it, and takes them for the lowest numbers
-        attributes |= {"pads": pads} if any(pads) or self.emitter.writes_zero_pads else {"auto_pad": "VALID"}
-        value = self._op("MaxPool", [value], path, x.dtype, shape, attributes)
-        return Carrier(value, x.zero_point, shape, x.largest)
-
-    def _pad_with_lowest(self, path: str, x: Carrier, padding: tuple[tuple[int, int], ...]) -> ir.Value:
-        """A border of the smallest number, which is never the largest of a window."""
-        befores, afters = zip((0, 0), (0, 0), *padding, strict=True)
-        shape = (x.shape[0], *(size + sum(pair) for size, pair in zip(x.shape[1:], padding, strict=True)))
-        pads = self.builder.constant(np.array([*befores, *afters], np.int64), f"{path}.pads")
-        lowest = self.builder.constant(scalar(0 if x.dtype is ir.DataType.UINT8 else -128, x.dtype), f"{path}.lowest")
-        return self._op("Pad", [x.value, pads, lowest], path, x.dtype, shape)
 
     def _op(
         self,

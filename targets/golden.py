@@ -1,0 +1,61 @@
+"""A sample and what the program makes of it, for files that stand beside the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import calls_to, module_of, outputs
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, Quantize
+from ana_fx.passes.shapes import run
+
+__all__ = ["Golden", "golden"]
+
+_Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Integers of one sample, with a batch axis of length 1.
+
+    Args:
+        inputs: Levels that each input gets.
+        activations: Of each layer, in graph order, by module path.
+        outputs: Of each output.
+    """
+
+    inputs: tuple[_Integers, ...]
+    activations: dict[str, _Integers]
+    outputs: tuple[_Integers, ...]
+
+
+@torch.no_grad()
+def golden(program: GraphModule) -> Golden:
+    """Run the first of the example inputs, or random levels where there are none."""
+    device = next(iter(program.buffers())).device
+    quantizers = calls_to(program, Quantize)
+    examples = program.meta.get("example_inputs") or tuple(map(_random_levels, quantizers))
+    seen = run(program, tuple(each[:1].to(device) for each in examples))
+    layers = calls_to(program, IntegerMap, IntegerHead, IntegerMaxPool)
+    return Golden(
+        tuple(_integers(seen[node]) for node in quantizers),
+        {str(node.target): _integers(seen[node]) for node in layers},
+        tuple(_integers(seen[node.all_input_nodes[0]]) for _, node in outputs(program)),
+    )
+
+
+def _random_levels(node: Node) -> Tensor:
+    quantize = module_of(node)
+    assert isinstance(quantize, Quantize)
+    kind, generator = quantize.integer_type, torch.Generator().manual_seed(0)
+    levels = torch.randint(kind.qmin, kind.qmax + 1, (1, *node.meta["sample_shape"]), generator=generator)
+    return levels * quantize.scale.cpu()
+
+
+def _integers(tensor: Tensor) -> _Integers:
+    return np.asarray(tensor.cpu().numpy()).astype(np.int64)
