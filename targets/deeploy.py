@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Identity, Linear
@@ -175,10 +174,6 @@ class DeeployEmitter(FloatTypedEmitter):
         outputs = dict(zip((value.name for value in model.graph.output), sample.outputs, strict=True))
         arrays = {"inputs": inputs, "outputs": outputs, "activations": sample.activations}
         return {f"{key}.npz": _archive(content) for key, content in arrays.items()}
-
-    def gemm_attributes(self, weight: Tensor) -> dict[str, object]:
-        """Floats, which the parser asks whether they are whole."""
-        return {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 
     def _pad(
         self, builder: Builder, path: str, conv: PlainConvolution, x: Carrier

@@ -115,7 +115,9 @@ def export(
     emitter = _emitter(chosen)
     misfits = program_misfits(integer, chosen) + emitter.misfits(integer)
     if misfits:
-        way_out = f"prepare the model with target={chosen.name!r}, which refuses what the target cannot hold"
+        way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
+        if chosen.name != integer.meta["target"]:
+            way_out = f"prepare the model with target={chosen.name!r}, which refuses what the target cannot hold"
         raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
     writer = Writer(integer, emitter, is_float=io == "float")
     model = writer.write()

@@ -22,7 +22,7 @@ from ana_fx.targets.common_shift import CommonShift, common_shift
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.plain_convolution import PlainConvolution, plain_convolution
 
-__all__ = ["FloatTypedEmitter", "exact_floats", "level_type", "sample_shape_of"]
+__all__ = ["FloatTypedEmitter", "exact_floats", "sample_shape_of"]
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,19 @@ class FloatTypedEmitter(Emitter):
         self, builder: Builder, path: str, conv: PlainConvolution, x: ir.Value, sizes: tuple[int, ...]
     ) -> ir.Value:
         """Conv of an input of that sample shape."""
-        attributes = conv.attributes()
+        attributes = self.conv_attributes(conv)
         spatial = tuple(
             (size + sum(pads) - kernel) // stride + 1
             for size, pads, kernel, stride in zip(
-                sizes[1:], conv.padding, attributes["kernel_shape"], conv.stride, strict=True
+                sizes[1:], conv.padding, conv.weight.shape[2:], conv.stride, strict=True
             )
         )
         weight = builder.constant(exact_floats(numpy(conv.weight)), f"{path}.weight")
         return self.op(builder, "Conv", [x, weight], path, (len(conv.weight), *spatial), attributes)
+
+    def conv_attributes(self, conv: PlainConvolution) -> dict[str, Any]:
+        """Those of this Conv."""
+        return conv.attributes()
 
     def op(
         self,
@@ -146,10 +150,10 @@ def sample_shape_of(node: Node) -> tuple[int, ...]:
     return tuple(node.meta["sample_shape"])
 
 
-def level_type(node: Node) -> IntegerType:
+def _level_type(node: Node) -> IntegerType:
     """The type of the levels that a node of a program carries."""
     integer_type = getattr(module_of(node), "integer_type", None)
-    return integer_type if isinstance(integer_type, IntegerType) else level_type(node.all_input_nodes[0])
+    return integer_type if isinstance(integer_type, IntegerType) else _level_type(node.all_input_nodes[0])
 
 
 def _movement_reasons(node: Node, module: Movement) -> list[str]:
@@ -163,7 +167,7 @@ def _pool_reasons(node: Node, module: IntegerMaxPool) -> list[str]:
     reasons = []
     if set(module.dilation) != {1}:
         reasons.append(f"its windows have gaps (dilation {module.dilation}), needed none")
-    if any(map(any, module.padding)) and level_type(node).signed:
+    if any(map(any, module.padding)) and _level_type(node).signed:
         reasons.append("it pads negative levels, needed unsigned ones: put a ReLU before it")
     return reasons
 

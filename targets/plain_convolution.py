@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,8 +56,17 @@ def plain_convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, .
         shape: Sample shape of the input, [channels, *sizes].
 
     Returns:
-        None if it is none of these.
+        The convolution, with stride 1 where there is one window; None if the map is none of these.
     """
+    conv = _convolution(affine, weight, shape)
+    if conv is None:
+        return None
+    reaches = [size + sum(pads) for size, pads in zip(shape[1:], conv.padding, strict=True)]
+    once = [reach == kernel for reach, kernel in zip(reaches, conv.weight.shape[2:], strict=True)]
+    return replace(conv, stride=tuple(1 if one else step for one, step in zip(once, conv.stride, strict=True)))
+
+
+def _convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
     channels, *sizes = shape
     rank = len(sizes)
     if isinstance(affine, Convolution):
