@@ -58,6 +58,8 @@ class DoryEmitter(FloatTypedEmitter):
             reasons = _flatten_reasons(node)
         if isinstance(module, (IntegerMap, Quantize)) and not reasons:
             reasons = _packing_reasons(node, module.integer_type)
+        if isinstance(module, Quantize) and len(node.users) > 1:
+            reasons.append(f"{len(node.users)} layers read the input, needed one")
         return reasons
 
     def requantizer_reasons(self, node: Node, module: IntegerMap, line: CommonShift) -> list[str]:
