@@ -156,9 +156,9 @@ def logits_on(
         num_logits=num_logits,
     )
     (folder / "main.c").write_text(source)
-    sources = [folder / "main.c", folder / "Network.c", library, "-lm"]
-    run([*machine.compiler, f"-I{include}", f"-I{folder}", *sources, "-o", folder / "network.elf"])
-    output = run([*machine.run, folder / "network.elf"])
+    paths = [f"-I{include}", f"-I{folder}", f"{folder}/main.c", f"{folder}/Network.c", str(library), "-lm"]
+    run([*machine.compiler, *paths, "-o", f"{folder}/network.elf"])
+    output = run([*machine.run, f"{folder}/network.elf"])
     return np.array(output.split(), np.int64).reshape(len(x), num_logits)
 
 

@@ -117,7 +117,8 @@ class DeeployEmitter(FloatTypedEmitter):
             value = self._requantize(builder, path, step, value, sizes)
         value = builder.reshape(value, shape, path=path)
         reason = f"shift {line.shift}" if len(steps) == 1 else f"shift {line.shift}, clipped in two steps"
-        return Carrier(value, 0, shape, module.hi), NodeReport(path, f"{operator}, RequantShift", "int32", reason=reason)
+        report = NodeReport(path, f"{operator}, RequantShift", "int32", reason=reason)
+        return Carrier(value, 0, shape, module.hi), report
 
     def _layer(
         self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]

@@ -26,18 +26,8 @@ from ana_fx.targets.float_typed import FloatTypedEmitter, exact_floats, sample_s
 from ana_fx.targets.golden import golden
 from ana_fx.targets.plain_convolution import PlainConvolution, plain_convolution
 
-__all__ = ["ADD_ATTRIBUTES", "DoryEmitter"]
+__all__ = ["DoryEmitter"]
 
-ADD_ATTRIBUTES = tuple(
-    f"{place}_{name}" for place in ("in1", "in2", "out") for name in ("mul", "add", "shift", "n_levels", "rq")
-)
-_FOREIGN = {
-    "Add": {*ADD_ATTRIBUTES, "out_signed", "add_bits"},
-    "Clip": {"out_bits"},
-    "Conv": {"weight_bits"},
-    "Gemm": {"weight_bits"},
-    "MatMul": {"weight_bits"},
-}
 _WIDTHS = (2, 4, 8)
 _BYTE = 8
 _EXACT = 2**24  # no integer up to here is rounded by float32
@@ -142,9 +132,9 @@ class DoryEmitter(FloatTypedEmitter):
         bits = _BYTE if conv.is_depthwise else _weight_bits(conv.weight)
         return {**super().conv_attributes(conv), "weight_bits": bits}
 
-    def finish(self, model: ir.Model) -> None:
+    def finish(self, model: ir.Model) -> ir.Model:
         """A batch of one, and names as the parser reads them."""
-        super().finish(model)
+        model = super().finish(model)
         for number, initializer in enumerate(list(model.graph.initializers.values())):
             assert initializer.name is not None
             initializer.name = f"{initializer.name.rpartition('.')[2]}_{number}"
@@ -154,16 +144,7 @@ class DoryEmitter(FloatTypedEmitter):
             if value in borders:
                 _rename_border(model, value, str(number))
             value.name = str(number)
-
-    def standard(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Without the attributes that are DORY's."""
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        for node in copy.graph.node:
-            foreign = [each for each in node.attribute if each.name in _FOREIGN.get(node.op_type, ())]
-            for attribute in foreign:
-                node.attribute.remove(attribute)
-        return copy
+        return model
 
     def companions(self, program: GraphModule, model: onnx.ModelProto, name: str) -> dict[str, bytes]:
         """config.json, input.txt and out_layer{i}.txt, the numbers in the order of memory: channels last."""

@@ -123,11 +123,8 @@ class Emitter(ABC):
         value = write_max_pool(builder, path, module, x.value, x.shape, shape, **settings)
         return Carrier(value, x.zero_point, shape, x.largest)
 
-    def finish(self, model: ir.Model) -> None:
-        """Change the finished model to what the dialect's readers want beyond its operators."""
-
-    def standard(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The model without what is not ONNX, for the checker."""
+    def finish(self, model: ir.Model) -> ir.Model:
+        """The model as the dialect's readers want it beyond its operators."""
         return model
 
     def companions(self, program: GraphModule, model: onnx.ModelProto, name: str) -> dict[str, bytes]:

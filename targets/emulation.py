@@ -11,9 +11,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from ana_fx.targets.dory_attributes import WIDTH_ATTRIBUTES
+
 __all__ = ["emulate"]
 
-_WIDTHS = ("weight_bits", "out_bits")  # attributes that change no number
 _Array = np.ndarray[Any, Any]
 
 
@@ -22,7 +23,7 @@ class RequantShift(OpRun):
 
     op_domain = "PACTOps"
 
-    def _run(  # type: ignore[override]  # as onnx calls it
+    def _run(
         self, x: _Array, multiplier: _Array, addend: _Array, div: _Array, n_levels_out: _Array, signed: _Array
     ) -> tuple[_Array]:
         divisor, num_levels = int(div.item()), int(n_levels_out.item())
@@ -36,7 +37,7 @@ class Add(OpRun):
 
     op_domain = ""
 
-    def _run(self, x: _Array, y: _Array, **attributes: Any) -> tuple[_Array]:  # type: ignore[override]  # as above
+    def _run(self, x: _Array, y: _Array, **attributes: Any) -> tuple[_Array]:
         if not attributes:
             return (x + y,)
         first, second = (
@@ -76,7 +77,7 @@ def _in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in list(node.attribute):
             if node.op_type == "Cast":
                 attribute.i = TensorProto.DOUBLE
-            if attribute.name in _WIDTHS:
+            if attribute.name in WIDTH_ATTRIBUTES:
                 node.attribute.remove(attribute)
     return copy
 

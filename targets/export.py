@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 from ana_fx.errors import ExportError, listing
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
+from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, Writer
@@ -123,9 +124,8 @@ def export(
     model = writer.write()
     if labels is not None:
         model.metadata_props[LABELS] = _labels(labels, model)
-    emitter.finish(model)
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(emitter.standard(proto), full_check=True)
+    proto = ir.to_proto(emitter.finish(model))
+    onnx.checker.check_model(without_dory_attributes(proto), full_check=True)
     path = Path(path)
     companions = emitter.companions(integer, proto, path.name)
     data = proto.SerializeToString(deterministic=True)

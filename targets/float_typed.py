@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Linear
 from ana_fx.graph import location, module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable, Quantize
 from ana_fx.movement import Movement, Reshape
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Sum
@@ -21,6 +21,7 @@ from ana_fx.targets.builder import Builder
 from ana_fx.targets.common_shift import CommonShift, common_shift
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.plain_convolution import PlainConvolution, plain_convolution
+from ana_fx.targets.writer import producer_type
 
 __all__ = ["FloatTypedEmitter", "exact_floats", "sample_shape_of"]
 
@@ -39,6 +40,8 @@ class FloatTypedEmitter(Emitter):
 
     def _reasons(self, node: Node) -> list[str]:
         module = module_of(node)
+        if isinstance(module, Quantize) and module.integer_type.zero_point is not None:
+            return [f"its levels are {module.integer_type}, needed a zero point of 0: normalise images with mean 0"]
         if isinstance(module, Movement):
             return _movement_reasons(node, module)
         if isinstance(module, IntegerMaxPool):
@@ -70,12 +73,13 @@ class FloatTypedEmitter(Emitter):
         """float32 for all."""
         return ir.DataType.FLOAT
 
-    def finish(self, model: ir.Model) -> None:
+    def finish(self, model: ir.Model) -> ir.Model:
         """A batch of one."""
         graph = model.graph
         for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
             if value.shape is not None and not isinstance(value.shape[0], int):
                 value.shape = ir.Shape([1, *value.shape.dims[1:]])
+        return model
 
     def linear(
         self, builder: Builder, path: str, weight: Tensor, bias: Tensor, x: Carrier, shape: tuple[int, ...]
@@ -150,12 +154,6 @@ def sample_shape_of(node: Node) -> tuple[int, ...]:
     return tuple(node.meta["sample_shape"])
 
 
-def _level_type(node: Node) -> IntegerType:
-    """The type of the levels that a node of a program carries."""
-    integer_type = getattr(module_of(node), "integer_type", None)
-    return integer_type if isinstance(integer_type, IntegerType) else _level_type(node.all_input_nodes[0])
-
-
 def _movement_reasons(node: Node, module: Movement) -> list[str]:
     if not isinstance(module, Reshape):
         return [f"it is a {type(module).__name__.lower()}, needed a reshape, the only movement there is"]
@@ -167,7 +165,8 @@ def _pool_reasons(node: Node, module: IntegerMaxPool) -> list[str]:
     reasons = []
     if set(module.dilation) != {1}:
         reasons.append(f"its windows have gaps (dilation {module.dilation}), needed none")
-    if any(map(any, module.padding)) and _level_type(node).signed:
+    levels = producer_type(node)
+    if any(map(any, module.padding)) and levels is not None and levels.signed:
         reasons.append("it pads negative levels, needed unsigned ones: put a ReLU before it")
     return reasons
 

@@ -54,7 +54,7 @@ def _random_levels(node: Node) -> Tensor:
     assert isinstance(quantize, Quantize)
     kind, generator = quantize.integer_type, torch.Generator().manual_seed(0)
     levels = torch.randint(kind.qmin, kind.qmax + 1, (1, *node.meta["sample_shape"]), generator=generator)
-    return levels * quantize.scale.cpu()
+    return quantize.real(levels.to(quantize.scale.device))
 
 
 def _integers(tensor: Tensor) -> _Integers:

@@ -35,11 +35,12 @@ def write_max_pool(
         pads_itself: Whether MaxPool takes the pads.
         writes_zero_pads: Whether the attribute stands there without pads too.
     """
-    assert x.dtype is not None
+    dtype = x.dtype
+    assert dtype is not None
     befores, afters = zip(*module.padding, strict=True)
     pads = [*befores, *afters]
     if any(pads) and not pads_itself:
-        x, pads = _pad_with_lowest(builder, path, x, x.dtype, sizes, module.padding), [0] * len(pads)
+        x, pads = _pad_with_lowest(builder, path, x, dtype, sizes, module.padding), [0] * len(pads)
     attributes: dict[str, object] = {
         "kernel_shape": list(module.kernel),
         "strides": list(module.stride),
@@ -47,7 +48,7 @@ def write_max_pool(
     }
     # without "VALID" onnxruntime fuses a pad with zeros before it, and takes them for the lowest numbers
     attributes |= {"pads": pads} if any(pads) or writes_zero_pads else {"auto_pad": "VALID"}
-    return builder.op("MaxPool", [x], path=path, dtype=x.dtype, shape=shape, attributes=attributes)
+    return builder.op("MaxPool", [x], path=path, dtype=dtype, shape=shape, attributes=attributes)
 
 
 def _pad_with_lowest(

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from ana_fx.errors import VerifyError
+from ana_fx.targets.dory_attributes import without_dory_attributes
 
 __all__ = ["read_model"]
 
@@ -30,7 +31,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             raise VerifyError(
                 f"cannot load {path}: it keeps tensors in other files; needed all in one, as export() writes"
             )
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(without_dory_attributes(model))
     except VerifyError:
         raise
     except Exception as error:  # those of the system, of protobuf and of the checker share no base

@@ -111,5 +111,6 @@ def _undilated(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
         return weight
     reach = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilation, strict=True)]
     wide = weight.new_zeros((*weight.shape[:2], *reach))
-    wide[(..., *(slice(None, None, step) for step in dilation))] = weight
+    places = (slice(None), slice(None), *(slice(None, None, step) for step in dilation))
+    wide[places] = weight
     return wide
