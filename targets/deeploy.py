@@ -21,64 +21,13 @@ from ana_fx.targets.emitter import Carrier, NodeReport
 from ana_fx.targets.float_typed import FloatTypedEmitter, exact_floats, sample_shape_of
 from ana_fx.targets.golden import golden
 from ana_fx.targets.plain_convolution import PlainConvolution, plain_convolution
+from ana_fx.targets.requant_shift import RequantShift, requant_steps
 
-__all__ = ["REQUANT_DOMAIN", "DeeployEmitter", "RequantShift", "requant_steps"]
+__all__ = ["DeeployEmitter"]
 
-REQUANT_DOMAIN = "PACTOps"
+_DOMAIN = "PACTOps"
 _BYTE = 256
 _INT32 = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class RequantShift:
-    """One RequantShift: clip(((multiplier · x + addend) + half) >> shift), half = 2**(shift − 1) or 0.
-
-    The clip is to num_levels levels from 0, or around it if signed.
-    """
-
-    line: CommonShift
-    num_levels: int
-    signed: bool
-
-    @property
-    def half(self) -> int:
-        """What the operator adds to round to the nearest."""
-        return 2 ** (self.line.shift - 1) if self.line.shift else 0
-
-    @property
-    def lo(self) -> int:
-        """The lowest level that the clip leaves."""
-        return -(self.num_levels // 2) if self.signed else 0
-
-    @property
-    def hi(self) -> int:
-        """The highest one."""
-        return self.lo + self.num_levels - 1
-
-
-def requant_steps(line: CommonShift, lo: int, hi: int) -> list[RequantShift] | None:
-    """The RequantShifts that give clip(level, lo, hi); None if there are none.
-
-    The operator clips to an even number of levels. Where that is not what is wanted, a first one clips one end and a
-    second one, whose multiplier is 1, the other.
-    """
-    for num_levels, signed in ((hi + 1, False), (-2 * lo, True), (_BYTE, lo < 0)):
-        step = RequantShift(line, num_levels, signed)
-        if 0 < num_levels <= _BYTE and num_levels % 2 == 0 and line.clipped(step.lo, step.hi) == line.clipped(lo, hi):
-            return [step]
-    if lo == 0 <= hi < _BYTE:
-        first = RequantShift(line.moved(_BYTE // 2 - 1 - hi), _BYTE, signed=True)
-        return [first, RequantShift(_move(line, first, hi - _BYTE // 2 + 1), _BYTE, signed=False)]
-    if lo < 0 <= -lo - 1 <= hi < _BYTE // 2:
-        first = RequantShift(line.moved(-lo), _BYTE, signed=False)
-        return [first, RequantShift(_move(line, first, lo), 2 * (hi + 1), signed=True)]
-    return None
-
-
-def _move(line: CommonShift, first: RequantShift, distance: int) -> CommonShift:
-    """x + distance for the levels of a first step."""
-    one = np.ones_like(line.multiplier)
-    return CommonShift(one, one * distance, 0, one * first.lo, one * first.hi)
 
 
 @dataclass(frozen=True)
@@ -200,7 +149,7 @@ class DeeployEmitter(FloatTypedEmitter):
         ]
         settings = {"div": 2**line.shift, "n_levels_out": step.num_levels, "signed": int(step.signed)}
         attributes = {name: ir.tensor(np.array([number], np.float32)) for name, number in settings.items()}
-        return self.op(builder, "RequantShift", inputs, path, shape, attributes, domain=REQUANT_DOMAIN)
+        return self.op(builder, "RequantShift", inputs, path, shape, attributes, domain=_DOMAIN)
 
 
 def _write_pads(

@@ -21,6 +21,7 @@ from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Sum
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.common_shift import CommonShift, common_shift
+from ana_fx.targets.dory_layout import flatten_reasons, packing_reasons, stride_reasons, weight_bits
 from ana_fx.targets.emitter import Carrier, NodeReport
 from ana_fx.targets.float_typed import FloatTypedEmitter, exact_floats, sample_shape_of
 from ana_fx.targets.golden import golden
@@ -28,7 +29,6 @@ from ana_fx.targets.plain_convolution import PlainConvolution, plain_convolution
 
 __all__ = ["DoryEmitter"]
 
-_WIDTHS = (2, 4, 8)
 _BYTE = 8
 _EXACT = 2**24  # no integer up to here is rounded by float32
 _CODE_SPACE = 152000  # bytes that DORY leaves for code in its own examples
@@ -45,9 +45,9 @@ class DoryEmitter(FloatTypedEmitter):
         reasons = super()._reasons(node)
         module = module_of(node)
         if isinstance(module, Movement) and not reasons:
-            reasons = _flatten_reasons(node)
+            reasons = flatten_reasons(node)
         if isinstance(module, (IntegerMap, Quantize)) and not reasons:
-            reasons = _packing_reasons(node, module.integer_type)
+            reasons = packing_reasons(node, module.integer_type)
         if isinstance(module, Quantize) and len(node.users) > 1:
             reasons.append(f"{len(node.users)} layers read the input, needed one")
         return reasons
@@ -67,12 +67,12 @@ class DoryEmitter(FloatTypedEmitter):
         if len(shape) > 1 and not isinstance(module.affine, (Linear, Sum)):
             conv = plain_convolution(module.affine, module.weight, shape)
             assert conv is not None
-            reasons += _stride_reasons(conv.stride)
+            reasons += stride_reasons(conv.stride)
         return reasons
 
     def pool_reasons(self, module: IntegerMaxPool) -> list[str]:
         """Strides that differ."""
-        return _stride_reasons(module.stride)
+        return stride_reasons(module.stride)
 
     def integer_map(
         self,
@@ -92,7 +92,7 @@ class DoryEmitter(FloatTypedEmitter):
         if isinstance(module.affine, Linear):
             assert module.weight is not None
             weight = builder.constant(exact_floats(module.weight.T.cpu().numpy()), f"{path}.weight")
-            attributes = {"weight_bits": _weight_bits(module.weight)}
+            attributes = {"weight_bits": weight_bits(module.weight)}
             value, operator = self.op(builder, "MatMul", [x.value, weight], path, shape, attributes), "MatMul"
         else:
             conv = plain_convolution(module.affine, module.weight, x.shape)
@@ -125,11 +125,11 @@ class DoryEmitter(FloatTypedEmitter):
 
     def gemm_attributes(self, weight: Tensor) -> dict[str, Any]:
         """With the width of the weights."""
-        return {**super().gemm_attributes(weight), "weight_bits": _weight_bits(weight)}
+        return {**super().gemm_attributes(weight), "weight_bits": weight_bits(weight)}
 
     def conv_attributes(self, conv: PlainConvolution) -> dict[str, Any]:
         """With the width of the weights; depthwise kernels have bytes."""
-        bits = _BYTE if conv.is_depthwise else _weight_bits(conv.weight)
+        bits = _BYTE if conv.is_depthwise else weight_bits(conv.weight)
         return {**super().conv_attributes(conv), "weight_bits": bits}
 
     def finish(self, model: ir.Model) -> ir.Model:
@@ -211,42 +211,9 @@ def _add_attributes(line: CommonShift, integer_type: IntegerType) -> dict[str, i
     }
 
 
-def _weight_bits(weight: Tensor) -> int:
-    """The narrowest width that holds the weights, if rows of it fill whole bytes."""
-    lowest, highest, length = int(weight.min()), int(weight.max()), weight[0].numel()
-    return next(
-        bits
-        for bits in _WIDTHS
-        if bits == _BYTE or (-(2 ** (bits - 1)) <= lowest and highest < 2 ** (bits - 1) and length * bits % _BYTE == 0)
-    )
-
-
 def _note(module: IntegerMap, line: CommonShift) -> str:
     note = f"shift {line.shift}"
     return note if module.bound < _EXACT else f"{note}; accumulators beyond 2^24 are exact in DORY, not in float32"
-
-
-def _flatten_reasons(node: Node) -> list[str]:
-    """The parser skips reshapes: they must flatten what was computed last."""
-    (source,) = node.all_input_nodes
-    reasons = []
-    if len(sample_shape_of(node)) > 1:
-        reasons.append(f"it reshapes to {sample_shape_of(node)}, needed one axis: DORY flattens only")
-    if source is not node.prev:
-        reasons.append("something stands between it and what it reshapes, needed nothing: move it up")
-    return reasons
-
-
-def _packing_reasons(node: Node, integer_type: IntegerType) -> list[str]:
-    """Levels of less than a byte lie side by side, channel after channel."""
-    channels = sample_shape_of(node)[0]
-    if channels * integer_type.bits % _BYTE == 0:
-        return []
-    return [f"its {channels} channels of {integer_type.bits} bits do not fill bytes, needed whole bytes or 8 bits"]
-
-
-def _stride_reasons(stride: tuple[int, ...]) -> list[str]:
-    return [] if len(set(stride)) == 1 else [f"its strides are {stride}, needed one for both axes"]
 
 
 def _rename_border(model: ir.Model, value: ir.Value, name: str) -> None:
