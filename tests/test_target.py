@@ -1,6 +1,7 @@
 """What targets accept, and how packages add theirs."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -101,3 +102,14 @@ def test_an_entry_point_that_is_no_new_target_is_refused(register, name, code, e
     register(name, code)
     with pytest.raises(error, match=re.escape(reason)):
         ana_fx.targets()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_held"), [("uint4", True), ("int8", True), ("int2", True), ("uint3", False), ("ternary", False)]
+)
+def test_whole_ranges_are_all_levels_of_2_4_or_8_bits(kind, is_held):
+    target = replace(SMALL, activation_bits=(2, 8), signed_activations=True, whole_ranges=True)
+    integer_type = IntegerType.parse(kind)
+    reasons = target.refusals(LayerNeeds("linear", inputs=(integer_type,), output=integer_type))
+    assert reasons == [] if is_held else all("needed all levels of 2, 4 or 8 bits" in reason for reason in reasons)
+    assert bool(reasons) != is_held

@@ -139,3 +139,32 @@ def test_the_first_batch_tells_a_shared_scale_as_calibration_does():
     scales = [layer_maps(qat)["a"].output_quantizer.scale.detach() for qat in (told, seen)]
     # calibration sees weights of full width, the batch those of four bits; neither moves a step by an octave
     assert 0.5 <= float(scales[0] / scales[1]) <= 2.0
+
+
+ALIGNED = {
+    "the tensors of a sum": (lambda m, x: m.c(m.a(x) + m.b(x)), [["a", "b"], ["add"], ["c"]]),
+    "a skip and its branch": (lambda m, x: (lambda y: y + m.b(y))(m.a(x)), [["a", "b"], ["add"]]),
+    "not what a product multiplies": (lambda m, x: m.a(x) * m.b(x), [["a"], ["b"], ["mul"]]),
+}
+
+
+@pytest.mark.parametrize(("forward", "wanted"), ALIGNED.values(), ids=ALIGNED)
+def test_what_is_added_shares_a_scale_where_a_target_needs_it(forward, wanted):
+    found = scale_groups(fused(model(forward)), aligns_sums=True)
+    assert sorted(sorted(str(node.target) for node in group) for group in found) == sorted(wanted)
+
+
+def test_an_input_is_requantised_before_such_a_sum():
+    gm = fused(model(lambda m, x: m.a(x) + x))
+    assert run_pipeline(gm, (InsertRequantizers(Precision.parse("int4"), aligns_sums=True),))
+    assert_graph(gm, "x -> Convolution -> Identity(x) -> Sum(Convolution, Identity) -> output")
+
+
+def test_tensors_of_a_sum_share_their_scale_and_keep_their_types():
+    forward = model(lambda m, x: m.c(m.a(x).relu() + m.b(x)))
+    maps = layer_maps(ana_fx.prepare(forward, X, precision="int4", target="deeploy"))
+    first, second = (maps[path].output_quantizer for path in "ab")
+    assert first.scale is second.scale
+    assert [str(each.integer_type) for each in (first, second)] == ["uint4", "int4"]
+    apart = layer_maps(ana_fx.prepare(forward, X, precision="int4", target="integer"))
+    assert apart["a"].output_quantizer.scale is not apart["b"].output_quantizer.scale
