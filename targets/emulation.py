@@ -13,7 +13,9 @@ from onnx.reference.op_run import OpRun
 
 from ana_fx.targets.dory_attributes import WIDTH_ATTRIBUTES
 
-__all__ = ["emulate"]
+__all__ = ["EMULATED", "emulate"]
+
+EMULATED = frozenset({"deeploy", "dory"})
 
 _Array = np.ndarray[Any, Any]
 

@@ -177,3 +177,17 @@ def test_a_report_of_a_float_file_counts_the_same_numbers(path):
     report = ana_fx.verify(converted(Chain, "int4"), path, example(Chain, 5).to(torch.float64))
     assert report.num_outputs == 50
     assert np.isscalar(report.num_different)
+
+
+@pytest.mark.parametrize("target", ["deeploy", "dory"])
+def test_files_for_code_generators_run_in_the_arithmetic_of_their_kernels(target, tmp_path):
+    program, path = converted(Residual, "int4", target=target), tmp_path / "network.onnx"
+    ana_fx.export(program, path)
+    report = ana_fx.verify(program, path, example(Residual, 3))
+    assert report.runtimes[0].startswith("the kernels' arithmetic (onnx.reference ")
+    assert (report.num_outputs, report.num_different) == (30, 0)
+    assert ana_fx.verify(program, path).num_outputs == 160
+    with pytest.raises(ana_fx.VerifyError, match="differs from the program"):
+        ana_fx.verify(converted(Residual, "int8", target=target), path)
+    with pytest.raises(ana_fx.VerifyError, match="does not take this program's inputs"):
+        ana_fx.verify(converted(Chain, "int4", target="deeploy"), path)
