@@ -71,6 +71,7 @@ class Quantizer(nn.Module):
         clip_range: What the activation before the quantizer lets through.
         scale_shape: Shape of the scale.
         learn_scale: Whether the scale is trained.
+        fills_range: Whether the scale is found so small that no level lies above the clip range.
     """
 
     mean: Tensor
@@ -85,9 +86,11 @@ class Quantizer(nn.Module):
         clip_range: ClipRange = ClipRange(),
         scale_shape: tuple[int, ...] = (),
         learn_scale: bool = False,
+        fills_range: bool = False,
     ) -> None:
         super().__init__()
         self.integer_type = integer_type
+        self.fills_range = fills_range
         self.rounding = rounding
         self.clip_range = clip_range
         self.noise = schedule.noise
@@ -140,7 +143,10 @@ class Quantizer(nn.Module):
         rows = clipped.reshape(max(1, self.scale.numel()), -1)
         levels = Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
         shaped = None if weights is None else weights.reshape(rows.shape)
-        self.set_scale(least_squares_scale(rows, levels, shaped))
+        scale = least_squares_scale(rows, levels, shaped)
+        if self.fills_range:
+            scale = scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax)
+        self.set_scale(scale)
 
     @property
     def _lowest(self) -> int:

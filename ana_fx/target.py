@@ -54,6 +54,7 @@ class LayerNeeds:
         num_gains: How many slopes its requantizer has: 1, or one for each channel.
         num_axes: Spatial axes of a convolution or a pool, else 0.
         leaves_float: Whether it stays in floats.
+        clips_negative: Whether its activation clips at a negative number.
     """
 
     operator: str
@@ -63,6 +64,7 @@ class LayerNeeds:
     num_gains: int = 1
     num_axes: int = 0
     leaves_float: bool = False
+    clips_negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Target:
         requantizer_bits: Width in which multiplier · acc + offset is computed.
         common_shift: Whether all channels of a layer have one shift.
         aligned_sums: Whether the tensors of a sum must have one scale, because no coefficient is multiplied.
-        whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else.
+        whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else, so that an activation
+            such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
         sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
             (x86 without VNNI).
@@ -155,6 +158,8 @@ class Target:
                     reasons.append(f"its {name} is {each}, needed all levels of 2, 4 or 8 bits")
         if layer.output is not None and layer.output.signed and not self.signed_activations:
             reasons.append(f"its output is {layer.output}, needed an unsigned type: put a ReLU behind it")
+        if layer.clips_negative and self.whole_ranges:
+            reasons.append("its activation clips at a negative number, needed a ReLU, a ReLU6 or none")
         if layer.num_gains > 1 and not self.per_channel:
             reasons.append("its channels have slopes of their own, needed one for all: leave out the batch norm")
         return reasons

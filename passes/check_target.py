@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +68,7 @@ def _needs(layer_map: object) -> LayerNeeds:
             num_gains=_num_gains(layer_map),
             num_axes=getattr(layer_map.affine, "rank", 0),
             leaves_float=not inputs,
+            clips_negative=-math.inf < layer_map.clip_range.minimum < 0,
         )
     kind = "constant" if isinstance(layer_map, ConstantMap) else "table"
     return LayerNeeds("softmax" if isinstance(layer_map, SoftmaxMap) else kind, inputs=inputs, output=output)

@@ -222,6 +222,7 @@ class InsertQuantizers(Pass):
             precision.rounding,
             ClipRange() if is_replaced else clip_range,
             learn_scale=self.schedule.learn_scales and not is_fixed,
+            fills_range=self.target.whole_ranges,
         )
         if is_fixed:
             quantizer.set_scale(torch.tensor(1.0 / integer_type.qmax))

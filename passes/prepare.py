@@ -110,7 +110,7 @@ def prepare(
             CheckFinite(),
             Calibrate(calibration),  # on reals: before any quantizer is there
             FoldImageNormalization(precision.input if isinstance(precision.input, ImageInput) else None),
-            InsertRequantizers(precision, chosen.aligned_sums),
+            InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
             InsertQuantizers(precision, schedule, chosen, inputs),
             CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),

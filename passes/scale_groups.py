@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from ana_fx.pairs import Sum
 from ana_fx.passes.dialect import is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
 from ana_fx.precision import Precision
+from ana_fx.quantizers import ClipRange
 from ana_fx.softmax_map import SoftmaxMap
 from ana_fx.table_map import TableMap
 
@@ -40,11 +42,14 @@ class InsertRequantizers(Pass):
     Args:
         precision: Types of the tensors.
         aligns_sums: Whether the tensors of a sum must have one scale.
+        fills_ranges: Whether what an activation clips must have a scale of its own, with which its levels end
+            where the activation does.
     """
 
     name: ClassVar[str] = "insert-requantizers"
     precision: Precision
     aligns_sums: bool = False
+    fills_ranges: bool = False
 
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
@@ -72,7 +77,14 @@ class InsertRequantizers(Pass):
         module = module_of(producer)
         if not isinstance(module, LayerMap) or isinstance(module, SoftmaxMap):
             return False
+        if self.fills_ranges and isinstance(module, AffineMap) and _clips(module.clip_range):
+            return False
         return self.precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
+
+
+def _clips(clip_range: ClipRange) -> bool:
+    """Whether an activation clips from above."""
+    return clip_range.maximum < math.inf
 
 
 def is_sum(node: Node) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 import ana_fx
 from ana_fx.target_list import target_called
 from ana_fx.targets.dory_attributes import ADD_ATTRIBUTES, without_dory_attributes
-from tests.models import Chain, Depthwise, Residual, Shared
+from tests.models import Chain, Residual, Shared
 from tests.programs import converted
 from tests.targets.dialects import (
     INT32,
@@ -183,6 +183,16 @@ def test_borders_keep_their_names_in_the_metadata(tmp_path):
     assert metadata[f"{model.graph.output[0].name}.name"] == "output"
 
 
+class Clipped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        y = nn.functional.relu6(self.first(x))
+        return y + self.second(y) * 3
+
+
 def refused(model: nn.Module, reason: str, tmp_path, shape=(3, 4, 4), precision="int4"):
     with pytest.raises(ana_fx.ExportError, match=reason):
         ana_fx.export(program(model, torch.rand(4, *shape), precision, "dory"), tmp_path / "network.onnx")
@@ -201,8 +211,16 @@ def test_channels_that_do_not_fill_bytes_are_refused(tmp_path):
 
 
 def test_clips_that_kernels_do_not_have_are_refused(tmp_path):
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardtanh(-0.1, 3), nn.Flatten(), nn.Linear(64, 3))
-    refused(net, "to which kernels clip", tmp_path)
+    """Of a program for another target, where a ReLU6 has the scale of what its output is added to."""
+    integer = program(Clipped(), torch.rand(8, 3, 4, 4) * 50, "int8", "deeploy")
+    with pytest.raises(ana_fx.ExportError, match=r"needed 0 to 255 \(uint8\), to which kernels clip"):
+        ana_fx.export(integer, tmp_path / "network.onnx", target="dory")
+
+
+def test_clips_at_negative_numbers_are_refused_by_prepare():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardtanh(-0.1, 3))
+    with pytest.raises(ana_fx.PrecisionError, match="its activation clips at a negative number"):
+        ana_fx.prepare(net, torch.rand(2, 3, 4, 4), precision="int4", target="dory")
 
 
 def test_reshapes_that_flatten_nothing_are_refused(tmp_path):
@@ -211,8 +229,15 @@ def test_reshapes_that_flatten_nothing_are_refused(tmp_path):
 
 
 def test_an_input_with_several_readers_is_refused(tmp_path):
-    with pytest.raises(ana_fx.ExportError, match="2 layers read the input"):
-        ana_fx.export(converted(Depthwise, "int4", target="dory"), tmp_path / "network.onnx")
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.first(x) + self.second(x)
+
+    refused(Twice(), "2 layers read the input", tmp_path)
 
 
 class NormalizedSum(nn.Module):
@@ -272,3 +297,11 @@ def test_descriptions_differ_in_ranges_alone():
         dory, name="deeploy", summary=deeploy.summary, emitter=deeploy.emitter, whole_ranges=False,
         spatial_axes=deeploy.spatial_axes,
     ) == deeploy  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_clipped_activation_ends_at_the_highest_level(precision, tmp_path):
+    integer = program(Clipped(), torch.rand(8, 3, 4, 4) * 50, precision, "dory")
+    model = written(integer, tmp_path)
+    assert_dialect(model)
+    assert_equal_to_program(integer, model)
