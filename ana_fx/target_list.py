@@ -74,6 +74,7 @@ _BUILT_IN = (
         common_shift=True,
         aligned_sums=True,
         borders=("integer",),
+        runtimes=("reference-kernels",),
     ),
     Target(
         "dory",
@@ -87,6 +88,7 @@ _BUILT_IN = (
         aligned_sums=True,
         whole_ranges=True,
         borders=("integer",),
+        runtimes=("reference-kernels",),
     ),
 )
 

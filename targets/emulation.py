@@ -13,9 +13,7 @@ from onnx.reference.op_run import OpRun
 
 from ana_fx.targets.dory_attributes import WIDTH_ATTRIBUTES
 
-__all__ = ["EMULATED", "emulate"]
-
-EMULATED = frozenset({"deeploy", "dory"})
+__all__ = ["emulate"]
 
 _Array = np.ndarray[Any, Any]
 
@@ -59,7 +57,14 @@ def emulate(model: onnx.ModelProto, inputs: Mapping[str, _Array]) -> list[_Array
     Args:
         model: A file with a batch of one.
         inputs: Integers for each input of the file, in its order, with a batch axis of any length.
+
+    Raises:
+        ValueError: They have other shapes than the file's inputs.
     """
+    for value, array in zip(model.graph.input, inputs.values(), strict=True):
+        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+        if array.shape[1:] != shape:
+            raise ValueError(f"samples of input {value.name!r} are {array.shape[1:]}, needed {shape}")
     evaluator = ReferenceEvaluator(_in_float64(model), new_ops=[RequantShift, Add])
     names = [value.name for value in model.graph.input]
     samples = [

@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops import op_max_pool
 
 from ana_fx.errors import VerifyError
+from ana_fx.targets.emulation import emulate
 
 __all__ = ["RUNTIMES", "Runtime", "runtime_called", "with_batch"]
 
@@ -144,5 +145,8 @@ RUNTIMES = {
         Runtime("tract", "tract", _tract),
         Runtime("openvino", "openvino", _openvino),
         Runtime("qonnx", "qonnx", _qonnx, samples=2),  # one session for each node
+        Runtime(
+            "reference-kernels", "onnx", emulate, samples=4
+        ),  # onnx.reference with operators as DORY's and Deeploy's
     )
 }

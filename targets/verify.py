@@ -78,7 +78,8 @@ def verify(
         path: The file.
         inputs: Float inputs as the model takes them, a tensor or a tuple of tensors; by default
             random levels over the whole input range.
-        runtimes: What runs it: "onnxruntime", "onnx.reference", "tract", "openvino", "qonnx"; by default what
+        runtimes: What runs it: "onnxruntime", "onnx.reference", "tract", "openvino", "qonnx", "reference-kernels";
+            by default what
             the target's description names. Slow ones get the first samples only.
 
     Raises:
@@ -217,8 +218,8 @@ def _compare(
     compared = num_different = 0
     for index, (have, wanted) in enumerate(zip(found, expected, strict=True)):
         want = wanted.array
-        if have.dtype == np.float32:  # which some targets hold integers in
-            want = want.astype(np.float32)
+        if have.dtype in (np.float32, np.int64):  # which some targets hold integers in
+            want = want.astype(have.dtype)
         if have.shape != want.shape or have.dtype != want.dtype:
             raise VerifyError(
                 f"{path}: output {index} in {runtime} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}"

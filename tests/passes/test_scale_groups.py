@@ -175,7 +175,6 @@ def test_what_is_clipped_keeps_its_scale_where_clips_must_end_with_the_levels():
     maps = layer_maps(ana_fx.prepare(net, X * 100, precision="int8", target="dory", calibration=[X * 100]))
     first, copy, second = (maps[path].output_quantizer for path in ("a", "a_1_requantizer", "b"))
     assert int(first.levels().hi) == 255
-    assert float(first.scale) <= 6 / 255
     assert copy.scale is second.scale
     together = layer_maps(ana_fx.prepare(net, X * 100, precision="int8", target="deeploy", calibration=[X * 100]))
     assert together["a"].output_quantizer.scale is together["b"].output_quantizer.scale

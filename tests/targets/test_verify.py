@@ -184,10 +184,10 @@ def test_files_for_code_generators_run_in_the_arithmetic_of_their_kernels(target
     program, path = converted(Residual, "int4", target=target), tmp_path / "network.onnx"
     ana_fx.export(program, path)
     report = ana_fx.verify(program, path, example(Residual, 3))
-    assert report.runtimes[0].startswith("the kernels' arithmetic (onnx.reference ")
+    assert report.runtimes == (f"reference-kernels {onnx.__version__}",)
     assert (report.num_outputs, report.num_different) == (30, 0)
-    assert ana_fx.verify(program, path).num_outputs == 160
+    assert ana_fx.verify(program, path).num_outputs == 40
     with pytest.raises(ana_fx.VerifyError, match="differs from the program"):
         ana_fx.verify(converted(Residual, "int8", target=target), path)
-    with pytest.raises(ana_fx.VerifyError, match="does not take this program's inputs"):
+    with pytest.raises(ana_fx.VerifyError, match="samples of input"):
         ana_fx.verify(converted(Chain, "int4", target="deeploy"), path)
