@@ -145,8 +145,6 @@ RUNTIMES = {
         Runtime("tract", "tract", _tract),
         Runtime("openvino", "openvino", _openvino),
         Runtime("qonnx", "qonnx", _qonnx, samples=2),  # one session for each node
-        Runtime(
-            "reference-kernels", "onnx", emulate, samples=4
-        ),  # onnx.reference with operators as DORY's and Deeploy's
+        Runtime("reference-kernels", "onnx", emulate, samples=4),  # with the operators of DORY and Deeploy
     )
 }
