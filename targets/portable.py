@@ -51,6 +51,10 @@ class Scribe:
             return value
         return self.op("Cast", [value], shape, dtype, to=dtype)
 
+    def square(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        """A value times a copy of itself: qonnx cannot rename a tensor that a node reads twice."""
+        return self.op("Mul", [value, self.op("Identity", [value], shape)], shape)
+
     def number(self, value: int | np.ndarray[Any, Any], name: str) -> ir.Value:
         """A constant of the type of this scribe."""
         return self.builder.constant(np.asarray(value, self.dtype.numpy()), f"{self.path}.{name}")
@@ -119,13 +123,13 @@ def write_normalization(
     n = builder.reshape(levels(scribe, x), shape, path=path)
     last = scribe.axes(len(shape))
     size = scribe.number(length, "length")
-    squares = scribe.op("ReduceSum", [scribe.op("Mul", [n, n], shape), last], single, keepdims=1)
+    squares = scribe.op("ReduceSum", [scribe.square(n, shape), last], single, keepdims=1)
     variance = scribe.op("Mul", [squares, size], single)
     centered = scribe.op("Mul", [n, size], shape)
     if affine.is_centered:
         total = scribe.op("ReduceSum", [n, last], single, keepdims=1)
         centered = scribe.op("Sub", [centered, total], shape)
-        variance = scribe.op("Sub", [variance, scribe.op("Mul", [total, total], single)], single)
+        variance = scribe.op("Sub", [variance, scribe.square(total, single)], single)
     variance = scribe.op("Add", [variance, scribe.number(int(epsilon), "epsilon")], single)
     powers = scribe.number(np.array([4**j for j in range(1, MAX_EXPONENT + 1)]), "powers")
     wide = (*single[:-1], MAX_EXPONENT)

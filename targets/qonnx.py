@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -148,6 +148,8 @@ def _accumulate(
 ) -> tuple[ir.Value, str]:
     """The accumulators as float32, and the operator that computes them."""
     affine, x = module.affine, inputs[0]
+    if len(inputs) > 1 and inputs[0].value is inputs[1].value:  # qonnx cannot rename what a node reads twice
+        inputs = [x, replace(x, value=scribe.op("Identity", [x.value], x.shape))]
     values = [each.value for each in inputs]
     if isinstance(affine, MatMul):
         return scribe.op("MatMul", values, shape), "MatMul"
