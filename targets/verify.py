@@ -79,8 +79,7 @@ def verify(
         inputs: Float inputs as the model takes them, a tensor or a tuple of tensors; by default
             random levels over the whole input range.
         runtimes: What runs it: "onnxruntime", "onnx.reference", "tract", "openvino", "qonnx", "reference-kernels";
-            by default what
-            the target's description names. Slow ones get the first samples only.
+            by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
         ValueError: A runtime is unknown.
@@ -116,6 +115,13 @@ def file_target(model: onnx.ModelProto) -> Target:
 
 def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
     """The outputs; integers that the file holds in floats are fed as such."""
+    shapes = [tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]) for value in model.graph.input]
+    given = [array.shape[1:] for array in feeds.values()]
+    if shapes != given:
+        raise VerifyError(
+            f"{path} does not take this program's inputs: samples of {given}, needed {shapes}; "
+            f"needed a file that export() wrote from this program"
+        )
     floats = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
     try:

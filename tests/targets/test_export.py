@@ -17,6 +17,7 @@ from onnx import TensorProto
 from torch import nn
 
 import ana_fx
+from ana_fx.affine import Linear
 from ana_fx.graph import module_of
 from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize
 from ana_fx.movement import Reshape
@@ -29,7 +30,7 @@ INTEGERS = {TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.
 ARITHMETIC = {"Add", "Cast", "Clip", "Div", "Gather", "Less", "Max", "MaxPool", "Min", "Mul", "Reshape", "Sub"}
 ALLOWED = {
     "integer": ARITHMETIC | {"ConvInteger", "MatMulInteger"},
-    "onnxruntime": ARITHMETIC | {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearAdd"},
+    "onnxruntime": ARITHMETIC | {"ConvInteger", "MatMulInteger", "QLinearConv", "QGemm", "QLinearAdd"},
 }
 IMAGES = torch.linspace(0, 1, 4 * 3 * 6 * 6).reshape(4, 3, 6, 6)
 both_targets = pytest.mark.parametrize("target", ["onnxruntime", "integer"])
@@ -136,7 +137,7 @@ def test_every_convolution_and_linear_layer_is_a_qlinear_operator_but_for_heads(
     operators = {node.name: node.operator for node in report.nodes}
     for name, module in program.named_modules():
         if isinstance(module, IntegerMap) and module.affine.has_weight:
-            assert operators[name] == "QLinearConv"
+            assert operators[name] == ("QGemm" if isinstance(module.affine, Linear) else "QLinearConv")
         elif isinstance(module, IntegerHead):
             assert operators[name] == "MatMulInteger"
 
@@ -258,7 +259,7 @@ def test_a_report_says_what_each_layer_map_became(tmp_path):
     assert [(node.name, node.operator, node.arithmetic) for node in report.nodes] == [
         ("features.0", "QLinearConv", "float32"),
         ("features.5", "QLinearConv", "float32"),
-        ("hidden", "QLinearConv", "float32"),
+        ("hidden", "QGemm", "float32"),
         ("head", "MatMulInteger", "int32"),
     ]
     assert report.path == tmp_path / "model.onnx"

@@ -16,7 +16,7 @@ from tests.programs import converted, written
 
 
 def test_the_runtimes_have_names_and_versions():
-    assert list(RUNTIMES) == ["onnxruntime", "onnx.reference", "tract", "openvino", "qonnx"]
+    assert list(RUNTIMES) == ["onnxruntime", "onnx.reference", "tract", "openvino", "qonnx", "reference-kernels"]
     assert runtime_called("onnxruntime").title == f"onnxruntime {onnxruntime.__version__}"
     assert runtime_called("onnx.reference").title == f"onnx.reference {onnx.__version__}"
 

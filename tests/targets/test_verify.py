@@ -189,5 +189,5 @@ def test_files_for_code_generators_run_in_the_arithmetic_of_their_kernels(target
     assert ana_fx.verify(program, path).num_outputs == 40
     with pytest.raises(ana_fx.VerifyError, match="differs from the program"):
         ana_fx.verify(converted(Residual, "int8", target=target), path)
-    with pytest.raises(ana_fx.VerifyError, match="samples of input"):
+    with pytest.raises(ana_fx.VerifyError, match=r"does not take this program's inputs"):
         ana_fx.verify(converted(Chain, "int4", target="deeploy"), path)
