@@ -5,6 +5,8 @@ The table is docs/target_table.md.
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +19,7 @@ from torch import nn
 import ana_fx
 from ana_fx import AnaFxError, Target
 from ana_fx.target_list import targets
+from ana_fx.targets.runtimes import RUNTIMES
 from benchmarks.latency import export_float, runner
 from benchmarks.networks import DS_CNN, MOBILENET_V2_QUARTER, RESNET10, VGG8_EIGHTH, Network
 from benchmarks.timing import interleaved
@@ -26,8 +29,10 @@ __all__ = ["main"]
 NETWORKS = (VGG8_EIGHTH, DS_CNN, RESNET10, MOBILENET_V2_QUARTER)
 PRECISIONS = ("ternary", "int4", "int8")
 REPORT = Path("docs/target_table.md")
+MORE_RUNTIMES = {"qdq-int8": ("tract", "openvino")}  # where they are installed
 NUM_ROUNDS = 30
 BATCH = 4
+_SOURCE_LINE = re.compile(r", \S+\.py:\d+: .*?: ")
 
 
 def main() -> None:
@@ -68,12 +73,14 @@ def _ship(target: Target, model: nn.Module, batch: torch.Tensor, precision: str,
     program = ana_fx.convert(qat.eval())
     io = "float" if "float" in target.borders else "integer"
     written = ana_fx.export(program, path, target=target.name, io=io)
-    return written, ana_fx.verify(program, path, torch.rand_like(batch))
+    more = [name for name in MORE_RUNTIMES.get(target.name, ()) if find_spec(RUNTIMES[name].package)]
+    return written, ana_fx.verify(program, path, torch.rand_like(batch), runtimes=[*target.runtimes, *more])
 
 
 def _first_reason(error: AnaFxError) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
-    return (lines[1] if len(lines) > 1 else lines[0]).replace("|", "/")
+    reason = lines[1] if len(lines) > 1 else lines[0]
+    return _SOURCE_LINE.sub(": ", reason).replace("|", "/")
 
 
 def _report(rows: list[list[str]]) -> str:
