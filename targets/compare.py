@@ -62,8 +62,8 @@ def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> V
         raise VerifyError(f"{path} has {len(ends)} inputs, found {len(inputs)} arrays")
     for border, array in zip(ends, inputs, strict=True):
         _check_input(path, border, array)
-    stored = [x if x.dtype == end.dtype else end.store(x) for end, x in zip(ends, inputs, strict=True)]
-    reals = [end.real(x) if x.dtype == end.dtype else x for end, x in zip(ends, inputs, strict=True)]
+    stored = [x if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)]
+    reals = [end.real(x) if x.dtype.kind in "iu" else x for end, x in zip(ends, inputs, strict=True)]
     runtime = runtime_called(file_target(model).runtimes[0])
     found = run_file(path, runtime, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
     with torch.no_grad():

@@ -12,6 +12,7 @@ import onnx
 
 from ana_fx.errors import VerifyError
 from ana_fx.numbers import IntegerType
+from ana_fx.targets.writer import IO
 
 __all__ = ["Border", "borders"]
 
@@ -24,12 +25,13 @@ class Border:
 
     Args:
         name: Its name.
-        dtype: The stored type.
+        dtype: The stored type; of some targets float32 holds integers.
         shape: Of one sample.
         scale: The real value of one step; of a float border, that of the levels behind it.
         zero_point: The stored number of zero.
         levels: The integer type of the levels, "uint4" in uint8 for example.
         pixel: For images that are normalised for each channel, (gain, shift): pixel = gain · x + shift.
+        is_float: Whether the file itself quantises or dequantises there.
     """
 
     name: str
@@ -39,11 +41,7 @@ class Border:
     zero_point: int
     levels: str
     pixel: tuple[Array, Array] | None = None
-
-    @property
-    def is_float(self) -> bool:
-        """Whether the file itself quantises or dequantises there."""
-        return bool(self.dtype == np.float32)
+    is_float: bool = False
 
     def store(self, x: Array) -> Array:
         """Reals as the file takes them, rounded half to even and clipped."""
@@ -52,7 +50,7 @@ class Border:
         if self.pixel is not None:
             gain, shift = self.pixel
             pixels: Array = np.rint(x.astype(np.float32) * gain + shift)
-            return pixels.clip(0, 255).astype(np.uint8)
+            return pixels.clip(0, 255).astype(self.dtype)
         levels: Array = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero_point
         low, high = self.limits
         return levels.clip(low, high).astype(self.dtype)
@@ -71,7 +69,7 @@ class Border:
     def limits(self) -> tuple[int, int]:
         """The lowest and the highest stored number."""
         if self.zero_point:
-            info = np.iinfo(self.dtype)
+            info = np.iinfo(self.levels)
             return int(info.min), int(info.max)
         integer_type = IntegerType.parse(self.levels)
         return integer_type.qmin, integer_type.qmax
@@ -102,6 +100,7 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
             int(metadata[f"{name}.zero_point"]),
             metadata[f"{name}.type"],
             (_channels(gain), _channels(shift)) if gain and shift else None,
+            is_float=metadata.get(IO) == "float",
         )
     except (KeyError, ValueError) as error:
         raise VerifyError(

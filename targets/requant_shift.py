@@ -50,12 +50,13 @@ def requant_steps(line: CommonShift, lo: int, hi: int) -> list[RequantShift] | N
         step = RequantShift(line, num_levels, signed)
         if 0 < num_levels <= _BYTE and num_levels % 2 == 0 and line.clipped(step.lo, step.hi) == line.clipped(lo, hi):
             return [step]
-    if lo == 0 <= hi < _BYTE:
-        first = RequantShift(line.moved(_BYTE // 2 - 1 - hi), _BYTE, signed=True)
-        return [first, RequantShift(_move(line, first, hi - _BYTE // 2 + 1), _BYTE, signed=False)]
-    if lo < 0 <= -lo - 1 <= hi < _BYTE // 2:
+    half = _BYTE // 2
+    if lo < 0 <= -lo - 1 <= hi < half:
         first = RequantShift(line.moved(-lo), _BYTE, signed=False)
         return [first, RequantShift(_move(line, first, lo), 2 * (hi + 1), signed=True)]
+    if -half <= lo <= 0 <= hi < _BYTE + lo:
+        first = RequantShift(line.moved(half - 1 - hi), _BYTE, signed=True)
+        return [first, RequantShift(_move(line, first, hi - half + 1), -2 * lo or _BYTE, signed=lo < 0)]
     return None
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ana_fx
+from ana_fx.targets import deeploy
 from ana_fx.targets.emulation import emulate
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 from tests.programs import converted
@@ -155,7 +156,18 @@ def test_the_same_program_gives_the_same_bytes(tmp_path):
     assert first == second
 
 
+class Broadcast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        return y + y.mean((2, 3), keepdim=True)
+
+
 REFUSALS = {
+    "a sum that repeats one of its tensors": (Broadcast(), {}, "its tensors have different shapes"),
     "a movement that is no reshape": (
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.PixelShuffle(2), nn.Flatten(), nn.Linear(64, 3)),
         {},
@@ -206,6 +218,18 @@ def test_programs_for_other_targets_are_refused_all_at_once_with_the_way_out(tmp
     assert "needed at most 2147483647 and 30 (32 bits, one shift for all channels)" in message
     assert "needed one scale for both" in message
     assert "prepare the model with target='deeploy'" in message
+
+
+def test_the_offset_that_the_tool_adds_to_accumulators_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(deeploy, "_INT32", 10_000)
+    with pytest.raises(ana_fx.ExportError, match="with Deeploy's offset, needed at most 10000"):
+        ana_fx.export(converted(Residual, "int4", target="deeploy"), tmp_path / "network.onnx")
+
+
+def test_a_range_that_no_clips_make_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(deeploy, "requant_steps", lambda line, lo, hi: None)
+    with pytest.raises(ana_fx.ExportError, match="needed a range that even clips make"):
+        ana_fx.export(converted(Residual, "int4", target="deeploy"), tmp_path / "network.onnx")
 
 
 def test_a_table_of_thresholds_is_refused(tmp_path):

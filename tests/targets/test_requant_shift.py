@@ -14,7 +14,18 @@ def line(shift=0, multiplier=1, offset=0, low=-1000, high=1000):
 
 @pytest.mark.parametrize(
     ("lo", "hi", "num_steps"),
-    [(0, 255, 1), (0, 3, 1), (-8, 7, 1), (-128, 127, 1), (-1, 1, 2), (-127, 127, 2), (0, 200, 2), (0, 4, 2)],
+    [
+        (0, 255, 1),
+        (0, 3, 1),
+        (-8, 7, 1),
+        (-128, 127, 1),
+        (-1, 1, 2),
+        (-127, 127, 2),
+        (0, 200, 2),
+        (0, 4, 2),
+        (-8, 1, 2),
+        (-128, 0, 2),
+    ],
 )
 @pytest.mark.parametrize("shift", [0, 3])
 def test_one_or_two_even_clips_make_every_range(lo, hi, num_steps, shift):

@@ -14,6 +14,8 @@ from onnx import numpy_helper
 from torch import nn
 
 import ana_fx
+from ana_fx.targets.compare import verify_against
+from ana_fx.targets.metadata import borders
 from tests.models import Chain, OneDimensional, Residual, example
 from tests.programs import converted
 
@@ -191,3 +193,14 @@ def test_files_for_code_generators_run_in_the_arithmetic_of_their_kernels(target
         ana_fx.verify(converted(Residual, "int8", target=target), path)
     with pytest.raises(ana_fx.VerifyError, match=r"does not take this program's inputs"):
         ana_fx.verify(converted(Chain, "int4", target="deeploy"), path)
+
+
+@pytest.mark.parametrize("target", ["deeploy", "dory"])
+def test_reals_become_levels_at_borders_where_floats_hold_integers(target, tmp_path):
+    program, path = converted(Residual, "int4", target=target), tmp_path / "network.onnx"
+    ana_fx.export(program, path)
+    report = verify_against(path, program, [example(Residual, 3).numpy()])
+    assert (report.num_outputs, report.num_different) == (30, 0)
+    ((border,), _) = borders(onnx.load(path))
+    assert not border.is_float
+    assert border.store(np.float32([0.5])) == np.rint(np.float32(0.5) / np.float32(border.scale))
