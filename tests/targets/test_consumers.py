@@ -144,6 +144,22 @@ def test_the_qonnx_executor_runs_what_is_no_convolution(precision, tmp_path):
     assert ana_fx.verify(integer, tmp_path / "model.onnx", x).num_different == 0
 
 
+@pytest.mark.parametrize("io", ["integer", "float"])
+@pytest.mark.parametrize(("target", "package"), [("qdq", "onnxruntime"), ("qonnx", "qonnx")])
+def test_images_are_taken_as_pixels(target, package, io, tmp_path):
+    """With a zero point that is not in the middle of the byte."""
+    pytest.importorskip(package)
+    torch.manual_seed(0)
+    mean, std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)
+    x = (torch.randint(0, 256, (8, 3, 8, 8)) / 255 - mean[0]) / std[0]
+    precision = ana_fx.Precision("int4", "uint4", input=ana_fx.ImageInput(mean, std))
+    qat = ana_fx.prepare(Residual(), x, precision=precision)
+    qat.train()(x)
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "model.onnx", target=target, io=io)
+    assert ana_fx.verify(integer, tmp_path / "model.onnx", x).num_different == 0
+
+
 def mlp() -> nn.Sequential:
     """Two hidden layers."""
     hidden = (nn.Linear(16, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 12), nn.BatchNorm1d(12), nn.ReLU())
