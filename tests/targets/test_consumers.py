@@ -57,8 +57,10 @@ def verified(
     return ana_fx.verify(integer, folder / "model.onnx", x, runtimes=runtimes)
 
 
-@every_network
+@pytest.mark.parametrize("precision", ["ternary", "int4", "int8"])
+@pytest.mark.parametrize("name", ["VGG8/8", "DS-CNN", "residual"])
 def test_tract_gives_the_integers_of_the_integer_target(name, precision, tmp_path):
+    """Not of MobileNetV2: tract's optimiser needs exponential time for residual sums of integers in a row."""
     pytest.importorskip("tract")
     assert verified(name, precision, tmp_path, "integer", runtimes=["tract"]).num_different == 0
 
@@ -115,6 +117,47 @@ def test_the_qonnx_executor_gives_the_same_integers_after_its_cleanup(name, prec
     report = verified(name, precision, tmp_path, target, io=io)
     assert report.runtimes[0].startswith("qonnx ")
     assert report.num_different == 0
+
+
+class Tokens(nn.Module):
+    """A layer norm, attention without projections, a GELU; one tensor that is read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(12, 16), nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x))
+        x = nn.functional.gelu(x + torch.softmax(x @ x.transpose(1, 2), -1) @ x)
+        return self.head(x * x)
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_the_qonnx_executor_runs_what_is_no_convolution(precision, tmp_path):
+    pytest.importorskip("qonnx")
+    torch.manual_seed(0)
+    x = torch.randn(8, 7, 12)
+    qat = ana_fx.prepare(Tokens(), x, precision=precision, target="qonnx")
+    qat.train()(x)
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "model.onnx")
+    assert ana_fx.verify(integer, tmp_path / "model.onnx", x).num_different == 0
+
+
+@pytest.mark.parametrize("io", ["integer", "float"])
+@pytest.mark.parametrize(("target", "package"), [("qdq", "onnxruntime"), ("qonnx", "qonnx")])
+def test_images_are_taken_as_pixels(target, package, io, tmp_path):
+    """With a zero point that is not in the middle of the byte."""
+    pytest.importorskip(package)
+    torch.manual_seed(0)
+    mean, std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)
+    x = (torch.randint(0, 256, (8, 3, 8, 8)) / 255 - mean[0]) / std[0]
+    precision = ana_fx.Precision("int4", "uint4", input=ana_fx.ImageInput(mean, std))
+    qat = ana_fx.prepare(Residual(), x, precision=precision)
+    qat.train()(x)
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "model.onnx", target=target, io=io)
+    assert ana_fx.verify(integer, tmp_path / "model.onnx", x).num_different == 0
 
 
 def mlp() -> nn.Sequential:
