@@ -35,14 +35,14 @@ def _rows(trials: list[Finished]) -> Iterator[str]:
     cells: dict[tuple[str, str], list[Finished]] = defaultdict(list)
     for trial in trials:
         cells[trial.settings["precision"], trial.settings["method"]].append(trial)
-    yield "| precision | method | seeds | validated | less float | deployed | changed predictions | seconds |"
+    yield "| precision | method | seeds | last epoch | validated | float less it | deployed | changed predictions |"
     yield "|---|---|---|---|---|---|---|---|"
     for (precision, method), found in cells.items():
         accuracies = [trial.result["trained"] for trial in found]
         loss = [floats[t.settings["seed"]] - t.result["trained"] for t in found if t.settings["seed"] in floats]
-        seconds = mean(sum(epoch.seconds for epoch in trial.epochs) for trial in found)
-        first = f"| {precision} | {method} | {len(found)} | {_spread(accuracies)} | {_spread(loss) if loss else '–'} "
-        yield f"{first}| {_deployed(found)} | {_changed(found)} | {seconds:.0f} |"
+        last = [trial.epochs[-1].accuracy for trial in found]
+        first = f"| {precision} | {method} | {len(found)} | {_spread(last)} | {_spread(accuracies)} "
+        yield f"{first}| {_spread(loss) if loss else '–'} | {_deployed(found)} | {_changed(found)} |"
 
 
 def _deployed(found: list[Finished]) -> str:
