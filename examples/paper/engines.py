@@ -6,9 +6,11 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import Queue
 from threading import Thread
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -21,6 +23,7 @@ __all__ = ["Engine", "Here", "OnCores", "Place", "run_at"]
 
 OnEpoch = Callable[[Trial, Epoch], None]
 Done = tuple[Trial, list[Epoch]]
+Reports = Queue[tuple[Trial, Epoch] | None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Here:
     def run(self, trials: Sequence[Trial], on_epoch: OnEpoch) -> Iterator[Done]:
         """See `Engine`."""
         for trial in trials:
-            yield trial, run_at(self.place, trial, lambda epoch, trial=trial: on_epoch(trial, epoch))  # type: ignore[misc]  # bound now, not when it is called
+            yield trial, run_at(self.place, trial, partial(on_epoch, trial))
 
 
 @dataclass(frozen=True)
@@ -92,31 +95,31 @@ class OnCores:
     def run(self, trials: Sequence[Trial], on_epoch: OnEpoch) -> Iterator[Done]:
         """See `Engine`."""
         context = multiprocessing.get_context("spawn")
-        seen: Any = context.SimpleQueue()
-        listener = Thread(target=_listen, args=(seen, on_epoch), daemon=True)
-        listener.start()
-        with ProcessPoolExecutor(self.num_workers, context, _start_worker, (seen, self.place.device)) as pool:
-            futures = {pool.submit(_run_reporting, self.place, trial): trial for trial in trials}
+        with (
+            context.Manager() as manager,
+            ProcessPoolExecutor(self.num_workers, context, _take_device, (self.place.device,)) as pool,
+        ):
+            reports: Reports = manager.Queue()
+            listener = Thread(target=_listen, args=(reports, on_epoch), daemon=True)
+            listener.start()
+            futures = {pool.submit(_run_reporting, self.place, trial, reports): trial for trial in trials}
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        seen.put(None)
-        listener.join()
+            reports.put(None)
+            listener.join()
 
 
-def _listen(seen: Any, on_epoch: OnEpoch) -> None:
-    while (report := seen.get()) is not None:
+def _listen(reports: Reports, on_epoch: OnEpoch) -> None:
+    while (report := reports.get()) is not None:
         on_epoch(*report)
 
 
-_REPORTS: list[Any] = []  # of a worker process: the way to the process that started it
-
-
-def _start_worker(seen: Any, device: str) -> None:
-    _REPORTS.append(seen)
+def _take_device(device: str) -> None:
+    """Worker after worker of this machine takes the next GPU."""
     if device == "cuda":
-        worker = multiprocessing.current_process()._identity[0] - 1
+        worker = multiprocessing.current_process()._identity[0]
         torch.cuda.set_device(worker % torch.cuda.device_count())
 
 
-def _run_reporting(place: Place, trial: Trial) -> list[Epoch]:
-    return run_at(place, trial, lambda epoch: _REPORTS[0].put((trial, epoch)))
+def _run_reporting(place: Place, trial: Trial, reports: Reports) -> list[Epoch]:
+    return run_at(place, trial, lambda epoch: reports.put((trial, epoch)))

@@ -33,7 +33,7 @@ def run(
     data: Annotated[Path, typer.Option(help="folder of the data set, or a .npz archive")] = Path("data"),
     study: Annotated[str, typer.Option(help=", ".join(STUDIES))] = "cifar10",
     methods: Annotated[str, typer.Option(help="some of these, with commas")] = ",".join(METHODS),
-    precisions: Annotated[str, typer.Option(help="some of these, with commas")] = ",".join(PRECISIONS),
+    precisions: Annotated[str, typer.Option(help="some of these, with commas")] = "int8,int4,ternary,all-ternary",
     seeds: Annotated[int, typer.Option(help="how many")] = 3,
     width: Annotated[int, typer.Option(help="divisor of the network's width")] = 8,
     start_epochs: Annotated[int, typer.Option(help="float epochs that all start from")] = 15,

@@ -39,6 +39,7 @@ PRECISIONS = {
         Widths("int8", weight=8, feature=8, ends=8),
         Widths("int4", weight=4, feature=4, ends=4),
         Widths("ternary", weight=2, feature=2, ends=8),
+        Widths("ternary-ends", weight=2, feature=2, ends=2),
         Widths("all-ternary", weight=2, feature=0, ends=8),
     )
 }

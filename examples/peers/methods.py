@@ -30,6 +30,7 @@ METHODS: Mapping[str, Callable[[], Method]] = MappingProxyType(
         "ana_fx": lambda: AnaFx("ana_fx", "lsq"),
         "ana_fx-taught": lambda: AnaFx("ana_fx-taught", "lsq", is_taught=True),
         "ana_fx-annealed": lambda: AnaFx("ana_fx-annealed", ana_fx.Schedule(learn_scales=True)),
+        "ana_fx-annealed-late": lambda: AnaFx("ana_fx-annealed-late", ana_fx.Schedule(learn_scales=True, stop=1.0)),
         "brevitas": _brevitas,
         "torch.ao": _torch_ao,
         "lsq": lambda: Plain("lsq", learns_steps=True),

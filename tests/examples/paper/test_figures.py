@@ -10,7 +10,6 @@ from examples.paper.studies import STUDIES, Scale
 from examples.paper.training import Epoch
 from examples.paper.trials import grid
 
-
 SMALL = Scale(8, 0.01, 0.5)
 
 

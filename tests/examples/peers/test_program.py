@@ -13,7 +13,7 @@ from examples.peers.plain import Plain
 from examples.peers.run import Comparison
 from tests.examples.small_data import write_archive
 
-OWN = "ana_fx,ana_fx-taught,ana_fx-annealed,lsq,ste"
+OWN = "ana_fx,ana_fx-taught,ana_fx-annealed,ana_fx-annealed-late,lsq,ste"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_all_methods_of_this_repository_ship_what_they_validate(program, tmp_pat
     write_archive(tmp_path / "images.npz")
     report, store = run(program, tmp_path, OWN, "ternary,all-ternary")
     trials = store.finished()
-    assert len(trials) == 1 + 5 + 3  # float; plain methods have no all-ternary
+    assert len(trials) == 1 + 6 + 4  # float; plain methods have no all-ternary
     for trial in trials[1:]:
         if trial.settings["method"].startswith("ana_fx"):
             assert trial.result["changed"] == 0
