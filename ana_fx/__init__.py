@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ana_fx.annealer import Annealer, annealing_ranges
 from ana_fx.describe import Summary, describe
+from ana_fx.distiller import Distiller
 from ana_fx.errors import (
     AccumulatorError,
     AnaFxError,
@@ -28,7 +29,9 @@ from ana_fx.numbers import IntegerType
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.quantizers import Rounding
+from ana_fx.reestimate import reestimate_batch_norms
 from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
+from ana_fx.stages import Stage
 from ana_fx.target import Requantizer, Target
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ __all__ = [
     # the path from a float model to a file
     "prepare",
     "Annealer",
+    "Distiller",
+    "reestimate_batch_norms",
     "convert",
     "export",
     "verify",
@@ -58,6 +63,7 @@ __all__ = [
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "Stage",
     "Summary",
     "VerifyReport",
     "plot_convergence",

@@ -10,7 +10,8 @@ from ana_fx.freezing import set_phases
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
-from ana_fx.schedule import AnnealingRange, Schedule
+from ana_fx.schedule import AnnealingRange, Rule, Schedule
+from ana_fx.stages import Stage, stages_of
 
 __all__ = ["Annealer", "annealing_ranges", "quantizer_ranges"]
 
@@ -65,6 +66,16 @@ class Annealer:
         """The fraction of training that is done, in [0, 1]."""
         self._read()
         return min(1.0, self._count / self.total_steps)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the annealing, from which to place drops of the learning rate.
+
+        A layer whose noise is gone learns nothing any more, so a drop helps those alone that are not yet `annealed` in
+        the stage it falls into. Most layers profit from a drop before their own range ends.
+        """
+        is_static = self._schedule.mean is Rule.STATIC and self._schedule.variance is Rule.STATIC
+        return stages_of(annealing_ranges(self._qat), self.total_steps, is_static=is_static)
 
     def step(self) -> None:
         """Count one step and set the noise of every quantizer; layer maps without noise stop learning."""

@@ -15,10 +15,10 @@ from matplotlib.ticker import PercentFormatter
 
 from ana_fx import AnnealingRange, Schedule
 
-__all__ = ["Epoch", "save_training_curve"]
+__all__ = ["STYLE", "Epoch", "save_training_curve"]
 
 _INK, _PALE, _ACCURACY, _LOSS, _NOISE = "#24313d", "#c9d1d9", "#1b7f8c", "#c4572e", "#6b5ca5"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": _INK,
     "axes.edgecolor": _PALE,
@@ -59,7 +59,7 @@ def save_training_curve(
     """
     start, end = len(float_epochs), len(float_epochs) + len(quantized_epochs)
     phases = {"float": (0, float_epochs), "quantised, noise annealed": (start, quantized_epochs)}
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.0, 4.6 + 0.3 * len(ranges)), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, height_ratios=[8, 5, 1.5 + 1.2 * len(ranges)])
         accuracy, loss, noise = panels

@@ -20,6 +20,7 @@ from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.check_target import CheckTarget
 from ana_fx.passes.drop_identities import DropIdentities
+from ana_fx.passes.end_layers import with_end_layers
 from ana_fx.passes.fold_image_normalization import FoldImageNormalization
 from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
@@ -110,6 +111,12 @@ def prepare(
             CheckFinite(),
             Calibrate(calibration),  # on reals: before any quantizer is there
             FoldImageNormalization(precision.input if isinstance(precision.input, ImageInput) else None),
+        ),
+    )
+    precision = with_end_layers(precision, gm)
+    run_pipeline(
+        gm,
+        (
             InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
             InsertQuantizers(precision, schedule, chosen, inputs),
             CheckTarget(chosen),  # of the types that were just chosen

@@ -1,16 +1,13 @@
 """The CIFAR-10 example trains on files in the real format, and an interruption changes no bit."""
 
-import hashlib
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torchvision.datasets import CIFAR10
 
 import ana_fx
 from examples import cifar10_vgg
+from tests.examples.small_data import write_cifar10
 
 OPTIONS = ["--width", "16", "--epochs", "2", "--batch-size", "16", "--device", "cpu", "--compare", "20"]
 STEPS_PER_EPOCH = 4  # 60 training images
@@ -21,24 +18,7 @@ NUM_FILES = 4
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six batches of 12 random images as the authors' archive holds them, with their own checksums."""
     torch.set_num_threads(1)  # on so small a network two would wait for each other
-    folder = tmp_path / "data" / CIFAR10.base_folder
-    folder.mkdir(parents=True)
-
-    def write(name: str, content: dict[str, object]) -> str:
-        content = pickle.dumps(content, protocol=2)
-        (folder / name).write_bytes(content)
-        return hashlib.md5(content).hexdigest()
-
-    def batch(name: str) -> list[str]:
-        images = np.random.randint(0, 256, (12, 3 * 32 * 32), np.uint8)
-        labels = np.random.randint(0, 10, 12).tolist()
-        return [name, write(name, {"batch_label": name, "data": images, "labels": labels, "filenames": []})]
-
-    meta = write("batches.meta", {"label_names": [str(label) for label in range(10)]})
-    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{number}") for number in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
-    return folder.parent
+    return write_cifar10(tmp_path / "data", monkeypatch)
 
 
 def run(data: Path, out: Path, *more: str) -> int:

@@ -1,0 +1,1 @@
+"""The three studies of the ANA paper as one program: `python -m examples.paper --help`."""
