@@ -284,3 +284,33 @@ def test_threads_and_batches_change_no_bit(kind):
         outputs += [np.concatenate([session.run(None, {"x": part.numpy()})[0] for part in x.split(5)])]
     for found in outputs:
         np.testing.assert_array_equal(found, trained(kind, "int8")(x).detach().numpy())
+
+
+@pytest.mark.parametrize("precision", ["ternary", "int4"])
+def test_levels_are_clipped_behind_max_pools(precision, tmp_path):
+    pools = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(3, 1, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pools, nn.Flatten(), nn.Linear(36, 5))
+    x = torch.rand(4, 3, 8, 8)
+    program = ana_fx.convert(ana_fx.prepare(model, x, precision=precision, calibration=[x]))
+    path = tmp_path / "model.onnx"
+    ana_fx.export(program, path)
+    found = [node.op_type for node in onnx.load(path).graph.node]
+    assert found[: found.index("Clip") + 1] == ["QLinearConv", "MaxPool", "MaxPool", "Clip"]
+    assert ana_fx.verify(program, path).num_different == 0
+
+
+def test_a_clip_with_another_reader_stays_before_the_max_pool(tmp_path):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = torch.relu(self.conv(x))
+            return torch.nn.functional.max_pool2d(y, 2), y
+
+    x = torch.rand(4, 3, 8, 8)
+    program = ana_fx.convert(ana_fx.prepare(Both(), x, precision="int4", calibration=[x]))
+    path = tmp_path / "model.onnx"
+    ana_fx.export(program, path)
+    assert ana_fx.verify(program, path).num_different == 0
