@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from rich.console import Console
 from rich.table import Table
 
-from ana_fx.target import Requantizer, Target
+from ana_fx.target import OPERATORS, Requantizer, Target
 
 __all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
 
@@ -107,14 +107,14 @@ class TargetList(tuple[Target, ...]):
         table = Table("target", "what it is", "weights", "activations", "requantizer", "layer maps", "borders")
         for each in self:
             signs = "" if each.signed_activations else ", unsigned"
-            family = "QLinear, float32" if each.requantizer is Requantizer.QLINEAR else f"{each.requantizer_bits} bits"
+            is_all = each.operators == OPERATORS
             table.add_row(
                 each.name,
                 each.summary,
                 _bits(each.weight_bits),
                 f"{_bits(each.activation_bits)}{signs}",
-                family if each.per_channel else f"{family}, one slope a layer",
-                ", ".join(sorted(each.operators)),
+                _requantizer(each),
+                "all" if is_all else ", ".join(sorted(each.operators)),
                 ", ".join(each.borders),
             )
         return table
@@ -150,6 +150,14 @@ def target_called(name: str) -> Target:
     if name not in known:
         raise ValueError(f"unknown target {name!r}; known are {', '.join(map(repr, known))}")
     return known[name]
+
+
+def _requantizer(target: Target) -> str:
+    qlinear = target.requantizer is Requantizer.QLINEAR
+    parts = ["QLinear, float32" if qlinear else f"shift, {target.requantizer_bits} bits"]
+    parts += ["one slope a layer"] * (not target.per_channel)
+    parts += ["one shift a layer"] * target.common_shift
+    return ", ".join(parts)
 
 
 def _bits(bits: tuple[int, int]) -> str:
