@@ -142,7 +142,7 @@ class Lower(Pass):
                     levels[call] = LevelRange.union(known)
                 current = [call]
         (result,) = current
-        if modules:
+        if result not in sources:  # a constant that was repeated is another node even where nothing moved
             layouts[result] = layouts[node]
         node.replace_all_uses_with(result)
         gm.graph.erase_node(node)

@@ -127,6 +127,10 @@ CONSTANTS = {
     "a constant that is joined": lambda: network(
         lambda m, y: torch.cat([y, m.row.expand(y.size(0), -1, -1, -1)], 1), row=nn.Parameter(torch.randn(1, 1, 8, 8))
     ),
+    "a constant that is repeated, then moved": lambda: network(
+        lambda m, y: torch.cat([y.flatten(2), m.token.expand(y.size(0), -1).unsqueeze(2)], 2),
+        token=nn.Parameter(torch.randn(WIDTH)),
+    ),
     "a matrix product with a parameter": lambda: network(
         lambda m, y: y @ m.matrix, matrix=nn.Parameter(torch.randn(8, 5))
     ),
