@@ -12,8 +12,9 @@ from ana_fx.fake_quantize import Levels
 __all__ = ["least_squares_scale", "positive"]
 
 _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
-_FINE = tuple(0.3 * k / 24 for k in range(-23, 24))  # octaves around the best of these
-_NUM_REFINEMENTS = 3
+_FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
+_FINEST = tuple(0.0125 * k for k in range(-3, 4) if k)  # octaves around the best of those
+_NUM_REFINEMENTS = 2
 _MIN_SAMPLES, _MAX_NUMBERS = 1024, 2**16  # of a row and of all rows: more would not move the step
 _BLOCK = 2**18  # numbers that are worked on at a time: enough for the calls to cost nothing, few enough for a cache
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
@@ -28,7 +29,8 @@ def positive(scale: Tensor) -> Tensor:
 def least_squares_scale(rows: Tensor, levels: Levels, weights: Tensor | None = None) -> Tensor:
     """For each row, the step s that minimises Σ w·(x − s·σ(x / s))².
 
-    Candidates from a coarse and a fine geometric grid, then Lloyd's update s ← Σ w·x·n / Σ w·n² of the best one.
+    Candidates from geometric grids, each finer than the one before and around its best, then Lloyd's update
+    s ← Σ w·x·n / Σ w·n² of the best one.
 
     Args:
         rows: Numbers to be quantised, [num_rows, num_samples].
@@ -71,7 +73,7 @@ class _Rows:
     def best_step(self, start: Tensor) -> Tensor:
         """For each row the step with the least error that the search finds from `start`, where all are reached."""
         best, error = start, self._errors(start[None])[0]
-        for octaves in (_COARSE, _FINE):
+        for octaves in (_COARSE, _FINE, _FINEST):
             factors = torch.tensor([2.0**exponent for exponent in octaves], device=best.device)
             best, error = self._better(best * factors[:, None], best, error)
         for _ in range(_NUM_REFINEMENTS):

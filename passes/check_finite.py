@@ -30,8 +30,8 @@ class CheckFinite(Pass):
             if not isinstance(module, LayerMap):
                 continue
             for name, tensor in module.state_dict().items():
-                num_bad = int((~torch.isfinite(tensor)).sum())
-                if num_bad:
+                if not _is_finite(tensor):
+                    num_bad = int((~torch.isfinite(tensor)).sum())
                     problems.append(
                         f"{location(node)}: {name} holds {num_bad} NaN or infinite of {tensor.numel()} numbers"
                     )
@@ -44,3 +44,8 @@ class CheckFinite(Pass):
                 )
             )
         return False
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are, by their least and their largest, which are NaN if any number is."""
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

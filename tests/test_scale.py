@@ -156,7 +156,7 @@ def plain_search(x, w, levels):
         return (w * (levels_of(step) * step[:, None] - x) ** 2).sum(1)
 
     best = torch.maximum(x.amax(1) / levels.hi, x.amin(1) / levels.lo)
-    for octaves in (scale._COARSE, scale._FINE):
+    for octaves in (scale._COARSE, scale._FINE, scale._FINEST):
         center = best
         for exponent in octaves:
             candidate = center * 2.0**exponent
