@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from ana_fx.affine import Affine
+from ana_fx.numbers import EXACT_FLOAT32, LARGEST_LEVEL
 
 __all__ = ["accumulate"]
 
-_EXACT_FLOAT32 = 2**24
 _DIRECT_CONVOLUTION = platform.machine().lower() in ("x86_64", "amd64")
 _DIGIT = 16  # an 8-bit weight is two digits of at most 8 in absolute value
-_LARGEST_LEVEL = 255
 
 
 def accumulate(
@@ -38,7 +37,7 @@ def accumulate(
     if not affine.is_exact_in_floats:
         return affine.accumulate(tuple(level.to(torch.int64) for level in levels), weight)
     is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
-    if is_direct and bound < _EXACT_FLOAT32:
+    if is_direct and bound < EXACT_FLOAT32:
         return _accumulate(affine, levels, weight, torch.float32).to(integer)
     if is_direct and affine.has_weight and weight is not None and _digits_fit(weight):
         whole = weight.float()
@@ -51,7 +50,7 @@ def accumulate(
 
 def _digits_fit(weight: Tensor) -> bool:
     """Whether sums of levels times digits, both of the largest absolute value, stay below 2**24."""
-    return weight[0].numel() * (_DIGIT // 2) * _LARGEST_LEVEL < _EXACT_FLOAT32
+    return weight[0].numel() * (_DIGIT // 2) * LARGEST_LEVEL < EXACT_FLOAT32
 
 
 def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ana_fx.numbers import EXACT_FLOAT32, LARGEST_WEIGHT
+
 __all__ = ["Affine", "Coefficients", "Convolution", "Identity", "Linear", "Reduce", "TransposedConvolution"]
 
 
@@ -106,7 +108,7 @@ class Affine(ABC):
         Every input can be level 0, so these bound the partial sums too.
 
         Args:
-            weight: The integer coefficients.
+            weight: The integer coefficients, of at most 8 bits.
             levels: Lowest and highest level of each input.
             shape: Shape of the first input.
         """
@@ -114,8 +116,11 @@ class Affine(ABC):
         if weight is None:
             terms = self.divisor(shape)
             return torch.tensor([terms * lo]), torch.tensor([terms * hi])
-        rows = weight.to(torch.int64).flatten(1)
-        positive_sum, negative_sum = rows.clamp_min(0).sum(1), rows.clamp_max(0).sum(1)
+        rows = weight.flatten(1)
+        is_small = rows.shape[1] * LARGEST_WEIGHT <= EXACT_FLOAT32  # float sums are exact, and much faster than int64
+        rows = rows.to(torch.float32 if is_small else torch.float64)
+        positive_sum, total = rows.clamp_min(0).sum(1).to(torch.int64), rows.sum(1).to(torch.int64)
+        negative_sum = total - positive_sum
         return positive_sum * lo + negative_sum * hi, positive_sum * hi + negative_sum * lo
 
 

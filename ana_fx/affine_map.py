@@ -11,6 +11,7 @@ from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
 from ana_fx.layer_map import LayerMap, Phase, levels_of
+from ana_fx.numbers import EXACT_FLOAT32
 from ana_fx.quantizers import ClipRange
 from ana_fx.scale import positive
 from ana_fx.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_qlinear, fit_shift, integer_dtype
@@ -54,7 +55,7 @@ class IntegerForm:
     Args:
         weight: Integer coefficients, signs of the channels folded in; None if there are none.
         sign: The sign of each channel's accumulator where no weight could take it, float32, [channels].
-        bound: No accumulator exceeds this in absolute value, whatever the weights.
+        bound: No accumulator exceeds this in absolute value, whatever the weights; once these are fixed, with them.
         output_scale: The real value of one unit of the output, float32.
         staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
         factor: Head-room of a head.
@@ -193,6 +194,12 @@ class AffineMap(LayerMap):
         if found.weight is None or not self.affine.has_weight:
             return IntegerForm(found.weight, sign, bound, y_scale, staircase)
         return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
+
+    def narrowed(self, form: IntegerForm, input_shape: tuple[int, ...]) -> IntegerForm:
+        """See the base class."""
+        if form.weight is None or form.bound < EXACT_FLOAT32:
+            return form
+        return replace(form, bound=int(self._reach(form.weight, input_shape).max()))
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""

@@ -134,8 +134,12 @@ class LayerMap(nn.Module):
         if torch.compiler.is_compiling():  # a compiled graph does not keep Python objects
             return self.integer_form(scales, input_shape)
         if self._form is None:
-            self._form = self.integer_form(scales, input_shape)
+            self._form = self.narrowed(self.integer_form(scales, input_shape), input_shape)
         return self._form
+
+    def narrowed(self, form: Any, input_shape: tuple[int, ...]) -> Any:
+        """The form with bounds of what these parameters can give, not any parameters; worth it if they are fixed."""
+        return form
 
     def _check_calibrated(self) -> None:
         for quantizer in self.quantizers():

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["IntegerType"]
+__all__ = ["EXACT_FLOAT32", "LARGEST_LEVEL", "LARGEST_WEIGHT", "IntegerType"]
+
+EXACT_FLOAT32 = 2**24  # up to here float32 holds every integer
+LARGEST_LEVEL, LARGEST_WEIGHT = 255, 128  # of eight bits, in absolute value
 
 _NAME = re.compile(r"(u?)int([1-9]\d*)")
 

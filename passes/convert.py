@@ -55,7 +55,7 @@ def convert(qat: GraphModule) -> GraphModule:
     _check_calibrated(qat)
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
-    program = copy.deepcopy(qat).eval().cpu()
+    program = _copy(qat)
     for layer_map in layer_maps(program).values():
         layer_map.learns = False  # a copy that is only run: its integers are computed once
     CheckFinite()(program)
@@ -65,6 +65,14 @@ def convert(qat: GraphModule) -> GraphModule:
     for trained in recording.runs:
         _check_equal(trained, program)
     return program.to(device)
+
+
+def _copy(qat: GraphModule) -> GraphModule:
+    """The model in eval mode, on the CPU, to be lowered; weights that become integers are the model's own."""
+    quantized = [each for each in layer_maps(qat).values() if each.weight_quantizer is not None]
+    weights = [weight for each in quantized for name, weight in each.named_parameters() if name == "weight"]
+    memo = {id(weight): nn.Parameter(weight.detach().cpu(), requires_grad=False) for weight in weights}
+    return copy.deepcopy(qat, memo).eval().cpu()
 
 
 def _check_calibrated(qat: GraphModule) -> None:

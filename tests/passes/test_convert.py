@@ -115,6 +115,16 @@ def test_the_trained_model_is_not_touched(is_training):
     assert all(module.training is is_training for module in qat.modules())
 
 
+def test_the_program_does_not_change_when_training_goes_on():
+    qat, x = copy.deepcopy(trained(Chain)), example(Chain)
+    program = ana_fx.convert(qat)
+    before = program(x)
+    with torch.no_grad():
+        for tensor in [*qat.parameters(), *qat.buffers()]:
+            tensor.copy_(torch.rand(tensor.shape) * 4)
+    assert torch.equal(program(x), before)
+
+
 def test_conversion_is_repeatable():
     first, second = converted(Shared).state_dict(), ana_fx.convert(trained(Shared)).state_dict()
     assert list(first) == list(second)
