@@ -25,6 +25,8 @@ _MAX_SHIFT = 46
 _MAX_MULTIPLIER = 2**28
 _UNBOUNDED = 2**62
 
+_Pair = tuple[Tensor, Tensor]  # for each channel two thresholds, int64, [channels, 1]
+
 
 @dataclass(frozen=True)
 class MultiplyShift(ShiftStaircase):
@@ -84,9 +86,12 @@ def encode(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """For each channel multipliers, and for each of them its shift and whether it is small enough."""
+    """For each channel slopes multiplier · 2**-shift, with shifts that do not fall, and whether multipliers are small.
 
-    multipliers: Tensor
+    `slopes` is float64, which holds them exactly, [channels, candidates]; `shifts` is int64, [candidates].
+    """
+
+    slopes: Tensor
     shifts: Tensor
     is_small: Tensor
 
@@ -94,45 +99,46 @@ class _Candidates:
     def of(cls, slope: Tensor) -> _Candidates:
         """Each slope times 2**shift, rounded down, then up, for all shifts."""
         shifts = torch.arange(_MAX_SHIFT + 1).repeat_interleave(2)
-        exact = slope[:, None] * 2.0 ** shifts.double()
-        exact[:, ::2].floor_()
-        exact[:, 1::2].ceil_()
-        is_small = exact <= _MAX_MULTIPLIER
-        return cls(exact.clamp_max_(_MAX_MULTIPLIER).to(torch.int64), shifts, is_small)
+        multipliers = slope[:, None] * torch.exp2(shifts.double())
+        multipliers[:, ::2].floor_()
+        multipliers[:, 1::2].ceil_()
+        is_small = multipliers <= _MAX_MULTIPLIER
+        return cls(multipliers.mul_(torch.exp2(-shifts.double())), shifts, is_small)
 
 
-def _search(
-    candidates: _Candidates, demands: _Demands, pairs: list[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor, Tensor] | None:
+def _search(candidates: _Candidates, demands: _Demands, pairs: list[_Pair]) -> tuple[Tensor, Tensor, Tensor] | None:
     """Multiplier, offset and smallest shift of each channel whose level is at most `slack` too high.
 
-    None as soon as a channel has none. Two thresholds that contradict each other reject candidates of all shifts at
-    once: first `pairs`, those that limit the slope most, then those that contradict each other most in the first
-    candidate that is left.
+    None as soon as a channel has none. Two thresholds limit the slopes of all candidates at once: first those of
+    `pairs`, which limit it most, then those that contradict each other most in the first candidate that is left.
     """
-    is_open, shifts = candidates.is_small.clone(), candidates.shifts
-    found = torch.zeros(3, len(is_open), dtype=torch.int64)
-
-    def reject(rows: Tensor, first: Tensor, second: Tensor) -> bool:
-        """Close the candidates for which two thresholds contradict each other; False if a row has none left."""
-        rise, run = demands.contradiction(rows, first, second)
-        is_open[rows] &= rise[:, None] << shifts < run[:, None] * candidates.multipliers[rows]
-        return bool(is_open[rows].any(1).all())
-
-    todo = torch.arange(len(is_open))
-    if not all(reject(todo, first, second) for first, second in pairs):
-        return None
-    while len(todo):
-        choice = is_open[todo].int().argmax(1)
-        m, shift = candidates.multipliers[todo, choice], shifts[choice]
-        (least, first), (most, second) = demands.offsets(todo, m, shift)
-        fits = least <= most
-        found[:, todo[fits]] = torch.stack([m, torch.minimum(least.clamp_min(0), most), shift])[:, fits]
-        is_open[todo, choice] = False
-        todo, first, second = todo[~fits], first[~fits], second[~fits]
-        if not reject(todo, first, second):
+    slopes, shifts, is_small = candidates.slopes, candidates.shifts, candidates.is_small
+    found = torch.zeros(3, len(slopes), dtype=torch.int64)
+    least_slope, most_slope = torch.zeros_like(slopes[:, :1]), torch.full_like(slopes[:, :1], torch.inf)
+    todo: Tensor | slice = slice(None)  # all channels at first, which indices would copy
+    for pair in pairs:
+        least, most = demands.slopes(todo, pair)
+        least_slope, most_slope = torch.maximum(least_slope, least), torch.minimum(most_slope, most)
+    while True:
+        own = slopes[todo]
+        is_open = own.ge(least_slope).logical_and_(own <= most_slope).logical_and_(is_small[todo])
+        choice = is_open.to(torch.uint8).argmax(1, keepdim=True)
+        if not bool(is_open.gather(1, choice).all()):
             return None
-    return found[0], found[1], found[2]
+        slope, shift = own.gather(1, choice), shifts[choice]
+        multiplier = (slope * torch.exp2(shift.double())).to(torch.int64)
+        (least_offset, first), (most_offset, second) = demands.offsets(todo, multiplier, shift)
+        offset = torch.minimum(least_offset.clamp_min(0), most_offset)
+        found[:, todo] = torch.cat([multiplier, offset, shift], 1).T  # final where it fits
+        is_wrong = (least_offset > most_offset)[:, 0]
+        if not bool(is_wrong.any()):
+            return found[0], found[1], found[2]
+        todo = torch.arange(len(slopes))[todo][is_wrong]
+        least, most = demands.slopes(todo, (first[is_wrong], second[is_wrong]))
+        slope = slope[is_wrong]  # and neither this one, nor those beyond
+        least = torch.where(least < slope, 0, torch.maximum(least, slope.nextafter(slope + 1)))
+        most = torch.where(most <= slope, torch.minimum(most, slope.nextafter(slope - 1)), torch.inf)
+        least_slope, most_slope = torch.maximum(least_slope[is_wrong], least), torch.minimum(most_slope[is_wrong], most)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class _Demands:
     lo: int
     slack: int
 
-    def narrowest(self, slope: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def narrowest(self, slope: Tensor) -> list[_Pair]:
         """For each channel two pairs of thresholds that leave little room to slopes: from below, and from above.
 
         In each half they are the outermost from a line with the given slope.
@@ -159,25 +165,31 @@ class _Demands:
         half, start = (len(columns) + 1) // 2, len(columns) // 2
         least, most = self._masked(columns - slope[:, None] * self.thresholds, slice(None))
         return [
-            (least[:, start:].argmax(1) + start, most[:, :half].argmin(1)),
-            (least[:, :half].argmax(1), most[:, start:].argmin(1) + start),
+            (least[:, start:].argmax(1, keepdim=True) + start, most[:, :half].argmin(1, keepdim=True)),
+            (least[:, :half].argmax(1, keepdim=True), most[:, start:].argmin(1, keepdim=True) + start),
         ]
 
-    def contradiction(self, rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels and accumulators from the second threshold, which demands a most, to the first, with its least.
+    def slopes(self, rows: Tensor | slice, pair: _Pair) -> tuple[Tensor, Tensor]:
+        """The least and the most slope with which two thresholds of each row can have one offset; float64, [rows, 1].
 
-        Some offset is right for both if rise · 2**shift < run · multiplier.
+        The first demands a least offset, the second a most; with `run` accumulators and `rise` levels between them,
+        both can be met if rise < run · slope. Rounded to float64, which lets no slope of a candidate change sides, so
+        that one which is equal may be wrong.
         """
-        end, start = self.thresholds[rows, first], self.thresholds[rows, second]
-        both = (end <= self.highest[rows]) & (start > self.lowest[rows])
-        return torch.where(both, first - second - self.slack, -1), torch.where(both, end - start + 1, 0)
+        thresholds = self.thresholds[rows]
+        end, start = (thresholds.gather(1, index) for index in pair)
+        rise, run = pair[0] - pair[1] - self.slack, end - start + 1
+        both = (end <= self.highest[rows, None]) & (start > self.lowest[rows, None])
+        bound = rise.double() / run  # no slope at all, and ±∞, where nothing lies between
+        least = torch.where(both & (run >= 0), bound, 0.0)
+        return least, torch.where(both & (run < 0), bound, torch.inf)
 
-    def offsets(self, rows: Tensor, multiplier: Tensor, shift: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    def offsets(self, rows: Tensor | slice, multiplier: Tensor, shift: Tensor) -> tuple[_Pair, _Pair]:
         """The least and the most offset for a candidate of each row, each with the threshold that demands it."""
         levels = torch.arange(self.lo + 1, self.lo + 1 + self.thresholds.shape[1])
-        offset = (levels << shift[:, None]) - multiplier[:, None] * self.thresholds[rows]
+        offset = (levels << shift).sub_(multiplier * self.thresholds[rows])
         leasts, mosts = self._masked(offset, rows)
-        (least, first), (most, second) = leasts.max(1), mosts.min(1)
+        (least, first), (most, second) = leasts.max(1, keepdim=True), mosts.min(1, keepdim=True)
         return (least, first), (most + multiplier - 1 + (self.slack << shift), second)
 
     def _masked(self, offset: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:

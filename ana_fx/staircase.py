@@ -50,8 +50,11 @@ class Staircase(ABC):
         """The levels of integer accumulators whose channels lie on that axis, as float32 integers."""
 
     @abstractmethod
-    def _crossing(self, level: Tensor) -> Tensor:
-        """Where real arithmetic reaches each level, float64, [channels or 1, levels]."""
+    def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Where real arithmetic reaches each level, and how far off the formula may; float64, [channels, levels].
+
+        One row may stand for all channels.
+        """
 
     @property
     @abstractmethod
@@ -61,8 +64,8 @@ class Staircase(ABC):
     def thresholds(self, lowest: Tensor, highest: Tensor) -> Tensor:
         """T[c, k]: the smallest accumulator of channel c in [lowest, highest] with level >= lo + 1 + k.
 
-        It is `highest + 1` where there is none. Taken from real arithmetic where the formula agrees, which
-        it mostly does, and otherwise found by bisection, since the formula is monotone.
+        It is `highest + 1` where there is none. Taken from real arithmetic, and where that comes too near to an
+        integer to tell, by bisection, since the formula is monotone.
 
         Args:
             lowest: Smallest accumulator of each channel, int64, [channels].
@@ -71,13 +74,14 @@ class Staircase(ABC):
         Returns:
             int64, [channels, hi − lo].
         """
-        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device, dtype=torch.float32)
+        wanted = self._wanted(lowest)
         bottom, top = lowest[:, None], highest[:, None] + 1
-        real = torch.nan_to_num_(self._crossing(wanted.double()).ceil_())
-        found = real.clamp_(bottom.double(), top.double()).expand(len(lowest), -1).to(torch.int64)
-        is_found = self.is_threshold(found, lowest, highest)
-        if not bool(is_found.all()):
-            channel, index = (~is_found).nonzero(as_tuple=True)
+        real, margin = self._crossing(wanted.double())
+        real = real.clamp(bottom - 0.5, top - 0.5)  # clear where it was well outside
+        is_clear = (real - real.round()).abs_() > margin  # not where any of them is NaN
+        found = torch.nan_to_num_(real.ceil_()).to(torch.int64)
+        if not bool(is_clear.all()):
+            channel, index = (~is_clear).nonzero(as_tuple=True)
             near, ends = found[channel, index], (bottom[channel, 0], top[channel, 0])
             found[channel, index] = self._of(channel)._bisect(wanted[index], near, *ends)
         return found
@@ -87,10 +91,14 @@ class Staircase(ABC):
 
         Both need to hold within [lowest, highest] only. Shaped as `found`.
         """
-        wanted = torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device, dtype=torch.float32)
+        wanted = self._wanted(lowest)
         is_reached = (self.level(found, 0) >= wanted).logical_or_(found > highest[:, None])
         is_first = (self.level(found - 1, 0) < wanted).logical_or_(found <= lowest[:, None])
         return is_reached.logical_and_(is_first)
+
+    def _wanted(self, lowest: Tensor) -> Tensor:
+        """All levels but the lowest, float32."""
+        return torch.arange(int(self.lo) + 1, int(self.hi) + 1, device=lowest.device, dtype=torch.float32)
 
     def _of(self, channels: Tensor) -> Staircase:
         """The staircases of these channels, in their order."""
@@ -140,10 +148,12 @@ class QLinearStaircase(Staircase):
         scaled = stored.to(torch.float32).mul_(along(self.stored_slope, channel_axis, accumulator.ndim))
         return scaled.round_().clamp_min_(self.lo).clamp_max_(self.hi)
 
-    def _crossing(self, level: Tensor) -> Tensor:
+    def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""
         stored = (level - 0.5) / self.stored_slope.double().reshape(-1, 1)
-        return (stored - self.bias.double().reshape(-1, 1)) / self.factor
+        real = (stored - self.bias.double().reshape(-1, 1)) / self.factor
+        # Two roundings to float32 move a product by less than 2**-22 of it; those to float64 move `real` by far less.
+        return real, stored.abs_().mul_(2.0**-22 / self.factor).add_(real.abs() * 2.0**-50)
 
     @property
     def stored_slope(self) -> Tensor:
@@ -173,10 +183,12 @@ class ShiftStaircase(Staircase):
         shifted = product.add_(along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
         return shifted.to(torch.float32).clamp_min_(self.lo).clamp_max_(self.hi)
 
-    def _crossing(self, level: Tensor) -> Tensor:
+    def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""
-        scaled = level * torch.exp2(self.shift.double()).reshape(-1, 1)
-        return (scaled - self.offset.double().reshape(-1, 1)) / self.multiplier.double().reshape(-1, 1)
+        scaled, offset = level * torch.exp2(self.shift.double()).reshape(-1, 1), self.offset.double().reshape(-1, 1)
+        multiplier = self.multiplier.double().reshape(-1, 1)
+        rounding = (scaled.abs() + offset.abs()) / multiplier * 2.0**-50  # of float64, several times
+        return (scaled - offset) / multiplier, rounding
 
     @property
     def slope(self) -> Tensor:

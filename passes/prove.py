@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -21,11 +20,11 @@ __all__ = ["Prove"]
 class Prove(Pass):
     """Compare both encodings of each integer map where they can differ; the graph is left as it is.
 
-    Both are non-decreasing in the accumulator. Two such functions are equal on an interval if they
-    are equal at its ends and, for each step of one, right before it and at it.
+    Both are non-decreasing in the accumulator and give the same levels at most. Two such functions are equal on an
+    interval if they reach each level at the same accumulator.
 
-    The steps are taken from `node.meta["thresholds"]`, where lowering leaves them, and else found again. They are
-    not trusted: the trained staircase must reach each level there and not right before.
+    Where that is, is taken from `node.meta["thresholds"]`, where lowering leaves it, and else found again. It is not
+    trusted: each encoding must reach the level there and not right before.
     """
 
     name: ClassVar[str] = "prove"
@@ -43,28 +42,20 @@ class Prove(Pass):
 
 def _prove(integer_map: IntegerMap, thresholds: Tensor | None) -> str | None:
     """Compare the encodings of one map and note the proof; the first difference if there is one."""
-    low, high = (end[:, None] for end in integer_map.signed_range())
+    low, high = integer_map.signed_range()
     if thresholds is None:
-        thresholds = integer_map.staircase.thresholds(low[:, 0], high[:, 0])
-    points = torch.cat([thresholds - 1, thresholds, low, high], 1)
-    points = torch.minimum(torch.maximum(points, low), high)
-    trained = integer_map.staircase.level(points, 0)
-    wanted = torch.arange(integer_map.lo + 1, integer_map.hi + 1, dtype=torch.float32)
-    before, reached, _ = trained.split([len(wanted), len(wanted), 2], 1)
-    is_step = ((before < wanted) | (thresholds <= low)) & ((reached >= wanted) | (thresholds > high))
-    if not bool(is_step.all()):
-        channel, index = (~is_step).nonzero()[0].tolist()
-        return (
-            f"the trained staircase of channel {channel} does not reach level {integer_map.lo + 1 + index} first at "
-            f"accumulator {int(thresholds[channel, index])}"
-        )
-    encoded = integer_map.multiply_shift.level(points, 0)
-    if torch.equal(trained, encoded):
-        is_reachable = (thresholds > low) & (thresholds <= high)
-        integer_map.proof = Proof(num_channels=len(low), num_thresholds=int(is_reachable.sum()))
-        return None
-    channel, index = (trained != encoded).nonzero()[0].tolist()
-    return (
-        f"at accumulator {int(points[channel, index])} of channel {channel} the trained staircase gives level "
-        f"{int(trained[channel, index])}, the multiplier and shift give {int(encoded[channel, index])}"
-    )
+        thresholds = integer_map.staircase.thresholds(low, high)
+    encodings = {"trained staircase": integer_map.staircase, "multiplier and shift": integer_map.multiply_shift}
+    for name, staircase in encodings.items():
+        is_proven = staircase.is_threshold(thresholds, low, high)
+        if not bool(is_proven.all()):
+            channel, index = (~is_proven).nonzero()[0].tolist()
+            threshold = thresholds[:, index : index + 1]
+            before, there = (int(staircase.level(point, 0)[channel]) for point in (threshold - 1, threshold))
+            return (
+                f"the {name} of channel {channel} does not reach level {integer_map.lo + 1 + index} first at "
+                f"accumulator {int(threshold[channel])}: it gives level {before} before and {there} there"
+            )
+    is_reachable = (thresholds > low[:, None]).logical_and_(thresholds <= high[:, None])
+    integer_map.proof = Proof(num_channels=len(low), num_thresholds=int(is_reachable.sum()))
+    return None

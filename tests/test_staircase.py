@@ -1,8 +1,10 @@
 """Staircases: their thresholds by brute force, and how near they come to the line that they stand for."""
 
+from bisect import bisect_left
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ana_fx.fake_quantize import Levels
@@ -69,6 +71,30 @@ def test_thresholds_are_the_first_accumulators_of_each_level(seed, ends, family)
         seen = levels[lowest[channel] + BOUND : highest[channel] + BOUND + 1]
         num_lower = torch.searchsorted(seen, torch.arange(ends[0] + 1.0, ends[1] + 1.0))
         assert torch.equal(found[channel], lowest[channel] + num_lower)
+
+
+def first_of_level(staircase, channel, level, low, high):
+    """By plain bisection: the first accumulator in [low, high] of a level, or high + 1."""
+
+    def reaches(accumulator):
+        accumulators = torch.full((len(staircase.slope), 1), accumulator)
+        return float(staircase.level(accumulators, 0)[channel]) >= level
+
+    return bisect_left(range(low, high + 1), True, key=reaches) + low
+
+
+@settings(max_examples=25)
+@given(seed=seeds, size=st.integers(20, 29), is_dyadic=st.booleans())
+def test_thresholds_are_right_where_float32_rounds_whole_accumulators_away(seed, size, is_dyadic):
+    torch.manual_seed(seed)
+    slope = 2.0 ** (8 - size + torch.randint(-2, 3, (3,))) * (1.0 if is_dyadic else 1 + torch.rand(3))  # dyadic: ties
+    bias, one = torch.randint(-(2 ** (size - 1)), 2 ** (size - 1), (3,)).to(torch.int32), torch.ones(())
+    staircase = QLinearStaircase(-8, 7, 1, bias, one, slope, one)
+    end = torch.full((3,), 2 ** (size - 1))
+    found = staircase.thresholds(-end, end)
+    assert bool(staircase.is_threshold(found, -end, end).all())
+    for channel, index in ((0, 0), (1, 7), (2, 14)):
+        assert int(found[channel, index]) == first_of_level(staircase, channel, index - 7, -int(end[0]), int(end[0]))
 
 
 @pytest.mark.parametrize("family", [random_qlinear, random_shift])

@@ -377,7 +377,8 @@ def test_an_encoding_that_is_off_is_not_proven(field):
     first = module_of(calls_to(program, IntegerMap)[0])
     getattr(first, field)[2] += 2 ** first.shift[2] if field == "offset" else 1
     with pytest.raises(
-        ana_fx.ProofError, match=r"'features.0'.*at accumulator -?\d+ of channel 2 .* level \d+, .* give \d+"
+        ana_fx.ProofError,
+        match=r"'features.0'.*multiplier and shift of channel 2 does not reach level \d+ first at .*: it gives level",
     ):
         Prove()(program)
 
