@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -203,9 +204,14 @@ def _line(rows: list[dict[str, Any]], name: str) -> str:
     counts = [str(sum(case["different"].values())) if case.get("stage") == "done" else "–" for case in cases]
     seconds = cases[0].get("seconds", {})
     times = [_seconds(seconds.get(key)) for key in ("prepare", "convert", f"export {TARGETS[0]}")]
-    stops = [f"{case['stage']}: {case['error'].splitlines()[0]}" for case in cases if "error" in case]
+    stops = [f"{case['stage']}: {_first_line(case['error'])}" for case in cases if "error" in case]
     cells = [name, cases[0].get("input", ""), str(cases[0].get("layer_maps", "")), *counts, *times]
     return f"| {' | '.join([*cells, stops[0].replace('|', '/') if stops else ''])} |"
+
+
+def _first_line(error: str) -> str:
+    """Without the folders that packages are installed in."""
+    return re.sub(r"\S*/site-packages/", "", error.splitlines()[0])
 
 
 def _seconds(seconds: float | None) -> str:
