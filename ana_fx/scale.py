@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +16,7 @@ _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the st
 _FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
 _FINEST = tuple(0.0125 * k for k in range(-3, 4) if k)  # octaves around the best of those
 _NUM_REFINEMENTS = 2
-_MIN_SAMPLES, _MAX_NUMBERS = 1024, 2**16  # of a row and of all rows: more would not move the step
+_NUM_SAMPLES, _NUM_NUMBERS = 1024, 2**15  # of a row, and of all if that is more: others would not move the step
 _BLOCK = 2**18  # numbers that are worked on at a time: enough for the calls to cost nothing, few enough for a cache
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
 
@@ -103,5 +104,4 @@ class _Rows:
 
 
 def _subsample(rows: Tensor) -> Tensor:
-    stride = max(1, rows.shape[1] // max(_MIN_SAMPLES, _MAX_NUMBERS // len(rows)))
-    return rows[:, ::stride]
+    return rows[:, :: math.ceil(rows.shape[1] / max(_NUM_SAMPLES, _NUM_NUMBERS // len(rows))) or 1]
