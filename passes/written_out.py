@@ -120,13 +120,21 @@ def _einsum(equation: Any, *operands: Any) -> Any:
     if terms is None:
         return NotImplemented
     first, second, result = terms
-    batch = [letter for letter in first if letter in second and letter in result]
+    is_plain = all(len(set(term)) == len(term) for term in terms)
     summed = [letter for letter in first if letter in second and letter not in result]
+    if not is_plain or not summed or {*first, *second} - {*summed} != set(result):
+        return NotImplemented
+    lead = result[:1]
+    if any(letter in first and letter in second for letter in result):  # stacks of matrices: samples stay in front
+        count = operands[0].size(first.index(lead)) if lead in first else operands[1].size(second.index(lead))
+        operands = tuple(
+            x if lead in term else x.unsqueeze(0).expand(count, *[-1] * len(term))
+            for x, term in zip(operands, (first, second), strict=True)
+        )
+        first, second = (term if lead in term else lead + term for term in (first, second))
+    batch = [letter for letter in result if letter in first and letter in second]
     left = [letter for letter in first if letter not in second]
     right = [letter for letter in second if letter not in first]
-    is_plain = all(len(set(term)) == len(term) for term in terms)
-    if not is_plain or not summed or {*left, *right, *batch} != set(result):
-        return NotImplemented
     sizes = {letter: operands[0].size(axis) for axis, letter in enumerate(first)}
     sizes |= {letter: operands[1].size(second.index(letter)) for letter in right}
     matrices = (

@@ -156,6 +156,19 @@ def test_a_contraction_is_a_matrix_product(equation, first, second):
     assert torch.einsum not in targets
 
 
+def test_a_contraction_with_a_weight_for_each_row_keeps_samples_in_front():
+    model = Written(
+        lambda m, x: torch.einsum("bthwc,hkc->bthwk", x, m.weight), weight=nn.Parameter(torch.randn(5, 3, 6))
+    )
+    x = torch.randn(4, 2, 5, 3, 6)
+    qat = ana_fx.prepare(model, x[:2], calibration=[x]).eval()
+    program, more = ana_fx.convert(qat), torch.randn(7, 2, 5, 3, 6)
+    assert torch.equal(program(more), qat(more))
+    with torch.no_grad():
+        wanted = model(x)
+        assert float((qat(x) - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+
+
 @pytest.mark.parametrize("equation", ["bii->b", "bij->bji", "bij,bjk->bk"])
 def test_other_contractions_stay_calls(equation):
     count = equation.count(",") + 1
