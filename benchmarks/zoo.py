@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def _run_apart(name: str, precision: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return failed | {"error": f"took more than {SECONDS} s"}
     if done.returncode:
-        return failed | {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
+        killed = f"killed by signal {-done.returncode}, as when memory runs out"
+        return failed | {"error": (done.stderr.strip().splitlines() or [killed])[-1]}
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -175,7 +177,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "for two steps, converted, exported to `onnxruntime` and to `integer`, and verified on random images; the",
         "`integer` files of classification models in `onnx.reference` too, which takes minutes for the others. A",
         "number under a precision is how many outputs of both files differ from the trained model; seconds are",
-        "wall-clock ones of int8, of a process that may have had to share the machine.",
+        f"wall-clock ones of int8, of a process that may have had to share the machine and its {_memory()} GiB.",
     ]
     for family, module in FAMILIES.items():
         every = list_models(module=module)
@@ -207,6 +209,11 @@ def _line(rows: list[dict[str, Any]], name: str) -> str:
     stops = [f"{case['stage']}: {_first_line(case['error'])}" for case in cases if "error" in case]
     cells = [name, cases[0].get("input", ""), str(cases[0].get("layer_maps", "")), *counts, *times]
     return f"| {' | '.join([*cells, stops[0].replace('|', '/') if stops else ''])} |"
+
+
+def _memory() -> int:
+    """GiB of this machine."""
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
 
 
 def _first_line(error: str) -> str:
