@@ -108,26 +108,24 @@ def _check_annealed(qat: GraphModule) -> None:
 @torch.no_grad()
 def _check_equal(trained: Run, program: GraphModule) -> None:
     """Run the program on what the trained model was run on and compare every number; the last guard behind proofs."""
-    given, outputs = _run(program, trained.inputs)
-    for node, found in given.items():
+    waiting: dict[nn.Module, list[Node]] = {}
+    for node in program.graph.find_nodes(op="call_module"):
+        waiting.setdefault(program.get_submodule(str(node.target)), []).append(node)
+
+    def compare(module: nn.Module, _: Any, found: Tensor) -> None:
+        node = waiting[module].pop(0)
         if node.name in trained.tensors and not found.is_floating_point():
             real = trained.tensors[node.name].movedim(node.meta["layout"].batch_axis or 0, 0)
             _compare(node, real, found.to(torch.float32) * node.meta["scale"])  # logits may be above 2**24
-    for wanted, found in zip(_leaves(trained.outputs), _leaves(outputs), strict=True):
-        _compare(program.graph.output_node(), wanted, found)
 
-
-def _run(program: GraphModule, inputs: tuple[Tensor, ...]) -> tuple[dict[Node, Tensor], Any]:
-    """What each module gives in one run of the program's code, and what that returns."""
-    calls = {node: program.get_submodule(str(node.target)) for node in program.graph.find_nodes(op="call_module")}
-    given: dict[nn.Module, list[Tensor]] = {module: [] for module in calls.values()}
-    hooks = [module.register_forward_hook(lambda module, _, y: given[module].append(y)) for module in given]
+    hooks = [module.register_forward_hook(compare) for module in waiting]
     try:
-        outputs = program(*inputs)
+        outputs = program(*trained.inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return {node: given[module].pop(0) for node, module in calls.items()}, outputs
+    for wanted, given in zip(_leaves(trained.outputs), _leaves(outputs), strict=True):
+        _compare(program.graph.output_node(), wanted, given)
 
 
 def _leaves(outputs: Any) -> list[Tensor]:
