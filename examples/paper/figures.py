@@ -174,7 +174,9 @@ def _curve(axes: Axes, trials: Sequence[Finished], label: str, *, colour: str, l
     if len(trials) > 1:
         factor = _STUDENT_95.get(len(trials), _NORMAL_95) / len(trials) ** 0.5
         margin = factor * accuracies.std(0, ddof=1)
-        axes.fill_between(time, center - margin, center + margin, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(
+            time, (center - margin).clip(0.0), (center + margin).clip(max=1.0), color=colour, alpha=0.15, linewidth=0
+        )
 
 
 def _assigned(values: Sequence[str], choices: Sequence[str]) -> dict[str, str]:
