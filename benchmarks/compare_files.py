@@ -58,7 +58,9 @@ def _num_different(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> int
 
 
 def _read(folder: Path, tensor: dict[str, Any]) -> np.ndarray[Any, Any]:
-    return np.fromfile(folder / tensor["file"], dtype=tensor["type"]).reshape(tensor["shape"])
+    flat = np.fromfile(folder / tensor["file"], dtype=tensor["type"])
+    array: np.ndarray[Any, Any] = flat.reshape(tensor["shape"])
+    return array
 
 
 if __name__ == "__main__":

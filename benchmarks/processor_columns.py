@@ -109,12 +109,12 @@ def _native(_: Path) -> Launch:
 def _emulated(machine: str, cpu: str, cache: Path) -> Launch:
     """On x86 this very Python runs under the x86 emulator; any other processor has a Python of its own."""
     qemu = needed(f"qemu-{machine}", _INSTALL_QEMU)
+    environment = {"OPENBLAS_CORETYPE": "Nehalem"} if machine == "x86_64" else {}  # NumPy's would ask the real one
     if machine == platform.machine() == "x86_64":
-        # OpenBLAS, which only NumPy uses here, asks the real processor otherwise
-        return Launch((qemu, "-cpu", cpu, sys.executable, str(_WORKER)), {"OPENBLAS_CORETYPE": "Nehalem"})
+        return Launch((qemu, "-cpu", cpu, sys.executable, str(_WORKER)), environment)
     python = foreign_python(machine, cache)
     command = (qemu, "-cpu", cpu, "-L", str(python.root), str(python.program), str(_WORKER))
-    return Launch(command, {"PYTHONPATH": str(python.packages), "PYTHONNOUSERSITE": "1"})
+    return Launch(command, environment | {"PYTHONPATH": str(python.packages), "PYTHONNOUSERSITE": "1"})
 
 
 def _node(cache: Path) -> Launch:

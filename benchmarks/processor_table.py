@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from benchmarks.processor_cases import Case
 from benchmarks.processor_columns import Outcome
@@ -18,13 +19,13 @@ def report(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> str:
         "",
         f"Written by `make processors` (`python -m benchmarks.processors`), with torch {version('torch')} and onnx",
         f"{version('onnx')}. Each network, with random weights, is prepared for the target, calibrated, converted and",
-        "exported with integers at its borders. The file then runs on some samples: one of the highest levels alone, one",
-        "of the lowest, some of both at random, and random ones. A cell is how many of its outputs differ from those of",
-        "the program that was validated, which torch computes in integers.",
+        "exported with integers at its borders. The file then runs on some samples: one of the highest levels alone,",
+        "one of the lowest, some of both at random, and random ones. A cell is how many of its outputs differ from",
+        "those of the program that was validated, which torch computes in integers.",
         "",
         "The emulators are Debian's package `qemu-user`, WebAssembly needs Node.js with npm; where one is missing, the",
-        "table says so. Columns of x86 run the Python at hand, those of Arm one of Debian, which apt-get and pip fetch into",
-        "`~/.cache/ana_fx`; nothing is installed. qemu cannot emulate AVX-512.",
+        "table says so. Columns of x86 run the Python at hand, those of Arm one of Debian, which apt-get and pip fetch",
+        "into `~/.cache/ana_fx`; nothing is installed. qemu cannot emulate AVX-512.",
         "",
         "## Processors",
         "",
@@ -76,7 +77,7 @@ def _row(case: Case, outcomes: Sequence[Outcome]) -> str:
     return f"| {' | '.join([case.title, case.precision, case.target, compared, *cells])} |"
 
 
-def _cell(found: dict[str, int]) -> str:
+def _cell(found: Mapping[str, Any]) -> str:
     if "error" in found:
         return "refused"
     if "different" not in found:
