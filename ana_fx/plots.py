@@ -8,8 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch.fx import GraphModule
+from torch import Tensor, nn
 
 from ana_fx.annealer import annealing_ranges
 from ana_fx.annealing_range import AnnealingRange
@@ -17,6 +16,7 @@ from ana_fx.fake_quantize import Levels, fake_quantize, quantize
 from ana_fx.noise import NoiseType
 from ana_fx.numbers import IntegerType
 from ana_fx.quantizers import Rounding
+from ana_fx.recognize import prepared
 from ana_fx.schedule import Rule, Schedule, Strategy
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _WIDTHS = (1.0, 0.5, 0.2)  # of the noise, relative to its initial one
 _SMALLEST_ERROR = 1e-8
 
 
-def plot_schedule(qat: GraphModule) -> Figure:
+def plot_schedule(qat: nn.Module) -> Figure:
     """Draw when the noise of each depth decays, and mean and standard deviation over time.
 
     Args:
@@ -54,8 +54,10 @@ def plot_schedule(qat: GraphModule) -> Figure:
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: The model has no layer map.
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared, or has no layer map.
     """
+    qat = prepared(qat, "plot_schedule()")
     figure_module = _matplotlib("figure")
     schedule: Schedule = qat.meta["schedule"]
     names = _names_by_range(annealing_ranges(qat))

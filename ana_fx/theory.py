@@ -113,12 +113,16 @@ class HypothesisReport:
         return "\n".join([*lines, *(f"  {rates}" for rates in self.rates)])
 
 
-def check_hypotheses(qat: GraphModule, schedule: Schedule | None = None) -> HypothesisReport:
+def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> HypothesisReport:
     """Check the conditions at the top of `ana_fx.theory` for a prepared model.
 
     Args:
         qat: What `prepare` returned.
         schedule: Another schedule than the model's own; None is its own.
+
+    Raises:
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared.
 
     Example:
         >>> import ana_fx
@@ -128,6 +132,7 @@ def check_hypotheses(qat: GraphModule, schedule: Schedule | None = None) -> Hypo
         >>> report.converges, check_hypotheses(qat).converges, check_hypotheses(qat).converges_off_thresholds
         (True, False, True)
     """
+    qat = prepared(qat, "check_hypotheses()")
     schedule = schedule or qat.meta["schedule"]
     graph = layer_map_graph(qat)
     ranges = annealing_order(graph, schedule)

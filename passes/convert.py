@@ -18,16 +18,18 @@ from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.prove import Prove
 from ana_fx.passes.shapes import Run, record
+from ana_fx.recognize import prepared
 from ana_fx.schedule import Strategy
 
 __all__ = ["convert"]
 
 
-def convert(qat: GraphModule) -> GraphModule:
+def convert(qat: nn.Module) -> GraphModule:
     """Lower a trained model to integers, and prove that nothing changes.
 
     Args:
-        qat: What `prepare` returned, trained until its noise is annealed; it is not touched.
+        qat: What `prepare` returned, trained until its noise is annealed; it is not touched. It may stand inside
+            `DataParallel`, `DistributedDataParallel` or `AveragedModel`.
 
     Returns:
         A GraphModule that takes and gives the same floats as `qat` in eval mode, bit for bit, and
@@ -40,6 +42,8 @@ def convert(qat: GraphModule) -> GraphModule:
         ProofError: A requantizer cannot be encoded exactly.
         MismatchError: The program differs from the model on example inputs.
         UnsupportedError: Weights are NaN or infinite.
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared.
 
     Example:
         >>> import ana_fx
@@ -50,8 +54,7 @@ def convert(qat: GraphModule) -> GraphModule:
         >>> torch.equal(convert(qat)(x), qat.eval()(x))
         True
     """
-    if "schedule" not in qat.meta or "annealing_ranges" in qat.meta:
-        raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
+    qat = prepared(qat, "convert()")
     _check_calibrated(qat)
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))

@@ -18,6 +18,7 @@ from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.check_precision import CheckPrecision
 from ana_fx.passes.check_target import CheckTarget
 from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.end_layers import with_end_layers
@@ -30,9 +31,9 @@ from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.plain import plain
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
-from ana_fx.passes.unwrap import unwrap
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
+from ana_fx.recognize import is_ours, unwrap
 from ana_fx.schedule import Schedule
 from ana_fx.target_list import target_called
 
@@ -118,6 +119,7 @@ def prepare(
         gm,
         (
             InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
+            CheckPrecision(precision),  # requantizers have widths too
             InsertQuantizers(precision, schedule, chosen, inputs),
             CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),

@@ -11,8 +11,9 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
 from ana_fx.passes.tracer import ModelTracer
-from ana_fx.passes.unwrap import unwrap, unwrapped_copy
+from ana_fx.passes.unwrap import unwrapped_copy
 from ana_fx.passes.written_out import write_out_attention
+from ana_fx.recognize import unwrap
 
 __all__ = ["bound", "trace"]
 

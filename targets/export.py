@@ -14,15 +14,17 @@ import onnx
 import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
-from torch.fx import GraphModule
+from torch import nn
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, Writer
+from ana_fx.wording import unknown
 
 __all__ = ["ExportReport", "export"]
 
@@ -76,7 +78,7 @@ class ExportReport:
 
 
 def export(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     *,
     target: str | None = None,
@@ -106,10 +108,9 @@ def export(
         ExportError: The file cannot be written, or the target cannot hold the program.
         ValueError: An argument is unknown, or `integer` is not a converted program.
     """
-    if "annealing_ranges" not in integer.meta:
-        raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
+    integer = program(integer, "export()")
     if io not in ("integer", "float"):
-        raise ValueError(f"io is 'integer' or 'float', got {io!r}")
+        raise ValueError(unknown("io", io, ("integer", "float")))
     chosen = target_called(target or integer.meta["target"])
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")

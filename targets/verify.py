@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
@@ -21,6 +21,7 @@ from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.passes.shapes import run
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
@@ -28,6 +29,7 @@ from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import Runtime, runtime_called
 from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
+from ana_fx.wording import brief
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
@@ -65,7 +67,7 @@ class VerifyReport:
 
 @torch.no_grad()
 def verify(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     inputs: Any = None,
     *,
@@ -82,10 +84,15 @@ def verify(
             by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
-        ValueError: A runtime is unknown.
+        TypeError: `integer` is no module, or an input no tensor.
+        ValueError: `integer` is not a converted program, there are more or fewer inputs than it has, or a runtime is
+            unknown.
         VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
             runtime's package is not installed.
     """
+    integer = program(integer, "verify()")
+    chosen = None if runtimes is None else [runtime_called(name) for name in _names(runtimes)]
+    given = _inputs(integer, inputs)
     path = Path(path)
     model = read_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -93,9 +100,8 @@ def verify(
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
-    given = _inputs(integer, inputs)
     titles, compared, different = [], 0, []
-    for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
+    for runtime in chosen or [runtime_called(name) for name in target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
         found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
@@ -148,7 +154,7 @@ def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
 
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
     if inputs is not None:
-        return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+        return _given_inputs(inputs, len(_quantizers(integer)))
     generator = torch.Generator().manual_seed(0)
     made = []
     for node, quantize in _quantizers(integer):
@@ -157,6 +163,21 @@ def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
         levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
         made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
+
+
+def _given_inputs(inputs: Any, num_inputs: int) -> tuple[Tensor, ...]:
+    entries = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    for entry in entries:
+        if not isinstance(entry, Tensor):
+            way_out = "; torch.from_numpy makes one of it" if isinstance(entry, np.ndarray) else ""
+            raise TypeError(f"inputs of verify() are tensors as the model takes them, got {brief(entry)}{way_out}")
+    if len(entries) != num_inputs:
+        raise ValueError(f"the program has {num_inputs} input(s), verify() was given {len(entries)} tensor(s)")
+    return entries
+
+
+def _names(runtimes: Sequence[str]) -> Sequence[str]:
+    return [runtimes] if isinstance(runtimes, str) else runtimes
 
 
 def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
