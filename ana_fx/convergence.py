@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ana_fx.annealer import quantizer_ranges
+from ana_fx.batches import tensors_of
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap, Phase
 from ana_fx.ordering import annealing_order, layer_map_graph
@@ -74,12 +75,12 @@ def compositional_convergence(
 
     Raises:
         CalibrationError: The scale of the input is not known yet.
-        TypeError: `qat` is no module.
+        TypeError: `qat` is no module, or `batch` holds no tensors.
         ValueError: It was not prepared, or `progress` is empty.
     """
     qat = prepared(qat, "compositional_convergence()")
     schedule = schedule or qat.meta["schedule"]
-    inputs = batch if isinstance(batch, tuple) else (batch,)
+    inputs = tensors_of(batch, "batch")
     ranges = {str(node.target): each for node, each in annealing_order(layer_map_graph(qat), schedule).items()}
     if progress is None:
         last = max((each.end for each in ranges.values()), default=0.0)

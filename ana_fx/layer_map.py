@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
+from ana_fx.float32 import Float32Module
 from ana_fx.numbers import IntegerType
 from ana_fx.quantizers import UNKNOWN_SCALE, Quantizer
 from ana_fx.scale import positive
@@ -32,7 +33,7 @@ class Phase(Enum):
     DEPLOYED = "deployed"  # frozen, and computing exactly as eval mode does
 
 
-class LayerMap(nn.Module):
+class LayerMap(Float32Module):
     """A map of one or more tensors, then a quantizer.
 
     Without any quantizer it is the float layer that it was made from.

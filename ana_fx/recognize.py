@@ -7,7 +7,7 @@ from torch.fx import GraphModule
 
 from ana_fx.wording import brief
 
-__all__ = ["is_ours", "prepared", "prepared_or_program", "program", "unwrap"]
+__all__ = ["float_model", "prepared", "prepared_or_program", "program", "unwrap"]
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "AveragedModel", "OptimizedModule")
 _PREPARED, _PROGRAM = "a model from ana_fx.prepare", "a program from ana_fx.convert"
@@ -55,13 +55,30 @@ def program(model: object, caller: str) -> GraphModule:
 def prepared_or_program(model: object, caller: str) -> GraphModule:
     """What `prepare` or `convert` returned, without wrappers; otherwise as `prepared`."""
     found = _inside(model, caller, f"{_PREPARED} or {_PROGRAM}")
-    if not is_ours(found):
+    if not _is_ours(found):
         raise ValueError(f"{caller} needs {_PREPARED} or {_PROGRAM}, got {_kind(found)}")
     assert isinstance(found, GraphModule)
     return found
 
 
-def is_ours(module: nn.Module) -> bool:
+def float_model(model: object) -> nn.Module:
+    """A model that `prepare` can take: neither is it one that was prepared, nor does it hold one.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It was prepared or converted.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"prepare() needs a torch.nn.Module, got {brief(model)}")
+    if _is_ours(unwrap(model)):
+        raise ValueError(f"prepare() needs a float model, got {_kind(unwrap(model))}; give the model that it was made of")
+    inside = _path_inside(model)
+    if inside is not None:
+        raise ValueError(f"prepare() needs a float model, found one that was prepared already at {inside!r}")
+    return model
+
+
+def _is_ours(module: nn.Module) -> bool:
     """Whether `prepare` or `convert` returned it."""
     return _is_prepared(module) or _is_program(module)
 
@@ -86,8 +103,13 @@ def _kind(module: nn.Module) -> str:
     if _is_prepared(module):
         return f"{name}, a prepared model"
     if _is_program(module):
-        return f"{name}, a program that was converted already"
-    holding = [path for path, each in module.named_modules() if is_ours(each)]
-    if holding:
-        return f"{name}, which holds one at {holding[0]!r}; give that"
+        return f"{name}, a program that was converted"
+    inside = _path_inside(module)
+    if inside is not None:
+        return f"{name}, which holds one at {inside!r}; give that"
     return f"{name}, a model that was not prepared; write qat = ana_fx.prepare(model, example_inputs)"
+
+
+def _path_inside(module: nn.Module) -> str | None:
+    """Where inside a module one of ours stands, or None."""
+    return next((path for path, each in module.named_modules() if _is_ours(each)), None)

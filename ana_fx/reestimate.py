@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.batches import tensors_of
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import Phase
 from ana_fx.quantizers import Quantizer
@@ -35,7 +36,7 @@ def reestimate_batch_norms(qat: nn.Module, batches: Iterable[Any]) -> int:
         How many batch norms have new statistics.
 
     Raises:
-        TypeError: `qat` is no module.
+        TypeError: `qat` is no module, or a batch holds no tensors.
         ValueError: It was not prepared, or there is no batch.
     """
     qat = prepared(qat, "reestimate_batch_norms()")
@@ -57,8 +58,7 @@ def reestimate_batch_norms(qat: nn.Module, batches: Iterable[Any]) -> int:
             norm.reset_running_stats()
             norm.momentum = None  # a mean over all batches
         for batch in itertools.chain((first,), inputs):
-            entries = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-            qat(*entries[:num_inputs])
+            qat(*tensors_of(batch, "a batch", num_inputs))
     finally:
         for mean, old_mean, std, old_std in noise:
             mean.copy_(old_mean)

@@ -37,13 +37,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import networkx as nx
-from torch.fx import GraphModule, Node
+from torch import nn
+from torch.fx import Node
 
 from ana_fx.annealing_range import AnnealingRange
 from ana_fx.convergence import Convergence, compositional_convergence
 from ana_fx.noise import NoiseType
 from ana_fx.ordering import annealing_order, layer_map_graph
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared
 from ana_fx.schedule import Power, Rule, Schedule
 
 __all__ = ["Convergence", "Hypothesis", "HypothesisReport", "Rates", "check_hypotheses", "compositional_convergence"]

@@ -38,7 +38,7 @@ def brief(value: object) -> str:
     if isinstance(value, (tuple, list)):
         text = f"a {type(value).__name__} of {len(value)}"
         return repr(value) if all(isinstance(each, int) for each in value) and len(value) < 9 else text
-    return f"a {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"
 
 
 def unknown(kind: str, found: Any, known: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ana_fx.annealer import annealing_ranges
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import layer_maps, location, quantizers
 from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.lower import Lower
@@ -24,6 +25,7 @@ from ana_fx.schedule import Strategy
 __all__ = ["convert"]
 
 
+@usual_torch()
 def convert(qat: nn.Module) -> GraphModule:
     """Lower a trained model to integers, and prove that nothing changes.
 

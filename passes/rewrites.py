@@ -104,7 +104,8 @@ def replace_by(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Modul
         if each is None:
             continue
         prefix = module_path(node)
-        path = unique_path(gm, f"{prefix}.{node.name}" if prefix else node.name)
+        name = spelled(node).strip("_")  # not node.name: that counts through the whole model
+        path = unique_path(gm, f"{prefix}.{name}" if prefix else name)
         gm.add_submodule(path, each.train(gm.training))
         with gm.graph.inserting_before(node):
             source = gm.graph.call_module(path, (source,))

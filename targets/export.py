@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.float32 import usual_torch
 from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
@@ -24,7 +25,7 @@ from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, Writer
-from ana_fx.wording import unknown
+from ana_fx.wording import brief, unknown
 
 __all__ = ["ExportReport", "export"]
 
@@ -77,6 +78,7 @@ class ExportReport:
         return table
 
 
+@usual_torch()
 def export(
     integer: nn.Module,
     path: str | os.PathLike[str],
@@ -106,6 +108,7 @@ def export(
 
     Raises:
         ExportError: The file cannot be written, or the target cannot hold the program.
+        TypeError: `integer` is no module, or `labels` no list of names.
         ValueError: An argument is unknown, or `integer` is not a converted program.
     """
     integer = program(integer, "export()")
@@ -136,6 +139,8 @@ def export(
 
 def _labels(labels: Sequence[str], model: ir.Model) -> str:
     """The labels as JSON, if there is one for each channel of the only output."""
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(each, str) for each in labels):
+        raise TypeError(f"labels is a list with the name of each output channel, got {brief(labels)}")
     sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")

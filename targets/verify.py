@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
+from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
@@ -29,7 +31,6 @@ from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import Runtime, runtime_called
 from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
-from ana_fx.wording import brief
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
@@ -65,6 +66,7 @@ class VerifyReport:
         return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(runtimes)})"
 
 
+@usual_torch()
 @torch.no_grad()
 def verify(
     integer: nn.Module,
@@ -84,7 +86,7 @@ def verify(
             by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
-        TypeError: `integer` is no module, or an input no tensor.
+        TypeError: `integer` is no module, or `inputs` hold no tensors.
         ValueError: `integer` is not a converted program, there are more or fewer inputs than it has, or a runtime is
             unknown.
         VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
@@ -166,11 +168,7 @@ def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _given_inputs(inputs: Any, num_inputs: int) -> tuple[Tensor, ...]:
-    entries = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    for entry in entries:
-        if not isinstance(entry, Tensor):
-            way_out = "; torch.from_numpy makes one of it" if isinstance(entry, np.ndarray) else ""
-            raise TypeError(f"inputs of verify() are tensors as the model takes them, got {brief(entry)}{way_out}")
+    entries = tensors_of(inputs, "the input of verify()")
     if len(entries) != num_inputs:
         raise ValueError(f"the program has {num_inputs} input(s), verify() was given {len(entries)} tensor(s)")
     return entries
