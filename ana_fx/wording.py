@@ -62,12 +62,18 @@ def _meant(found: Any, known: Collection[str]) -> str | None:
     wanted = _plain(found)
     begun = [name for name in plain if wanted and name.startswith(wanted)]
     close = [wanted] * (wanted in plain) or begun or get_close_matches(wanted, plain, n=1)
-    return plain[close[0]] if close else None
+    if not close or _digits(wanted) not in ("", _digits(close[0])):  # another width is no slip of the pen
+        return None
+    return plain[close[0]]
 
 
 def _plain(name: str) -> str:
     """A name without what people spell differently."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _digits(name: str) -> str:
+    return "".join(filter(str.isdigit, name))
 
 
 def _dtype(tensor: Tensor) -> str:

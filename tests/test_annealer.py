@@ -311,5 +311,5 @@ def test_a_total_that_is_not_positive_is_refused(total_steps):
 
 
 def test_a_model_that_was_not_prepared_is_refused():
-    with pytest.raises(ValueError, match=r"needed a model from ana_fx\.prepare, got WithNorm"):
+    with pytest.raises(ValueError, match=r"needs a model from ana_fx\.prepare, got WithNorm, a model that was not prepared"):
         ana_fx.Annealer(torch.fx.symbolic_trace(WithNorm()), TOTAL)
