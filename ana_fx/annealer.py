@@ -109,7 +109,9 @@ class Annealer:
             ValueError: It is not the state of an annealer.
         """
         if not {"step", "total_steps"} <= set(state):
-            raise ValueError(f"needed what Annealer.state_dict() gave, with 'step' and 'total_steps', got {brief(state)}")
+            raise ValueError(
+                f"needed what Annealer.state_dict() gave, with 'step' and 'total_steps', got {brief(state)}"
+            )
         self._count, self.total_steps = int(state["step"]), int(state["total_steps"])
         self._written.clear()
         self._apply()

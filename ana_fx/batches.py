@@ -22,7 +22,9 @@ _PLAIN = (bool, int, float, type(None))  # arguments of forward that are no tens
 _SHARE = 0.01  # of numbers that may be no pixels: augmentation and random examples leave the range a little
 
 
-def tensors_of(batch: Any, what: str, num_inputs: int | None = None, image: ImageInput | None = None) -> tuple[Any, ...]:
+def tensors_of(
+    batch: Any, what: str, num_inputs: int | None = None, image: ImageInput | None = None
+) -> tuple[Any, ...]:
     """The entries of a batch that a model takes, floats of other widths as float32.
 
     Args:
@@ -70,7 +72,9 @@ class Batches:
         if isinstance(given, (Tensor, np.ndarray)):
             raise TypeError(f"calibration holds batches, got a single one, {brief(given)}; write calibration=[x]")
         if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
-            raise TypeError(f"calibration holds batches, got {brief(given)}, which gives samples; put a DataLoader around it")
+            raise TypeError(
+                f"calibration holds batches, got {brief(given)}, which gives samples; put a DataLoader around it"
+            )
         if isinstance(given, (Mapping, str, bytes, nn.Module, type)) or not isinstance(given, Iterable):
             raise TypeError(f"calibration holds batches, a list of tensors or a DataLoader say, got {brief(given)}")
 

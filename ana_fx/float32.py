@@ -56,7 +56,9 @@ def usual_torch() -> Iterator[None]:
         ValueError: The default device of torch is "meta".
     """
     if torch.get_default_device().type == "meta":
-        raise ValueError("torch's default device is 'meta', where tensors hold no numbers; set another before this call")
+        raise ValueError(
+            "torch's default device is 'meta', where tensors hold no numbers; set another before this call"
+        )
     dtype = torch.get_default_dtype()
     if dtype is torch.float32 and not torch.is_inference_mode_enabled():
         yield  # as nearly always: nothing global is touched

@@ -71,7 +71,9 @@ def float_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"prepare() needs a torch.nn.Module, got {brief(model)}")
     if _is_ours(unwrap(model)):
-        raise ValueError(f"prepare() needs a float model, got {_kind(unwrap(model))}; give the model that it was made of")
+        raise ValueError(
+            f"prepare() needs a float model, got {_kind(unwrap(model))}; give the model that it was made of"
+        )
     inside = _path_inside(model)
     if inside is not None:
         raise ValueError(f"prepare() needs a float model, found one that was prepared already at {inside!r}")

@@ -40,7 +40,9 @@ class CheckPrecision(Pass):
         if problems:
             raise PrecisionError(
                 listing(
-                    f"{len(problems)} override(s) do not fit the model:", problems, f"its layer maps are {listed(paths)}"
+                    f"{len(problems)} override(s) do not fit the model:",
+                    problems,
+                    f"its layer maps are {listed(paths)}",
                 )
             )
         return False

@@ -38,6 +38,7 @@ from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.recognize import float_model, unwrap
 from ana_fx.schedule import Schedule
+from ana_fx.state_names import names_of, refuse_float_state, remember_names
 from ana_fx.target_list import target_called
 
 __all__ = ["prepare"]
@@ -111,6 +112,7 @@ def prepare(
     )
     run_pipeline(gm, (Canonicalize(), DropIdentities()))
     gm.meta["notes"] += notes
+    float_names = names_of(gm)
     inputs = () if example_inputs is None else model_inputs(gm, example_inputs)
     num_inputs = sum(node.op == "placeholder" for node in gm.graph.nodes)
     if inputs:
@@ -122,7 +124,9 @@ def prepare(
             InsertConstants(),
             FuseLayerMaps(),
             CheckFinite(),
-            Calibrate(None if calibration is None else Batches(calibration, num_inputs, image)),  # on reals: before any quantizer is there
+            Calibrate(
+                None if calibration is None else Batches(calibration, num_inputs, image)
+            ),  # on reals: before any quantizer is there
             FoldImageNormalization(image),
         ),
     )
@@ -137,6 +141,8 @@ def prepare(
             AssignAnnealingRanges(schedule),
         ),
     )
+    remember_names(gm, float_names)
+    gm.register_load_state_dict_pre_hook(refuse_float_state)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)

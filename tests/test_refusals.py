@@ -124,7 +124,7 @@ REFUSALS: dict[Callable[[Path], None], Message] = {
         what="3 operation(s) cannot be quantised",
         where=("module '0.extra.0'", "module '0.extra.1'", line_of(unsupported_operators, 1)),
         found="GLU has no integer form here",
-        needed="docs/operators.md lists what has",
+        needed="ana_fx.supported_operators() lists what has",
         way_out="Way out: replace them by supported ones, or keep this part of the model outside prepare()",
     ),
     nan_weights_in_the_model: Message(

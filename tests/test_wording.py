@@ -36,7 +36,9 @@ def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(call, message):
 
 
 def test_another_width_is_not_suggested():
-    assert unknown("integer type", "int9", ["int8", "uint8"]) == "unknown integer type 'int9'; known are 'int8', 'uint8'"
+    assert (
+        unknown("integer type", "int9", ["int8", "uint8"]) == "unknown integer type 'int9'; known are 'int8', 'uint8'"
+    )
 
 
 X = torch.rand(64, 3, 16, 16)
@@ -60,7 +62,10 @@ def test_a_value_is_named_in_a_few_words(value, words):
 
 WRONG_KINDS = {
     "overrides as a list": (lambda: ana_fx.Precision(overrides=["conv"]), "overrides are a mapping .* got a list of 1"),
-    "overrides by type": (lambda: ana_fx.Precision(overrides={nn.Linear: "int8"}), "module paths.* got the class Linear"),
+    "overrides by type": (
+        lambda: ana_fx.Precision(overrides={nn.Linear: "int8"}),
+        "module paths.* got the class Linear",
+    ),
     "a schedule's overrides": (lambda: ana_fx.Schedule(overrides=["conv"]), "overrides are a mapping from str"),
     "a target as it is": (lambda: ana_fx.prepare(Chain(), target=ana_fx.targets()[0]), "write target='onnxruntime'"),
     "concrete arguments": (lambda: ana_fx.prepare(Chain(), concrete_args=["x"]), "concrete_args is a mapping"),
