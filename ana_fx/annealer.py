@@ -146,7 +146,7 @@ class Annealer:
 
 
 def _check_steps(total_steps: object) -> None:
-    if not isinstance(total_steps, Integral) or isinstance(total_steps, bool):
+    if not isinstance(total_steps, Integral):
         raise TypeError(f"total_steps is a whole number, epochs * len(loader) say, got {brief(total_steps)}")
     if int(total_steps) <= 0:
         raise ValueError(f"total_steps is positive, got {total_steps}")

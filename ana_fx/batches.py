@@ -117,8 +117,8 @@ def _check_image(x: Tensor, where: str, image: ImageInput) -> None:
     """The numbers are those of normalised pixels; a few may be a little outside."""
     if not x.is_floating_point():
         raise CalibrationError(
-            f"{where} holds {brief(x)}; needed what the float model takes, (pixel / 255 - mean) / std; it is the exported "
-            f"file that takes pixels"
+            f"{where} holds {brief(x)}; needed what the float model takes, (pixel / 255 - mean) / std; it is the "
+            f"exported file that takes pixels"
         )
     mean, std = (torch.tensor(each, device=x.device).reshape(-1, 1, 1) for each in (image.mean, image.std))
     if x.ndim > 1 and len(mean) not in (1, x.shape[1]):
@@ -128,9 +128,9 @@ def _check_image(x: Tensor, where: str, image: ImageInput) -> None:
     if share > _SHARE:
         low, high = float((-mean / std).min()), float(((1.0 - mean) / std).max())
         raise CalibrationError(
-            f"{where} is no normalised image: its numbers go from {float(x.min()):.3g} to {float(x.max()):.3g}, those of "
-            f"(pixel / 255 - mean) / std from {low:.3g} to {high:.3g}; normalise it as the float model's inputs are, or "
-            f"give ImageInput the mean and the std that they have"
+            f"{where} is no normalised image: its numbers go from {float(x.min()):.3g} to {float(x.max()):.3g}, those "
+            f"of (pixel / 255 - mean) / std from {low:.3g} to {high:.3g}; normalise it as the float model's inputs "
+            f"are, or give ImageInput the mean and the std that they have"
         )
 
 

@@ -23,10 +23,10 @@ class Float32Module(nn.Module):
         made = fn(torch.zeros(0, dtype=torch.float32))
         if made.is_floating_point() and made.dtype is not torch.float32:
             raise TypeError(
-                f"a model from ana_fx computes in float32, in {_name(made.dtype)} it would be another network; for mixed "
-                f"precision train it under torch.autocast"
+                f"a model from ana_fx computes in float32, in {_name(made.dtype)} it would be another network; for "
+                f"mixed precision train it under torch.autocast"
             )
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def in_float32(model: nn.Module, notes: list[str]) -> nn.Module:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ana_fx.errors import CalibrationError
 from ana_fx.float32 import Float32Module
@@ -149,7 +149,7 @@ class LayerMap(Float32Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super()._apply(fn, recurse)
         self._set_anchor()
         return self
 

@@ -14,8 +14,8 @@ _MOST = 40  # paths that a message lists
 def matches(path: str, pattern: str) -> bool:
     """Whether a path matches a pattern of the shell, or lies inside a module whose path does.
 
-    >>> matches("blocks.2.conv", "blocks.*.conv"), matches("blocks.2.conv", "blocks.2"), matches("blocks.20", "blocks.2")
-    (True, True, False)
+    >>> [matches(path, "blocks.2") for path in ("blocks.2", "blocks.2.conv", "blocks.20")]
+    [True, True, False]
     """
     return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
 

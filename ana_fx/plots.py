@@ -108,7 +108,8 @@ def plot_quantizer(
 ) -> Figure:
     """Draw the staircase of a quantizer, its expectation under each family of noise, and the gradient.
 
-    Of many levels those around zero are drawn. The wider noise is, the darker are expectation and gradient: all of `half_width`, a half, a fifth.
+    Of many levels those around zero are drawn. The wider noise is, the darker are expectation and gradient: all of
+    `half_width`, a half, a fifth.
 
     Args:
         integer_type: The levels.

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
-from ana_fx.float32 import Float32Module
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.float32 import Float32Module
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import least_squares_scale, positive

@@ -31,7 +31,7 @@ def names_of(module: nn.Module) -> dict[Tensor, str]:
 
 
 def refuse_float_state(
-    gm: nn.Module,
+    gm: Any,  # torch types the hooks of a module so
     state: Mapping[str, Any],
     prefix: str,
     local_metadata: Any,
@@ -51,7 +51,7 @@ def refuse_float_state(
     if wrapper is not None:
         raise ValueError(
             f"the keys of the state begin with {wrapper!r}, as those of a wrapped model do; save "
-            f"wrapper.{wrapper.rstrip('.')}.state_dict(), or load the state into the same wrapper around the prepared model"
+            f"wrapper.{wrapper.rstrip('.')}.state_dict(), or load the state into the same wrapper"
         )
     names: dict[str, str] = gm.meta["float_names"]
     if not names or any(f"{prefix}{old}" not in state for old in names.values()):

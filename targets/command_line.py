@@ -79,7 +79,8 @@ def verify_file(
     """Run a file in its runtime, or in others, and compare every output bit with a saved program."""
     with _errors_in_one_line():
         program, arrays = load_program(against), read_arrays(inputs)
-        for name in runtimes or [None]:
+        chosen: list[str | None] = [*runtimes] if runtimes else [None]
+        for name in chosen:
             _show(verify_against(file, program, arrays, runtime=name))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,17 @@ def load_program(path: Path) -> nn.Module:
             return torch.export.load(path).module()
     except Exception as error:  # whatever torch raises about a file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if _is_state(path):
+            reason = "it holds a state_dict, which is no program"
         raise VerifyError(f"cannot load {path}: {reason}; needed a program that torch saved, without code") from error
+
+
+def _is_state(path: Path) -> bool:
+    """Whether `torch.save` wrote tensors there; no pickled code is run."""
+    try:
+        return isinstance(torch.load(path, map_location="meta", weights_only=True), Mapping)
+    except Exception:  # it is something else then
+        return False
 
 
 def verify_against(

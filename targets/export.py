@@ -139,8 +139,9 @@ def export(
 
 def _labels(labels: Sequence[str], model: ir.Model) -> str:
     """The labels as JSON, if there is one for each channel of the only output."""
-    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(each, str) for each in labels):
-        raise TypeError(f"labels is a list with the name of each output channel, got {brief(labels)}")
+    given: object = labels
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")
     sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")

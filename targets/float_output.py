@@ -27,8 +27,8 @@ def show_float_input(model: onnx.ModelProto) -> bool:
 def float_layer_tolerance(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> float:
     """How far two float32 evaluations of the float layer can be apart, given what it read.
 
-    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes (see `float_layer`), two by
-    twice that. The magnitudes are at most max|x| · max Σ|weight| + max|bias|.
+    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes (see `float_layer`), two
+    by twice that. The magnitudes are at most max|x| · max Σ|weight| + max|bias|.
     """
     name = {entry.key: entry.value for entry in model.metadata_props}[FLOAT_INPUT]
     layer = next(node for node in model.graph.node if name in node.input)
@@ -39,5 +39,5 @@ def float_layer_tolerance(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> fl
     biases = [constants[each] for node in (layer, *after) for each in node.input[-1:] if each != layer.input[1]]
     bias = max((float(np.abs(numpy_helper.to_array(each)).max()) for each in biases), default=0.0)
     largest = float(np.abs(x).max()) * float(rows.sum(1).max()) + bias
-    rounding = (rows.shape[1] + 1) * _HALF_ULP
+    rounding: float = (rows.shape[1] + 1) * _HALF_ULP
     return largest * 2 * rounding / (1 - rounding)

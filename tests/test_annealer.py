@@ -324,5 +324,5 @@ def test_an_annealer_says_how_far_it_is():
 
 
 def test_a_state_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="needed what Annealer.state_dict.. gave.*got a dict of 'lr'"):
+    with pytest.raises(ValueError, match=r"needed what Annealer.state_dict.. gave.*got a dict of 'lr'"):
         ana_fx.Annealer(prepared(), TOTAL).load_state_dict({"lr": 0.1})

@@ -84,7 +84,7 @@ def test_example_inputs_in_pixels_are_refused(precision):
 
 
 def test_calibration_in_pixels_is_refused():
-    with pytest.raises(ana_fx.CalibrationError, match="calibration batch 1 is no normalised image: .* from -2 to 2"):
+    with pytest.raises(ana_fx.CalibrationError, match=r"calibration batch 1 is no normalised image: .* from -2 to 2"):
         ana_fx.prepare(nn.Conv2d(3, 4, 3), calibration=[torch.rand(2, 3, 8, 8), 255 * X], precision=IMAGE)
 
 

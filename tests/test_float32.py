@@ -36,7 +36,7 @@ def test_a_model_of_another_floating_type_is_prepared_in_float32(dtype, tmp_path
 def test_what_was_prepared_refuses_another_floating_type_as_a_whole(make, dtype):
     module = make(Chain)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with pytest.raises(TypeError, match="computes in float32.*train it under torch.autocast"):
+    with pytest.raises(TypeError, match=r"computes in float32.*train it under torch.autocast"):
         module.to(dtype)
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) and before[name].dtype is after[name].dtype for name in before)

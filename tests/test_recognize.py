@@ -49,7 +49,7 @@ def test_a_prepared_model_is_told_to_be_converted(call):
 
 @pytest.mark.parametrize("make", [trained, converted])
 def test_what_was_prepared_is_not_prepared_again(make):
-    with pytest.raises(ValueError, match="prepare.. needs a float model, got") as refused:
+    with pytest.raises(ValueError, match=r"prepare.. needs a float model, got") as refused:
         ana_fx.prepare(make(Chain), example(Chain))
     assert len(str(refused.value)) < 150
 

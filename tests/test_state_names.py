@@ -17,7 +17,7 @@ def prepared(model=Chain):
 
 @pytest.mark.parametrize("model", [Chain, Residual])
 def test_a_float_state_is_refused_in_one_line(model):
-    with pytest.raises(ValueError, match="not that of a prepared model.*prepare that") as refused:
+    with pytest.raises(ValueError, match=r"not that of a prepared model.*prepare that") as refused:
         prepared(model).load_state_dict(model().state_dict())
     assert len(str(refused.value)) < 400
     assert "\n" not in str(refused.value)

@@ -258,3 +258,11 @@ def test_what_makes_no_model_is_answered_in_one_line(tmp_path, reference, reason
     assert result.exit_code == 1
     assert reason in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["state.pt", "state.pt2"])
+def test_a_state_in_place_of_a_program_is_called_one(folder, tmp_path, name):
+    torch.save(trained(Chain).state_dict(), tmp_path / name)
+    result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / name)
+    assert result.exit_code == 1
+    assert "it holds a state_dict, which is no program" in result.stderr
