@@ -20,7 +20,7 @@ class Float32Module(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """What `.half()`, `.double()` and `.to(…)` call; refuses another floating type before anything changes."""
-        made = fn(torch.zeros(0, dtype=torch.float32))
+        made = fn(torch.zeros(0, dtype=torch.float32, device="cpu"))
         if made.is_floating_point() and made.dtype is not torch.float32:
             raise TypeError(
                 f"a model from ana_fx computes in float32, in {_name(made.dtype)} it would be another network; for "

@@ -45,8 +45,8 @@ def refuse_float_state(
     Raises:
         ValueError: The state holds all of the float model and no annealing step, or its keys are those of a wrapper.
     """
-    if f"{prefix}{_OURS}" in state:
-        return
+    if f"{prefix}{_OURS}" in state or "annealing_ranges" in gm.meta:
+        return  # the latter is a program, made of a copy
     wrapper = next((each for each in _WRAPPERS if f"{prefix}{each}{_OURS}" in state), None)
     if wrapper is not None:
         raise ValueError(

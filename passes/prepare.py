@@ -115,6 +115,7 @@ def prepare(
     float_names = names_of(gm)
     inputs = () if example_inputs is None else model_inputs(gm, example_inputs)
     num_inputs = sum(node.op == "placeholder" for node in gm.graph.nodes)
+    batches = None if calibration is None else Batches(calibration, num_inputs, image)
     if inputs:
         _check_trace(unwrap(model), gm, inputs, concrete_args or {})
     run_pipeline(
@@ -124,9 +125,7 @@ def prepare(
             InsertConstants(),
             FuseLayerMaps(),
             CheckFinite(),
-            Calibrate(
-                None if calibration is None else Batches(calibration, num_inputs, image)
-            ),  # on reals: before any quantizer is there
+            Calibrate(batches),  # on reals: before any quantizer is there
             FoldImageNormalization(image),
         ),
     )
@@ -160,7 +159,7 @@ def _num_inputs(model: nn.Module, concrete_args: Mapping[str, Any]) -> int | Non
     parameters = inspect.signature(unwrap(model).forward).parameters
     if any(each.kind is each.VAR_POSITIONAL for each in parameters.values()):
         return None
-    return sum(name not in concrete_args for name in parameters)
+    return sum(name not in concrete_args and each.kind is not each.VAR_KEYWORD for name, each in parameters.items())
 
 
 @torch.no_grad()

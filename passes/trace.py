@@ -57,8 +57,8 @@ def trace(
     notes: list[str] = []
     model = unwrap(model, notes)
     check_concrete_args(model, concrete_args or {})
-    leaves, functions = checked_leaves(model, leaf_modules), checked_functions(wrapped_functions)
     root = unwrapped_copy(model, notes).eval()
+    leaves, functions = checked_leaves(root, leaf_modules), checked_functions(wrapped_functions)
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     tracer = ModelTracer(None if example_inputs is None else tuple(examples), leaves, functions)
     attention = write_out_attention(root, tracer.is_kept_whole)

@@ -109,7 +109,7 @@ def _compare(path: Path, output: Border, have: Array, want: Array, tolerance: fl
     real = output.real(have)
     if real.shape != want.shape:
         raise VerifyError(f"{path}: output {output.name!r} is {real.shape}, the program gives {want.shape}")
-    different = np.abs(real.astype(np.float64) - want) > tolerance
+    different = ~(np.abs(real.astype(np.float64) - want) <= tolerance)  # NaN differs too
     if different.any():
         where = tuple(int(i) for i in np.argwhere(different)[0])
         raise VerifyError(

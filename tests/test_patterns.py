@@ -90,3 +90,8 @@ def test_a_leaf_pattern_that_matches_nothing_is_refused_with_the_names():
 
 def test_a_leaf_type_need_not_occur():
     ana_fx.prepare(gates(), X, leaf_modules=[nn.LSTM])
+
+
+def test_a_leaf_pattern_means_a_module_inside_a_wrapper():
+    model = nn.Sequential(nn.DataParallel(nn.Sequential(nn.Linear(3, 3), nn.ReLU())))
+    ana_fx.prepare(model, torch.rand(2, 3), leaf_modules=["0.0"])

@@ -55,3 +55,11 @@ def test_a_partial_load_is_left_to_torch():
 def test_a_float_state_is_refused_whatever_is_strict():
     with pytest.raises(ValueError, match="not that of a prepared model"):
         prepared().load_state_dict(Chain().state_dict(), strict=False)
+
+
+@pytest.mark.parametrize("make", [Chain, lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(5))])
+def test_a_program_loads_its_own_state(make):
+    model, x = make(), example(Chain)
+    model(x)
+    program = ana_fx.convert(ana_fx.prepare(model, x, calibration=[x]).eval())
+    assert str(program.load_state_dict(program.state_dict())) == "<All keys matched successfully>"

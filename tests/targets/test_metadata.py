@@ -64,6 +64,15 @@ def test_a_float_layer_that_changed_is_found(tmp_path, head):
         verify_against(tmp_path / "a.onnx", program, [X.numpy()])
 
 
+def test_a_float_layer_that_gives_no_number_is_found(tmp_path):
+    program = with_a_float_head("linear")
+    ana_fx.export(program, tmp_path / "a.onnx")
+    path = next(name for name, module in program.named_modules() if type(module).__name__ == "AffineMap")
+    program.get_submodule(path).bias.data[0] = torch.nan
+    with pytest.raises(ana_fx.VerifyError, match="differs from the program at 6 of 30 numbers"):
+        verify_against(tmp_path / "a.onnx", program, [X.numpy()])
+
+
 def test_an_integer_output_is_described_as_before(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     ana_fx.export(ana_fx.convert(ana_fx.prepare(model, X, calibration=[X]).eval()), tmp_path / "a.onnx")
