@@ -35,8 +35,8 @@ class Precision:
         first: Type of the weights of the layers that read a model input, None for that of all others. At two bits
             and fewer, eight bits here and in `last` cost little memory and give back much accuracy.
         last: The same for the layers whose output leaves the model.
-        overrides: For module paths that match a pattern, or that lie inside a module that does, another Precision;
-            the last match counts.
+        overrides: For module paths that match a pattern (`"blocks.*.conv"`), and for all that lies inside a module
+            that is named (`"blocks.2"`), another Precision; the last match counts.
 
     Raises:
         ValueError: A name is unknown, or a weight type is unsigned.

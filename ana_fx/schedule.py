@@ -80,8 +80,8 @@ class Schedule:
         std_power: d_β, the power with which the standard deviation decays.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
             a schedule can be hashed.
-        overrides: The same for module paths that match a pattern, or lie inside a module that does; the last match
-            counts, and wins over the depth's.
+        overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
+            match counts, and wins over the depth's.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.

@@ -101,7 +101,8 @@ def export(
         labels: What the channels of the output stand for, in their order; kept in the metadata.
 
     The metadata of the file says of each input and output `name`: `name.shape` of one sample,
-    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale.
+    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale. Of an output that
+    a float layer gives, with `output="float"`, it says shape and type, which is "float32".
 
     Returns:
         A report of what each layer map became.

@@ -33,14 +33,15 @@ MATCHES = {
     "the path": ("blocks.2.conv", True),
     "a star": ("blocks.*.conv", True),
     "a module around it": ("blocks.2", True),
-    "a module around it with a star": ("block*.2", True),
+    "a star that ends at a module around it": ("block*.2", False),
+    "a star that goes on": ("block*.2.*", True),
     "another module": ("blocks.20", False),
     "the end of another name": ("locks.2", False),
 }
 
 
 @pytest.mark.parametrize(("pattern", "is_match"), MATCHES.values(), ids=MATCHES)
-def test_a_pattern_means_a_path_or_what_lies_inside(pattern, is_match):
+def test_a_pattern_means_paths_and_a_name_what_lies_inside(pattern, is_match):
     assert matches("blocks.2.conv", pattern) is is_match
 
 
@@ -75,6 +76,11 @@ def test_a_precision_pattern_that_matches_nothing_is_refused_with_the_names(patt
 def test_the_nearest_name_is_suggested():
     with pytest.raises(ana_fx.PrecisionError, match=r"pattern '0.1.con': .*did you mean '0.1.conv'"):
         ana_fx.prepare(gates(), X, precision=ana_fx.Precision(overrides={"0.1.con": "int4"}))
+
+
+def test_a_star_that_ends_at_modules_is_told_to_go_on():
+    with pytest.raises(ana_fx.PrecisionError, match=r"pattern '0\.\[12\]': .*did you mean '0\.\[12\]\.\*'"):
+        ana_fx.prepare(gates(), X, precision=ana_fx.Precision(overrides={"0.[12]": "int4"}))
 
 
 def test_a_schedule_pattern_means_what_lies_inside_too():
