@@ -67,11 +67,11 @@ def plot_schedule(qat: nn.Module) -> Figure:
     qat = prepared(qat, "plot_schedule()")
     figure_module = _matplotlib("figure")
     schedule: Schedule = qat.meta["schedule"]
-    names = _names_by_range(annealing_ranges(qat))
     is_static = schedule.mean is Rule.STATIC and schedule.variance is Rule.STATIC
-    if is_static:
-        names = _names_by_range({path: replace(each, depth=0, start=1.0, end=1.0) for each, paths in names.items()
-                                 for path in paths})  # fmt: skip
+    ranges = annealing_ranges(qat)
+    if is_static:  # then only the widths of the noise differ
+        ranges = {path: replace(each, depth=0, start=1.0, end=1.0) for path, each in ranges.items()}
+    names = _names_by_range(ranges)
     is_moving = schedule.mean is Rule.DYNAMIC
     heights = [1.0 + 0.45 * len(names), 2.4, *([2.4] if is_moving else [])]
     with _matplotlib("rc_context")(_STYLE):
@@ -81,10 +81,7 @@ def plot_schedule(qat: nn.Module) -> Figure:
         title = f"{'static' if is_static else timing}, {schedule.noise.value} noise, {schedule.strategy.value}"
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
         _draw_ranges(panels[0], names, schedule)
-        meanings = {"noise as it began": _WAITING} if is_static else {"noise as it began": _WAITING, "decaying": 1.0}
-        patch = _matplotlib("patches").Patch
-        patches = [patch(color=_INK, alpha=alpha, linewidth=0, label=text) for text, alpha in meanings.items()]
-        figure.legend(handles=patches, loc="outside upper right", ncols=2, fontsize=7)
+        _explain_bars(figure, is_static=is_static)
         for axes, index, label in zip(
             panels[1:], (1, 0), ("standard deviation\n(steps)", "mean (steps)"), strict=False
         ):
@@ -126,13 +123,10 @@ def plot_quantizer(
     with _matplotlib("rc_context")(_STYLE):
         figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
         panels = figure.subplots(2, len(NoiseType), sharex=True, sharey="row", height_ratios=[3, 2])
-        shown = _shown_levels(kind)
-        part = (
-            ""
-            if shown == (kind.qmin, kind.qmax)
-            else f" (levels {shown[0]} to {shown[1]} of {kind.qmin} to {kind.qmax})"
-        )
-        figure.suptitle(f"{kind}: staircase, expectation and gradient{part}", x=0.02, ha="left", weight="bold")
+        shown, title = _shown_levels(kind), f"{kind}: staircase, expectation and gradient"
+        if shown != (kind.qmin, kind.qmax):
+            title += f" (levels {shown[0]} to {shown[1]} of {kind.qmin} to {kind.qmax})"
+        figure.suptitle(title, x=0.02, ha="left", weight="bold")
         for (above, below), noise in zip(panels.T, NoiseType, strict=True):
             _draw_family(above, below, levels, shown, noise, half_width, mean)
             below.set_xlabel("x (steps)")
@@ -255,6 +249,16 @@ def _draw_ranges(axes: Axes, names: dict[AnnealingRange, list[str]], schedule: S
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_ylabel("layer maps by depth" if is_timed else "layer maps")
+
+
+def _explain_bars(figure: Figure, *, is_static: bool) -> None:
+    """A legend of what pale and strong bars are."""
+    meanings = {"noise as it began": _WAITING, "decaying": 1.0}
+    if is_static:
+        del meanings["decaying"]
+    patch = _matplotlib("patches").Patch
+    patches = [patch(color=_INK, alpha=alpha, linewidth=0, label=text) for text, alpha in meanings.items()]
+    figure.legend(handles=patches, loc="outside upper right", ncols=2, fontsize=7)
 
 
 def _shown_levels(kind: IntegerType) -> tuple[int, int]:
