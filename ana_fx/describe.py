@@ -17,6 +17,7 @@ from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared_or_program
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
 
@@ -89,21 +90,26 @@ class Summary:
 _TEXT = ("name", "operation", "encoding", "proof")
 
 
-def describe(module: GraphModule) -> Summary:
+def describe(module: nn.Module) -> Summary:
     """Describe a prepared model or a converted program, a row for each layer map.
 
     Args:
-        module: What `prepare` or `convert` returned.
+        module: What `prepare` or `convert` returned, inside `DataParallel` and the like too.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It is another model.
     """
+    gm = prepared_or_program(module, "describe()")
     rows = []
-    for node in module.graph.nodes:
-        row = _row(str(node.target), module_of(node), module.meta.get("annealing_ranges", {}))
+    for node in gm.graph.nodes:
+        row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
-    title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
-    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())), *_limit_notes(module))
-    return Summary(title, tuple(rows), (*notes, *_order_notes(module.meta.get("order_breaks", ()))))
+    stage = "integer program" if "annealing_ranges" in gm.meta else "prepared model"
+    title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
+    notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())), *_limit_notes(gm))
+    return Summary(title, tuple(rows), (*notes, *_order_notes(gm.meta.get("order_breaks", ()))))
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -111,9 +117,9 @@ def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
 
 
-def _limit_notes(module: GraphModule) -> tuple[str, ...]:
+def _limit_notes(gm: GraphModule) -> tuple[str, ...]:
     """Which layer maps have less than eight bits of a weight, so that no kernel saturates."""
-    types = {path: q.integer_type for path, m in layer_maps(module).items() if (q := m.weight_quantizer) is not None}
+    types = {path: q.integer_type for path, m in layer_maps(gm).items() if (q := m.weight_quantizer) is not None}
     cut = {path: each for path, each in types.items() if each.limit is not None}
     if not cut:
         return ()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
+from ana_fx.float32 import Float32Module
 from ana_fx.multiply_shift import MultiplyShift
 from ana_fx.numbers import IntegerType
 from ana_fx.softmax_map import SoftmaxForm, integer_softmax
@@ -40,7 +41,7 @@ class Proof:
     num_thresholds: int
 
 
-class Quantize(nn.Module):
+class Quantize(Float32Module):
     """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear."""
 
     scale: Tensor
@@ -84,7 +85,7 @@ class QuantizeImage(Quantize):
         return (levels - self.integer_type.qmin - self.shift) / self.gain
 
 
-class Dequantize(nn.Module):
+class Dequantize(Float32Module):
     """Border out of the program: float32(n) · scale, as ONNX's DequantizeLinear."""
 
     scale: Tensor
@@ -98,7 +99,7 @@ class Dequantize(nn.Module):
         return n.to(torch.float32) * self.scale
 
 
-class _Accumulating(nn.Module):
+class _Accumulating(Float32Module):
     """What integer maps and heads share: coefficients and the range of their accumulators.
 
     `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1]; no
@@ -206,7 +207,7 @@ class IntegerHead(_Accumulating):
         return (accumulator * self.factor + self.bias.reshape(shape)).to(torch.int32)
 
 
-class IntegerTable(nn.Module):
+class IntegerTable(Float32Module):
     """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels]."""
 
     table: Tensor
@@ -224,7 +225,7 @@ class IntegerTable(nn.Module):
         return look_up(self.table, x.to(torch.int64) - self.lowest)
 
 
-class IntegerSoftmax(nn.Module):
+class IntegerSoftmax(Float32Module):
     """Softmax over one axis (see `ana_fx.softmax_map`)."""
 
     table: Tensor
@@ -244,7 +245,7 @@ class IntegerSoftmax(nn.Module):
         return levels.to(self.integer_type.dtype)
 
 
-class IntegerConstant(nn.Module):
+class IntegerConstant(Float32Module):
     """Levels that do not depend on the input; they have no batch axis."""
 
     levels: Tensor

@@ -12,9 +12,10 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ana_fx.errors import CalibrationError
+from ana_fx.float32 import Float32Module
 from ana_fx.numbers import IntegerType
 from ana_fx.quantizers import UNKNOWN_SCALE, Quantizer
 from ana_fx.scale import positive
@@ -32,7 +33,7 @@ class Phase(Enum):
     DEPLOYED = "deployed"  # frozen, and computing exactly as eval mode does
 
 
-class LayerMap(nn.Module):
+class LayerMap(Float32Module):
     """A map of one or more tensors, then a quantizer.
 
     Without any quantizer it is the float layer that it was made from.
@@ -148,7 +149,7 @@ class LayerMap(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super()._apply(fn, recurse)
         self._set_anchor()
         return self
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.float32 import Float32Module
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import least_squares_scale, positive
@@ -57,7 +58,7 @@ class ClipRange:
         return f"clip[{self.minimum:g}, {self.maximum:g}]"
 
 
-class Quantizer(nn.Module):
+class Quantizer(Float32Module):
     """A linear quantizer with annealed noise.
 
     `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of

@@ -71,7 +71,7 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
     if spelling is None and is_movement(node):
         return None
     if spelling is None:
-        return f"{spelled(node)}() has no integer form here (docs/operators.md lists what has)"
+        return f"{spelled(node)}() has no integer form here (ana_fx.supported_operators() lists what has)"
     if spelled(node).endswith("_") and is_overwritten_early(node):
         return OVERWRITES
     try:

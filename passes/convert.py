@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ana_fx.annealer import annealing_ranges
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import layer_maps, location, quantizers
 from ana_fx.passes.bound_pairs import BoundPairs
 from ana_fx.passes.check_finite import CheckFinite
@@ -19,17 +20,20 @@ from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.prove import Prove
 from ana_fx.passes.shapes import Run, record
+from ana_fx.recognize import prepared
 from ana_fx.schedule import Strategy
 from ana_fx.target_list import target_called
 
 __all__ = ["convert"]
 
 
-def convert(qat: GraphModule) -> GraphModule:
+@usual_torch()
+def convert(qat: nn.Module) -> GraphModule:
     """Lower a trained model to integers, and prove that nothing changes.
 
     Args:
-        qat: What `prepare` returned, trained until its noise is annealed; it is not touched.
+        qat: What `prepare` returned, trained until its noise is annealed; it is not touched. It may stand inside
+            `DataParallel`, `DistributedDataParallel` or `AveragedModel`.
 
     Returns:
         A GraphModule that takes and gives the same floats as `qat` in eval mode, bit for bit, and
@@ -42,6 +46,8 @@ def convert(qat: GraphModule) -> GraphModule:
         ProofError: A requantizer cannot be encoded exactly, or products could saturate in a kernel of the target.
         MismatchError: The program differs from the model on example inputs.
         UnsupportedError: Weights are NaN or infinite.
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared.
 
     Example:
         >>> import ana_fx
@@ -52,8 +58,7 @@ def convert(qat: GraphModule) -> GraphModule:
         >>> torch.equal(convert(qat)(x), qat.eval()(x))
         True
     """
-    if "schedule" not in qat.meta or "annealing_ranges" in qat.meta:
-        raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
+    qat = prepared(qat, "convert()")
     _check_calibrated(qat)
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))

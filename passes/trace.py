@@ -10,9 +10,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
+from ana_fx.passes.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.tracer import ModelTracer
-from ana_fx.passes.unwrap import unwrap, unwrapped_copy
+from ana_fx.passes.unwrap import unwrapped_copy
 from ana_fx.passes.written_out import write_out_attention
+from ana_fx.recognize import unwrap
 
 __all__ = ["bound", "trace"]
 
@@ -49,14 +51,16 @@ def trace(
 
     Raises:
         TraceError: The control flow depends on data, or an operation cannot be recorded; all such modules are listed.
+        TypeError: A setting is of the wrong kind.
+        ValueError: A setting names what the model does not have.
     """
     notes: list[str] = []
     model = unwrap(model, notes)
+    check_concrete_args(model, concrete_args or {})
     root = unwrapped_copy(model, notes).eval()
+    leaves, functions = checked_leaves(root, leaf_modules), checked_functions(wrapped_functions)
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    tracer = ModelTracer(
-        None if example_inputs is None else tuple(examples), tuple(leaf_modules), tuple(wrapped_functions)
-    )
+    tracer = ModelTracer(None if example_inputs is None else tuple(examples), leaves, functions)
     attention = write_out_attention(root, tracer.is_kept_whole)
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:

@@ -17,22 +17,47 @@ from torch import nn
 from ana_fx.errors import AnaFxError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.prepare import prepare
+from ana_fx.passes.supported_operators import supported_operators
 from ana_fx.target_list import targets
 from ana_fx.targets.compare import load_program, read_arrays, verify_against
 from ana_fx.targets.export import export
 from ana_fx.targets.inspect import inspect
+from ana_fx.version import installed_version
+from ana_fx.wording import brief
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Integer networks: export, inspect, verify.", no_args_is_help=True, add_completion=False)
 
+
+def _say_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"ana-fx {installed_version()}, torch {torch.__version__}")
+        raise typer.Exit
+
+
 File = Annotated[Path, typer.Argument(help="An ONNX file that ana_fx wrote.", show_default=False)]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Integer networks: export, inspect, verify."""
 
 
 @app.command("targets")
 def list_targets() -> None:
     """List the targets and what each accepts."""
     _show(targets())
+
+
+@app.command("operators")
+def list_operators() -> None:
+    """List the modules, functions and methods that a model may use."""
+    _show(supported_operators())
 
 
 @app.command("inspect")
@@ -47,10 +72,16 @@ def verify_file(
     file: File,
     inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
     against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
+    runtimes: Annotated[
+        list[str] | None, typer.Option(help="What runs the file, once for each; by default the first of its target.")
+    ] = None,
 ) -> None:
-    """Run a file in its runtime and compare every output bit with a saved program."""
+    """Run a file in its runtime, or in others, and compare every output bit with a saved program."""
     with _errors_in_one_line():
-        _show(verify_against(file, load_program(against), read_arrays(inputs)))
+        program, arrays = load_program(against), read_arrays(inputs)
+        chosen: list[str | None] = [*runtimes] if runtimes else [None]
+        for name in chosen:
+            _show(verify_against(file, program, arrays, runtime=name))
 
 
 @app.command("export")
@@ -82,12 +113,21 @@ def _made(reference: str) -> nn.Module:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does it
     try:
         make = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # of the user's own module
         raise ValueError(f"cannot import {reference!r}: {error}; needed 'package.module:function'") from error
-    made = make()
+    made = _call(make, reference)
     if not isinstance(made, nn.Module):
         raise ValueError(f"{reference!r} made {type(made).__name__}, needed a torch.nn.Module")
     return made
+
+
+def _call(make: Any, reference: str) -> Any:
+    if not callable(make):
+        raise ValueError(f"{reference!r} is {brief(make)}, needed a function that makes the model")
+    try:
+        return make()
+    except Exception as error:  # of the user's own code
+        raise ValueError(f"{reference!r} raised {type(error).__name__}: {error}") from error
 
 
 def _load_state(qat: nn.Module, path: Path) -> None:
@@ -111,6 +151,6 @@ def _errors_in_one_line() -> Iterator[None]:
     """What we foresee goes to stderr without a traceback."""
     try:
         yield
-    except (AnaFxError, ValueError, OSError) as error:
+    except (AnaFxError, ValueError, TypeError, OSError) as error:
         typer.echo(f"ana-fx: {error}", err=True)
         raise typer.Exit(1) from error

@@ -20,6 +20,7 @@ from onnx.reference.ops import op_max_pool
 
 from ana_fx.errors import VerifyError
 from ana_fx.targets.emulation import emulate
+from ana_fx.wording import unknown
 
 __all__ = ["RUNTIMES", "Runtime", "runtime_called", "with_batch"]
 
@@ -57,7 +58,7 @@ def runtime_called(name: str) -> Runtime:
         VerifyError: Its package is not installed.
     """
     if name not in RUNTIMES:
-        raise ValueError(f"unknown runtime {name!r}; known are {', '.join(map(repr, RUNTIMES))}")
+        raise ValueError(unknown("runtime", name, RUNTIMES))
     runtime = RUNTIMES[name]
     try:
         import_module(runtime.package)

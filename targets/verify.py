@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
+from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.passes.shapes import run
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
@@ -75,9 +78,10 @@ class VerifyReport:
         return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 
 
+@usual_torch()
 @torch.no_grad()
 def verify(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     inputs: Any = None,
     *,
@@ -94,10 +98,15 @@ def verify(
             by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
-        ValueError: A runtime is unknown.
+        TypeError: `integer` is no module, or `inputs` hold no tensors.
+        ValueError: `integer` is not a converted program, there are more or fewer inputs than it has, or a runtime is
+            unknown.
         VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
             runtime's package is not installed.
     """
+    integer = program(integer, "verify()")
+    chosen = None if runtimes is None else [runtime_called(name) for name in _names(runtimes)]
+    given = _inputs(integer, inputs)
     path = Path(path)
     model = read_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -105,10 +114,9 @@ def verify(
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
-    given = _inputs(integer, inputs)
     needs_vnni = tuple(json.loads(metadata.get(NEEDS_VNNI, "[]")))
     titles, compared, different = [], 0, []
-    for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
+    for runtime in chosen or [runtime_called(name) for name in target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
         found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
@@ -177,7 +185,7 @@ def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
 
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
     if inputs is not None:
-        return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+        return _given_inputs(inputs, len(_quantizers(integer)))
     generator = torch.Generator().manual_seed(0)
     made = []
     for node, quantize in _quantizers(integer):
@@ -186,6 +194,17 @@ def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
         levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
         made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
+
+
+def _given_inputs(inputs: Any, num_inputs: int) -> tuple[Tensor, ...]:
+    entries = tensors_of(inputs, "the input of verify()")
+    if len(entries) != num_inputs:
+        raise ValueError(f"the program has {num_inputs} input(s), verify() was given {len(entries)} tensor(s)")
+    return entries
+
+
+def _names(runtimes: Sequence[str]) -> Sequence[str]:
+    return [runtimes] if isinstance(runtimes, str) else runtimes
 
 
 def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:

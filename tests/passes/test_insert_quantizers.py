@@ -308,7 +308,6 @@ WRONG_CALIBRATION = {
     "NaN": ([IMAGES, IMAGES / 0], "calibration batch 1 holds NaN or infinite numbers; needed finite"),
     "no batch": ([], "calibration holds no batch; needed at least one, or calibration=None"),
     "a generator at its end": (iter(()), "calibration holds no batch"),
-    "no tensor": ([{"x": 1}], "calibration batch 0"),
     "another type": ([IMAGES.to(torch.uint8)], "calibration batch 0"),
 }
 

@@ -212,3 +212,57 @@ def test_labels_that_are_not_one_for_each_channel_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=f"{len(wrong)} labels for outputs with"):
         ana_fx.export(converted(Chain), tmp_path / "a.onnx", labels=wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_said():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"ana-fx {ana_fx.__version__}, torch {torch.__version__}")
+
+
+def test_operators_are_listed():
+    result = run("operators")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("nn.Conv2d", "F.relu", "x.mean()"))
+
+
+def test_verify_runs_a_file_in_each_runtime_that_is_named(folder, tmp_path):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    runtimes = ("--runtimes", "onnxruntime", "--runtimes", "onnx.reference")
+    result = run("verify", tmp_path / "integer.onnx", *arguments, *runtimes)
+    assert result.exit_code == 0, result.stderr
+    assert "(onnxruntime " in result.stdout
+    assert "(onnx.reference " in result.stdout
+
+
+def test_a_misspelt_runtime_is_answered_in_one_line(folder):
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    result = run("verify", folder / "model.onnx", *arguments, "--runtimes", "onxruntime")
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith("'reference-kernels'")
+    assert "did you mean 'onnxruntime'?" in result.stderr
+
+
+NO_FUNCTIONS = {
+    "a number": ("sys:maxsize", "'sys:maxsize' is 9223372036854775807, needed a function that makes the model"),
+    "a function that raises": ("builtins:iter", "'builtins:iter' raised TypeError: iter expected"),
+    "a module that raises": ("antigravity_that_is_not_there:make", "cannot import"),
+}
+
+
+@pytest.mark.parametrize(("reference", "reason"), NO_FUNCTIONS.values(), ids=NO_FUNCTIONS)
+def test_what_makes_no_model_is_answered_in_one_line(tmp_path, reference, reason):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    result = run("export", reference, tmp_path / "a.onnx", "--state", tmp_path / "s", "--example", tmp_path / "x.npy")
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["state.pt", "state.pt2"])
+def test_a_state_in_place_of_a_program_is_called_one(folder, tmp_path, name):
+    torch.save(trained(Chain).state_dict(), tmp_path / name)
+    result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / name)
+    assert result.exit_code == 1
+    assert "it holds a state_dict, which is no program" in result.stderr
