@@ -144,7 +144,7 @@ class LayerMap(nn.Module):
     def _check_calibrated(self) -> None:
         for quantizer in self.quantizers():
             if not quantizer.is_calibrated:
-                raise CalibrationError(UNKNOWN_SCALE.format("a layer's quantizer"))
+                raise CalibrationError(UNKNOWN_SCALE.format(quantizer.name))
 
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device

@@ -20,8 +20,9 @@ from ana_fx.schedule import Schedule
 __all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer", "Rounding"]
 
 UNKNOWN_SCALE = (
-    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from; "
-    "run a batch through the model in train(), or give prepare(..., calibration=batches)"
+    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from, "
+    "or nothing but zeros in them; run a batch through the model in train(), give prepare(..., calibration=batches), "
+    "or call set_scale() of a quantizer whose numbers are always zero"
 )
 
 
@@ -62,7 +63,7 @@ class Quantizer(nn.Module):
 
     `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
     size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
-    sharing it when the model moves. The first batch sets it if nothing else has.
+    sharing it when the model moves. The first batch that is not all zeros sets it if nothing else has.
 
     Args:
         integer_type: The levels.
@@ -89,6 +90,7 @@ class Quantizer(nn.Module):
         fills_range: bool = False,
     ) -> None:
         super().__init__()
+        self.name = "a quantizer"  # where it stands in the model, for messages
         self.integer_type = integer_type
         self.fills_range = fills_range
         self.rounding = rounding
@@ -123,7 +125,7 @@ class Quantizer(nn.Module):
     def share_scale(self, other: Quantizer) -> None:
         """Have one step with another quantizer: the largest that one of those that share it needs."""
         with torch.no_grad():
-            known = [each.scale.detach() for each in (self, other) if each.is_calibrated]
+            known = [each.scale.detach() for each in (self, other) if each.is_calibrated or each.shares_scale]
             other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
         self.scale = other.scale
         self.shares_scale = other.shares_scale = True
@@ -132,21 +134,43 @@ class Quantizer(nn.Module):
         """Fix the step from outside; from now on the data does not."""
         with torch.no_grad():
             shaped = scale.reshape(self.scale.shape).to(self.scale)
-            self.scale.copy_(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
+            shaped = torch.maximum(shaped, self.scale) if self.shares_scale else shaped
+            # Not `self.scale.copy_`: a quantizer that shares it may have computed in this very step. What it keeps for
+            # its gradient is its own, but for the sign of the scale, which stays.
+            self.scale.data.copy_(shaped)
             self.calibrated.fill_(True)
         self._is_calibrated = True
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights."""
+    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> bool:
+        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights.
+
+        Returns:
+            Whether `x` tells one. If it is all zeros once it is clipped, nothing changes.
+        """
+        scale = self._scale_for(x, weights)
+        if scale is not None:
+            self.set_scale(scale)
+        return scale is not None
+
+    def _scale_for(self, x: Tensor, weights: Tensor | None = None) -> Tensor | None:
         clipped = x.detach().float().clamp(self.clip_range.minimum, self.clip_range.maximum)
+        clipped = clipped if self._lowest else clipped.clamp_min_(0.0)
+        if not bool(clipped.any()):
+            return None
         rows = clipped.reshape(max(1, self.scale.numel()), -1)
         levels = Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
         shaped = None if weights is None else weights.reshape(rows.shape)
         scale = least_squares_scale(rows, levels, shaped)
-        if self.fills_range:
-            scale = scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax)
-        self.set_scale(scale)
+        return scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax) if self.fills_range else scale
+
+    @torch.no_grad()
+    def loses(self, x: Tensor) -> bool:
+        """Whether numbers that differ all become zero, or all an end of the range."""
+        least, most = torch.aminmax(x.float().clamp(self.clip_range.minimum, self.clip_range.maximum))
+        levels = self.levels()
+        first, last = (int(quantize(end, positive(self.scale), levels)) for end in (least, most))
+        return bool(least < most) and first == last and first in (0, int(levels.lo), int(levels.hi))
 
     @property
     def _lowest(self) -> int:
@@ -184,11 +208,28 @@ class Quantizer(nn.Module):
         )
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    @torch.no_grad()
     def _calibrate_eagerly(self, x: Tensor) -> None:
-        """Take the step from the first batch; from the first process's if there are several."""
-        self.calibrate(x)
+        """Take the step from the first batch that tells one; from the first process's if there are several.
+
+        Raises:
+            CalibrationError: The batch holds NaN or infinite numbers, here or in the first process.
+        """
+        is_finite = bool(torch.isfinite(x).all())
+        scale = self._scale_for(x) if is_finite else torch.full_like(self.scale, torch.nan)
+        found = (torch.zeros_like(self.scale) if scale is None else scale.reshape(self.scale.shape)).to(self.scale)
         if dist.is_available() and dist.is_initialized():
-            dist.broadcast(self.scale.detach(), src=0)
+            dist.broadcast(found, src=0)
+        if not is_finite or bool(found.isnan().any()):
+            raise CalibrationError(
+                f"the first training batch sets the scale of {self.name}, and what reaches it holds NaN or infinite "
+                f"numbers; needed finite ones; look at the batch and at the layers before, or give prepare(..., "
+                f"calibration=batches)"
+            )
+        if bool(found.any()):
+            self.set_scale(found)
+        elif self.shares_scale and bool(self.scale.any()):  # zeros fit any scale, and the others know theirs
+            self.set_scale(self.scale.detach())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -228,7 +269,7 @@ class InputQuantizer(Quantizer):
         """x as multiples of the step, rounded half to even as QuantizeLinear does."""
         if not self.is_calibrated:
             if not self.training:
-                raise CalibrationError(UNKNOWN_SCALE.format("the model input"))
+                raise CalibrationError(UNKNOWN_SCALE.format(f"the model input ({self.name})"))
             self._calibrate_eagerly(x)
         if self._shape is None:
             self._remember_eagerly(x)
