@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
+from ana_fx.passes.check_weights import check_weights
 from ana_fx.passes.tracer import ModelTracer
 from ana_fx.passes.unwrap import unwrap, unwrapped_copy
 from ana_fx.passes.written_out import write_out_attention
@@ -49,9 +50,11 @@ def trace(
 
     Raises:
         TraceError: The control flow depends on data, or an operation cannot be recorded; all such modules are listed.
+        UnsupportedError: Weights are computed from other parameters, as pruning and norms of weights do it.
     """
     notes: list[str] = []
     model = unwrap(model, notes)
+    check_weights(model)
     root = unwrapped_copy(model, notes).eval()
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     tracer = ModelTracer(
