@@ -34,6 +34,7 @@ from ana_fx.passes.unwrap import unwrap
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.schedule import Schedule
+from ana_fx.settings import keep_settings
 from ana_fx.target_list import target_called
 
 __all__ = ["prepare"]
@@ -113,7 +114,7 @@ def prepare(
             FoldImageNormalization(precision.input if isinstance(precision.input, ImageInput) else None),
         ),
     )
-    precision = with_end_layers(precision, gm)
+    given, precision = precision, with_end_layers(precision, gm)
     run_pipeline(
         gm,
         (
@@ -123,6 +124,7 @@ def prepare(
             AssignAnnealingRanges(schedule),
         ),
     )
+    keep_settings(gm, given, target)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
