@@ -5,7 +5,7 @@ A type is written by its name, "uint4", where the name says all, else by its fie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -26,7 +26,7 @@ def precision_to_json(precision: Precision) -> dict[str, Any]:
     """
     default = Precision()
     written: dict[str, Any] = {
-        "weight": type_to_json(precision.weight),
+        "weight": _weight_to_json(precision.weight),
         "activation": type_to_json(precision.activation),
     }
     if precision.input != default.input:
@@ -37,7 +37,7 @@ def precision_to_json(precision: Precision) -> dict[str, Any]:
         written["rounding"] = precision.rounding.value
     for name in ("first", "last"):
         if getattr(precision, name) is not None:
-            written[name] = type_to_json(getattr(precision, name))
+            written[name] = _weight_to_json(getattr(precision, name))
     if precision.overrides:
         written["overrides"] = {name: precision_to_json(each) for name, each in precision.overrides.items()}
     return written
@@ -63,16 +63,16 @@ def precision_from_json(written: Any) -> Precision:
     return Precision(**values)
 
 
-def type_to_json(integer_type: IntegerType) -> str | dict[str, Any]:
-    """The name of a type if that says all, else its fields."""
+def type_to_json(
+    integer_type: IntegerType, parse: Callable[[str], IntegerType] = IntegerType.parse
+) -> str | dict[str, Any]:
+    """The name of a type if `parse` makes it of that, else its fields."""
     name = str(integer_type)
     try:
-        is_said = IntegerType.parse(name) == integer_type
+        is_said = parse(name) == integer_type
     except ValueError:
         is_said = False
-    if is_said:
-        return name
-    return {each.name: getattr(integer_type, each.name) for each in fields(integer_type)}
+    return name if is_said else {each.name: getattr(integer_type, each.name) for each in fields(integer_type)}
 
 
 def type_from_json(written: Any) -> IntegerType:
@@ -83,6 +83,11 @@ def type_from_json(written: Any) -> IntegerType:
         return IntegerType(**_object(written))
     except TypeError as error:
         raise ValueError(f"an integer type has other fields than {written!r:.80}") from error
+
+
+def _weight_to_json(weight: IntegerType) -> str | dict[str, Any]:
+    """As `type_to_json`; eight bits of a weight need not say that they are symmetric."""
+    return type_to_json(weight, lambda name: Precision(name).weight)
 
 
 def _input_to_json(given: IntegerType | ImageInput | str) -> Any:

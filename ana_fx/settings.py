@@ -97,6 +97,8 @@ def _check_settings(gm: GraphModule, state: dict[str, Any], prefix: str, *_: obj
 
     Names that only one of them has are left to torch, which refuses them unless the user says `strict=False`.
     """
+    if not hasattr(gm, SETTINGS_BUFFER):  # an integer program, which is a copy without it
+        return
     own = gm.get_buffer(SETTINGS_BUFFER)
     found = state.get(prefix + SETTINGS_BUFFER)
     state[prefix + SETTINGS_BUFFER] = own  # torch made this mapping for the call; older states tell no settings

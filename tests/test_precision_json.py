@@ -58,7 +58,7 @@ def test_it_reads_as_a_person_would_write_it():
     assert precision_to_json(precision) == {
         "weight": "ternary",
         "activation": "uint2",
-        "first": {"bits": 8, "signed": True, "narrow": True, "zero_point": None},
+        "first": "int8",
         "overrides": {"head": {"weight": "int4", "activation": "uint4"}},
     }
 
