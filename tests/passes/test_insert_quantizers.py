@@ -369,7 +369,7 @@ def test_accumulators_stay_inside_32_bits_with_room_for_the_bias():
 def test_the_shape_of_a_sample_is_remembered(kind):
     qat = ana_fx.prepare(kind(), example(kind, 5))
     assert input_quantizer(qat).shape == tuple(example(kind).shape[1:])
-    fresh = ana_fx.prepare(kind())
+    fresh = ana_fx.prepare(kind(), precision=ana_fx.Precision(input="uint8"))
     fresh.load_state_dict(qat.state_dict())
     assert input_quantizer(fresh).shape == tuple(example(kind).shape[1:])
 
