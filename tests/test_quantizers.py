@@ -51,7 +51,7 @@ def test_the_layer_that_such_numbers_reach_is_named():
 
 def test_nothing_is_looked_at_once_the_scales_are_known(monkeypatch):
     qat = ana_fx.prepare(network(), X, calibration=[X]).train()
-    monkeypatch.setattr(Quantizer, "_calibrate_eagerly", lambda *_: pytest.fail("it waited for the device"))
+    monkeypatch.setattr(Quantizer, "_calibrate_on_first_batch", lambda *_: pytest.fail("it waited for the device"))
     qat(X)
 
 
