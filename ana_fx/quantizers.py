@@ -219,14 +219,14 @@ class Quantizer(nn.Module):
             scale_gradient=(x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5,
         )
 
-    @torch.no_grad()
     def _calibrate_on_first_batch(self, x: Tensor) -> None:
         """Take the scale that the batch tells, if it tells one; a compiled model asks its first batch only."""
-        is_shared = self.shares_scale
+        is_shared = self.shares_scale  # outside of no_grad, which a compiled graph would not leave after an error
         found = first_scale(x, self.scale, self._all_levels, self._clip, is_shared=is_shared, name=self.name)
-        tells = found.amax() > 0
-        self._write_scale(torch.where(tells, self._filled(found), self.scale))
-        self.calibrated.copy_(tells)
+        with torch.no_grad():
+            tells = found.amax() > 0
+            self._write_scale(torch.where(tells, self._filled(found), self.scale))
+            self.calibrated.copy_(tells)
         self._is_settled = torch.compiler.is_compiling()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -43,6 +43,7 @@ def test_numbers_that_are_not_finite_are_refused(number):
     net = torch.compile(qat, backend="eager")  # with `fullgraph` it would compile the code that handles the error
     with pytest.raises(ana_fx.CalibrationError, match="sets the scale of input_1_quantizer"):
         net(X * number)
+    assert torch.is_grad_enabled()
     net(X)
     assert all(quantizer.is_calibrated for _, quantizer in quantizers(qat))
 
