@@ -94,7 +94,8 @@ def _check_calibrated(qat: GraphModule) -> None:
             listing(
                 f"{len(missing)} scale(s) are not known yet:",
                 missing,
-                "run a training batch through the model in train(), or give prepare(..., calibration=batches)",
+                "run a training batch through the model in train(), or give prepare(..., calibration=batches); a "
+                "quantizer that saw nothing but zeros can be told one by set_scale()",
             )
         )
 

@@ -20,8 +20,8 @@ from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Product, Sum
 from ana_fx.passes.dialect import is_movement, is_shape, passes_levels
-from ana_fx.passes.first_scales import scale_from_samples, scale_of_zeros, settle_zeros
 from ana_fx.passes.pass_ import Pass
+from ana_fx.passes.sample_scales import scale_from_samples, scale_of_zeros, settle_zeros
 from ana_fx.passes.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision import Precision
 from ana_fx.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
