@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ana_fx.annealing_notes import start_record
 from ana_fx.errors import TraceError
 from ana_fx.freezing import resume_phases
+from ana_fx.graph import quantizers
 from ana_fx.image_input import ImageInput
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
@@ -29,6 +30,7 @@ from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.plain import plain
+from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
 from ana_fx.passes.unwrap import unwrap
@@ -123,10 +125,13 @@ def prepare(
         (
             InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
             InsertQuantizers(precision, schedule, chosen, inputs),
+            QuantizeWeights(precision, schedule, chosen),  # within what the types of the inputs leave
             CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),
         ),
     )
+    for name, quantizer in quantizers(gm):
+        quantizer.name = name
     keep_settings(gm, given, target)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
