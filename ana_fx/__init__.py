@@ -19,6 +19,7 @@ from ana_fx.errors import (
     PrecisionError,
     ProofError,
     ScheduleError,
+    SettingsError,
     TraceError,
     UnsupportedError,
     VerifyError,
@@ -31,6 +32,7 @@ from ana_fx.presets import preset
 from ana_fx.quantizers import Rounding
 from ana_fx.reestimate import reestimate_batch_norms
 from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
+from ana_fx.settings import Settings, settings_of
 from ana_fx.stages import Stage
 from ana_fx.target import Requantizer, Target
 
@@ -92,9 +94,11 @@ __all__ = [
     "Requantizer",
     "Rule",
     "Schedule",
+    "Settings",
     "Strategy",
     "Target",
     "preset",
+    "settings_of",
     # errors
     "AccumulatorError",
     "AnaFxError",
@@ -106,6 +110,7 @@ __all__ = [
     "PrecisionError",
     "ProofError",
     "ScheduleError",
+    "SettingsError",
     "TraceError",
     "UnsupportedError",
     "VerifyError",

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.annealing_notes import noise_left
 from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
-from ana_fx.ordering import OrderBreak
 from ana_fx.quantizers import Quantizer
 from ana_fx.recognize import prepared_or_program
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
+
+if TYPE_CHECKING:  # these take long to import
+    from rich.console import Group
+
+    from ana_fx.ordering import OrderBreak
 
 __all__ = ["Row", "Summary", "describe"]
 
@@ -70,6 +72,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=_WIDTH, no_color=True)
         with console.capture() as capture:
             console.print(self.__rich__())
@@ -77,6 +81,10 @@ class Summary:
 
     def __rich__(self) -> Group:
         """The table and the notes, for rich consoles; columns without an entry are left out."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=self.title, title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
@@ -106,10 +114,13 @@ def describe(module: nn.Module) -> Summary:
         row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    stage = "integer program" if "annealing_ranges" in gm.meta else "prepared model"
+    is_program = "annealing_ranges" in gm.meta
+    stage = "integer program" if is_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())), *_limit_notes(gm))
-    return Summary(title, tuple(rows), (*notes, *_order_notes(gm.meta.get("order_breaks", ()))))
+    left = None if is_program or "schedule" not in gm.meta else noise_left(gm)
+    said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
+    return Summary(title, tuple(rows), said)
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.annealer import annealing_ranges
+from ana_fx.annealing_notes import noise_left
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
 from ana_fx.float32 import usual_torch
 from ana_fx.graph import layer_maps, location, quantizers
@@ -26,6 +28,8 @@ from ana_fx.target_list import target_called
 
 __all__ = ["convert"]
 
+_LOG = logging.getLogger("ana_fx")
+
 
 @usual_torch()
 def convert(qat: nn.Module) -> GraphModule:
@@ -33,7 +37,8 @@ def convert(qat: nn.Module) -> GraphModule:
 
     Args:
         qat: What `prepare` returned, trained until its noise is annealed; it is not touched. It may stand inside
-            `DataParallel`, `DistributedDataParallel` or `AveragedModel`.
+            `DataParallel`, `DistributedDataParallel`, `AveragedModel` or `torch.compile`. If a training left noise, a
+            warning in the log "ana_fx" and a note that `describe` shows say so.
 
     Returns:
         A GraphModule that takes and gives the same floats as `qat` in eval mode, bit for bit, and
@@ -69,6 +74,10 @@ def convert(qat: nn.Module) -> GraphModule:
     recording = record(program)  # of the trained model, before anything is lowered
     run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))
     program.meta["annealing_ranges"] = annealing_ranges(qat)
+    note = noise_left(qat)
+    if note is not None:
+        program.meta["notes"] = [*program.meta["notes"], note]
+        _LOG.warning(note)
     for trained in recording.runs:
         _check_equal(trained, program)
     return program.to(device)
@@ -89,7 +98,8 @@ def _check_calibrated(qat: GraphModule) -> None:
             listing(
                 f"{len(missing)} scale(s) are not known yet:",
                 missing,
-                "run a training batch through the model in train(), or give prepare(..., calibration=batches)",
+                "run a training batch through the model in train(), or give prepare(..., calibration=batches); a "
+                "quantizer that saw nothing but zeros can be told one by set_scale()",
             )
         )
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from ana_fx.annealing_notes import start_record
 from ana_fx.batches import Batches, tensors_of
 from ana_fx.errors import TraceError
 from ana_fx.float32 import in_float32, usual_torch
 from ana_fx.freezing import resume_phases
+from ana_fx.graph import quantizers
 from ana_fx.image_input import ImageInput
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
@@ -35,10 +37,12 @@ from ana_fx.passes.plain import plain
 from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
+from ana_fx.pickling import refuse_pickling
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.recognize import float_model, unwrap
 from ana_fx.schedule import Schedule
+from ana_fx.settings import keep_settings
 from ana_fx.state_names import names_of, refuse_float_state, remember_names
 from ana_fx.target_list import target_called
 
@@ -61,7 +65,8 @@ def prepare(
     """Make a quantisation-aware copy of a float model, ready to be trained.
 
     In training mode the copy computes with noisy quantizers; in eval mode it computes exactly what
-    `convert` and `export` will ship.
+    `convert` and `export` will ship. Its noise is that of the start of training: it learns as it is, and an
+    `Annealer` takes the noise away.
 
     Args:
         model: The float model; it is not touched. Wrappers such as `DistributedDataParallel` or `torch.compile`
@@ -130,7 +135,7 @@ def prepare(
             FoldImageNormalization(image),
         ),
     )
-    precision = with_end_layers(precision, gm)
+    given, precision = precision, with_end_layers(precision, gm)
     run_pipeline(
         gm,
         (
@@ -144,9 +149,14 @@ def prepare(
     )
     remember_names(gm, float_names)
     gm.register_load_state_dict_pre_hook(refuse_float_state)
+    for name, quantizer in quantizers(gm):
+        quantizer.name = name
+    keep_settings(gm, given, target)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
+    start_record(gm)
+    refuse_pickling(gm)
     return gm
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
+from ana_fx.passes.check_weights import check_weights
 from ana_fx.passes.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.tracer import ModelTracer
 from ana_fx.passes.unwrap import unwrapped_copy
@@ -52,11 +53,13 @@ def trace(
     Raises:
         TraceError: The control flow depends on data, or an operation cannot be recorded; all such modules are listed.
         TypeError: A setting is of the wrong kind.
+        UnsupportedError: Weights are computed from other parameters, as pruning and norms of weights do it.
         ValueError: A setting names what the model does not have.
     """
     notes: list[str] = []
     model = unwrap(model, notes)
     check_concrete_args(model, concrete_args or {})
+    check_weights(model)
     root = unwrapped_copy(model, notes).eval()
     leaves, functions = checked_leaves(root, leaf_modules), checked_functions(wrapped_functions)
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)

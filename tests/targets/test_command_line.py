@@ -186,6 +186,71 @@ def test_export_goes_from_a_state_to_a_file(tmp_path, monkeypatch):
     assert ana_fx.verify(converted(Chain), "out.onnx").num_different == 0
 
 
+def saved(tmp_path, monkeypatch, precision="ternary", target="integer"):
+    """A trained state and example inputs, in the folder that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    qat = trained(Chain, precision, target=target)
+    torch.save(qat.state_dict(), "state.pt")
+    np.save("example.npy", example(Chain).numpy())
+    return qat
+
+
+def export_of(state="state.pt", example="example.npy", *more):
+    return run("export", "tests.models:Chain", "out.onnx", "--state", state, "--example", example, *more)
+
+
+def test_export_takes_its_settings_from_the_state(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    result = export_of()
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+def test_export_takes_the_type_of_the_input_from_the_state(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    np.save("example.npy", example(Chain).numpy() - 0.5)
+    result = export_of()
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "difference"),
+    [
+        ("--precision", "int8", "0.weight_quantizer: the state has ternary [-1, 1], nearest, the model int8"),
+        ("--prepared-for", "onnxruntime", "the state has shift in 64 bits"),
+    ],
+)
+def test_export_refuses_what_contradicts_the_state(option, given, difference, tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch)
+    result = export_of("state.pt", "example.npy", option, given)
+    assert result.exit_code == 1
+    assert difference in result.stderr
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_export_needs_the_settings_of_a_state_that_tells_none(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    state = {name: tensor for name, tensor in qat.state_dict().items() if name != "quantization_settings"}
+    torch.save({"model": state}, "old.pt")
+    result = export_of("old.pt")
+    assert result.exit_code == 1
+    assert "old.pt does not tell its settings; needed --precision and --prepared-for" in result.stderr
+    result = export_of("old.pt", "example.npy", "--precision", "ternary", "--prepared-for", "integer")
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"model": 3}, {1: torch.ones(2)}])
+def test_a_state_that_is_none_is_refused(state, tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch)
+    torch.save(state, "wrong.pt")
+    result = export_of("wrong.pt")
+    assert result.exit_code == 1
+    assert "cannot load wrong.pt" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [("nowhere:Model", "cannot import"), ("tests.models:example", "missing"), ("builtins:dict", "made dict, needed a")],
