@@ -205,7 +205,10 @@ class IntegerHead(_Accumulating):
 
 
 class IntegerTable(nn.Module):
-    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels]."""
+    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels].
+
+    `lo` and `hi` are the range of its entries and of 0, which whatever reads them can pad with.
+    """
 
     table: Tensor
 
@@ -214,7 +217,7 @@ class IntegerTable(nn.Module):
         self.lowest = lowest
         self.integer_type = integer_type
         self.output_scale = output_scale
-        self.lo, self.hi = int(table.min()), int(table.max())
+        self.lo, self.hi = _range_with_zero(table)
         self.register_buffer("table", table.to(integer_type.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -243,7 +246,10 @@ class IntegerSoftmax(nn.Module):
 
 
 class IntegerConstant(nn.Module):
-    """Levels that do not depend on the input; they have no batch axis."""
+    """Levels that do not depend on the input; they have no batch axis.
+
+    `lo` and `hi` are their range and that of 0, which whatever reads them can pad with.
+    """
 
     levels: Tensor
 
@@ -251,6 +257,7 @@ class IntegerConstant(nn.Module):
         super().__init__()
         self.integer_type = integer_type
         self.output_scale = output_scale
+        self.lo, self.hi = _range_with_zero(levels)
         self.register_buffer("levels", levels.to(integer_type.dtype))
 
     def forward(self) -> Tensor:
@@ -299,3 +306,7 @@ class IntegerMaxPool(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+
+
+def _range_with_zero(levels: Tensor) -> tuple[int, int]:
+    return min(int(levels.min()), 0), max(int(levels.max()), 0)

@@ -99,7 +99,7 @@ class Lower(Pass):
         constant = IntegerConstant(module.output_quantizer.quantize(value), module.output_quantizer.integer_type, scale)
         gm.add_submodule(str(node.target), constant.eval())
         node.args = ()
-        return LevelRange(int(constant.levels.min()), int(constant.levels.max()), scale)
+        return LevelRange(constant.lo, constant.hi, scale)
 
     def _moved(self, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]) -> list[Node]:
         """The tensors of levels that a movement moves, through nodes that give several tensors."""

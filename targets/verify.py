@@ -20,6 +20,7 @@ from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
 from ana_fx.target import Target
 from ana_fx.target_list import targets
@@ -149,12 +150,14 @@ def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
     if inputs is not None:
         return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    generator = torch.Generator().manual_seed(0)
+    readers = {node.all_input_nodes[0]: (node, quantize) for node, quantize in _quantizers(integer)}
     made = []
-    for node, quantize in _quantizers(integer):
-        kind = quantize.integer_type
-        shape = (_BATCH, *node.meta["sample_shape"])
-        levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
+    for placeholder in integer.graph.find_nodes(op="placeholder"):
+        if placeholder not in readers:  # nothing reads it
+            made.append(torch.zeros(_BATCH))
+            continue
+        node, quantize = readers[placeholder]
+        levels = probes(quantize.integer_type, tuple(node.meta["sample_shape"]), _BATCH)
         made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
 

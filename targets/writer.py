@@ -124,7 +124,7 @@ class Writer:
         levels = numpy(module.levels).astype(np.int64)
         stored = (levels + zero_point).astype(dtype.numpy())
         value = self.builder.constant(stored, path)
-        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), levels)
+        return Carrier(value, zero_point, tuple(levels.shape), module.hi + zero_point, levels)
 
     def _repeat(self, path: str, constant: Carrier, samples: Carrier) -> Carrier:
         """A constant for each sample."""
