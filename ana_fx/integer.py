@@ -41,19 +41,39 @@ class Proof:
 
 
 class Quantize(nn.Module):
-    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear."""
+    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear; NaN is the lowest level.
+
+    Args:
+        scale: The real value of one level.
+        integer_type: The levels.
+        sample_shape: The shape of a sample for which the program was proven; None takes any.
+
+    Raises:
+        ValueError: An input's samples have another shape.
+    """
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType) -> None:
+    def __init__(self, scale: Tensor, integer_type: IntegerType, sample_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.integer_type = integer_type
+        self.sample_shape = sample_shape
         self.register_buffer("scale", scale.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Reals to levels."""
-        levels = torch.round(x.float() / self.scale)
+        self._check_shape(x)
+        levels = torch.round(x.float() / self.scale).nan_to_num(nan=float(self.integer_type.qmin))
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
+
+    def _check_shape(self, x: Tensor) -> None:
+        if self.sample_shape is None or torch.jit.is_tracing():  # which takes sizes for tensors
+            return
+        if tuple(x.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"found an input of shape {tuple(x.shape)}, needed [N, {', '.join(map(str, self.sample_shape))}]: the "
+                f"program was proven for samples of this shape; for another, prepare and convert with one"
+            )
 
     def real(self, levels: Tensor) -> Tensor:
         """Inputs that have these levels."""
@@ -69,14 +89,22 @@ class QuantizeImage(Quantize):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType, gain: Tensor, shift: Tensor) -> None:
-        super().__init__(scale, integer_type)
+    def __init__(
+        self,
+        scale: Tensor,
+        integer_type: IntegerType,
+        gain: Tensor,
+        shift: Tensor,
+        sample_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(scale, integer_type, sample_shape)
         self.register_buffer("gain", gain.detach().clone())
         self.register_buffer("shift", shift.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to levels."""
-        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        self._check_shape(x)
+        pixels = torch.round(x.float() * self.gain + self.shift).nan_to_num(nan=0.0).clamp(0, 255)
         return (pixels + self.integer_type.qmin).to(self.integer_type.dtype)
 
     def real(self, levels: Tensor) -> Tensor:

@@ -55,9 +55,9 @@ class Lower(Pass):
             module = module_of(node)
             if isinstance(module, InputQuantizer):
                 scale, integer_type = positive(module.scale.detach()), module.integer_type
-                quantize = Quantize(scale, integer_type)
+                quantize = Quantize(scale, integer_type, module.shape)
                 if isinstance(module, ImageQuantizer):
-                    quantize = QuantizeImage(scale, integer_type, module.gain, module.shift)
+                    quantize = QuantizeImage(scale, integer_type, module.gain, module.shift, module.shape)
                 gm.add_submodule(str(node.target), quantize.eval())
                 levels[node] = LevelRange(integer_type.qmin, integer_type.qmax, scale)
             elif isinstance(module, ConstantMap):
