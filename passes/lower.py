@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import location, module_of, unique_path
-from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, QuantizeImage, Repeat
+from ana_fx.integer import Dequantize, IntegerConstant, IntegerMap, IntegerMaxPool, Quantize, QuantizeImage, Repeat
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
 from ana_fx.passes.layout import BATCH, Layout
@@ -64,6 +64,7 @@ class Lower(Pass):
                 levels[node] = self._lower_constant(gm, node, module)
             elif isinstance(module, LayerMap) and module.is_quantized:
                 problems += lower_layer_map(gm, node, module, levels, layouts)
+                _fold_constant(gm, node, levels)
             elif isinstance(module, LayerMap) or node.op == "output":
                 _dequantize_inputs(gm, node, levels, layouts)
             elif isinstance(module, (*MAX_POOLS, *ADAPTIVE_MAX_POOLS)):
@@ -167,6 +168,17 @@ class Lower(Pass):
         return lambda *tensors: evaluate(node, dict(zip(sources, tensors, strict=True)))
 
 
+def _fold_constant(gm: GraphModule, node: Node, levels: dict[Node, LevelRange]) -> None:
+    """Compute what a requantizer makes of a constant now: files hold constants without a batch, layers with one."""
+    constants, requantizer = [module_of(source) for source in node.all_input_nodes], module_of(node)
+    if not isinstance(requantizer, IntegerMap) or not all(isinstance(each, IntegerConstant) for each in constants):
+        return
+    folded = IntegerConstant(requantizer(*(each() for each in constants)), requantizer.integer_type, levels[node].scale)
+    gm.add_submodule(str(node.target), folded.eval())
+    node.args = ()
+    node.meta.pop("thresholds", None)
+
+
 def _delete_unread_tensors(gm: GraphModule) -> None:
     """Delete the parameters and buffers of containers that no node reads, such as those of constants."""
     read = {str(node.target) for node in gm.graph.nodes if node.op in ("call_module", "get_attr")}
@@ -208,6 +220,12 @@ def _lower_max_pool(
         kernel, stride, padding, dilation = (
             _tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding, module.dilation)
         )
+        windows = zip(sizes, results, kernel, stride, padding, dilation, strict=True)
+        if any(_has_empty_window(*each) for each in windows):
+            raise ConvertError(
+                f"{location(node)}: max pooling of {sizes} has windows that hold padding only, whose largest number is "
+                f"minus infinity; needed a number in each; use less padding or dilation"
+            )
         reach = [
             (result - 1) * s + d * (k - 1) + 1 - size - p
             for result, s, d, k, size, p in zip(results, stride, dilation, kernel, sizes, padding, strict=True)
@@ -216,6 +234,11 @@ def _lower_max_pool(
         pool = IntegerMaxPool(kernel, stride, pads, dilation)
     gm.add_submodule(str(node.target), pool.eval())
     levels[node] = levels[source]
+
+
+def _has_empty_window(size: int, num_windows: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
+    starts = [index * stride - padding for index in range(num_windows)]
+    return not all(any(0 <= start + dilation * k < size for k in range(kernel)) for start in starts)
 
 
 def _tuple(value: Any, rank: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
+from ana_fx.passes.rename_keywords import rename_keywords
 from ana_fx.passes.tracer import ModelTracer
 from ana_fx.passes.unwrap import unwrap, unwrapped_copy
 from ana_fx.passes.written_out import write_out_attention
@@ -61,6 +62,7 @@ def trace(
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:
         raise TraceError("\n".join([*tracer.problems, *tracer.unknown_sizes(), _NEEDED])) from tracer.cause
+    rename_keywords(attention, recorded, notes)
     gm = GraphModule(attention, recorded, class_name=type(model).__name__)
     gm.graph.eliminate_dead_code()
     gm.recompile()
