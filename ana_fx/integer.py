@@ -67,7 +67,8 @@ class Quantize(nn.Module):
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
 
     def _check_shape(self, x: Tensor) -> None:
-        if self.sample_shape is None or torch.jit.is_tracing():  # which takes sizes for tensors
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+        if self.sample_shape is None or is_traced:  # to torch.jit sizes are tensors
             return
         if tuple(x.shape[1:]) != self.sample_shape:
             raise ValueError(

@@ -170,10 +170,11 @@ class Lower(Pass):
 
 def _fold_constant(gm: GraphModule, node: Node, levels: dict[Node, LevelRange]) -> None:
     """Compute what a requantizer makes of a constant now: files hold constants without a batch, layers with one."""
-    constants, requantizer = [module_of(source) for source in node.all_input_nodes], module_of(node)
-    if not isinstance(requantizer, IntegerMap) or not all(isinstance(each, IntegerConstant) for each in constants):
+    sources, requantizer = [module_of(source) for source in node.all_input_nodes], module_of(node)
+    constants = [each.levels for each in sources if isinstance(each, IntegerConstant)]
+    if not isinstance(requantizer, IntegerMap) or len(constants) < len(sources):
         return
-    folded = IntegerConstant(requantizer(*(each() for each in constants)), requantizer.integer_type, levels[node].scale)
+    folded = IntegerConstant(requantizer(*constants), requantizer.integer_type, levels[node].scale)
     gm.add_submodule(str(node.target), folded.eval())
     node.args = ()
     node.meta.pop("thresholds", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -71,7 +73,7 @@ def probing_batches(qat: GraphModule) -> tuple[Batch, Batch]:
     return tuple(first), tuple(second)
 
 
-def _examples(qat: GraphModule, readers: dict[Node, object]) -> dict[Node, Tensor]:
+def _examples(qat: GraphModule, readers: Mapping[Node, object]) -> dict[Node, Tensor]:
     """Some examples of each input that is read; nothing unless each has some."""
     placeholders = qat.graph.find_nodes(op="placeholder")
     given = dict(zip(placeholders, qat.meta.get("example_inputs", ()), strict=False))

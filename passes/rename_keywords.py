@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from typing import Any
 
 from torch import nn
 from torch.fx import Graph
@@ -25,7 +26,8 @@ def rename_keywords(root: nn.Module, graph: Graph, notes: list[str]) -> None:
     for node in graph.nodes:
         if node.op not in ("call_module", "get_attr"):
             continue
-        old, parts = str(node.target).split("."), []
+        parts: list[str] = []
+        old = str(node.target).split(".")
         for depth, part in enumerate(old, start=1):
             path = ".".join(old[:depth])
             if keyword.iskeyword(part) and path not in new_names:
@@ -41,9 +43,10 @@ def _rename(parent: nn.Module, name: str) -> str:
     new = f"{name}_"
     while hasattr(parent, new):
         new += "_"
-    for members in (parent._modules, parent._parameters, parent._buffers):
+    homes: tuple[dict[str, Any], ...] = (parent._modules, parent._parameters, parent._buffers)
+    for members in homes:
         if name in members:
-            items = [(new if key == name else key, value) for key, value in members.items()]
+            items = {new if key == name else key: value for key, value in members.items()}
             members.clear()
             members.update(items)
     return new

@@ -89,7 +89,7 @@ class _Patcher(_symbolic_trace._Patcher):
     """torch.fx's patches of classes, for one thread. Those of functions give calls without proxies on as they are."""
 
     def __init__(self, here: _Here) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self._here = here
 
     def patch_method(self, cls: type, name: str, new_fn: Callable[..., Any], deduplicate: bool = True) -> None:
