@@ -42,19 +42,40 @@ class Proof:
 
 
 class Quantize(Float32Module):
-    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear."""
+    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear; NaN is the lowest level.
+
+    Args:
+        scale: The real value of one level.
+        integer_type: The levels.
+        sample_shape: The shape of a sample for which the program was proven; None takes any.
+
+    Raises:
+        ValueError: An input's samples have another shape.
+    """
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType) -> None:
+    def __init__(self, scale: Tensor, integer_type: IntegerType, sample_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.integer_type = integer_type
+        self.sample_shape = sample_shape
         self.register_buffer("scale", scale.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Reals to levels."""
-        levels = torch.round(x.float() / self.scale)
+        self._check_shape(x)
+        levels = torch.round(x.float() / self.scale).nan_to_num(nan=float(self.integer_type.qmin))
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
+
+    def _check_shape(self, x: Tensor) -> None:
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+        if self.sample_shape is None or is_traced:  # to torch.jit sizes are tensors
+            return
+        if tuple(x.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"found an input of shape {tuple(x.shape)}, needed [N, {', '.join(map(str, self.sample_shape))}]: the "
+                f"program was proven for samples of this shape; for another, prepare and convert with one"
+            )
 
     def real(self, levels: Tensor) -> Tensor:
         """Inputs that have these levels."""
@@ -70,14 +91,22 @@ class QuantizeImage(Quantize):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType, gain: Tensor, shift: Tensor) -> None:
-        super().__init__(scale, integer_type)
+    def __init__(
+        self,
+        scale: Tensor,
+        integer_type: IntegerType,
+        gain: Tensor,
+        shift: Tensor,
+        sample_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(scale, integer_type, sample_shape)
         self.register_buffer("gain", gain.detach().clone())
         self.register_buffer("shift", shift.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to levels."""
-        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        self._check_shape(x)
+        pixels = torch.round(x.float() * self.gain + self.shift).nan_to_num(nan=0.0).clamp(0, 255)
         return (pixels + self.integer_type.qmin).to(self.integer_type.dtype)
 
     def real(self, levels: Tensor) -> Tensor:
@@ -208,7 +237,10 @@ class IntegerHead(_Accumulating):
 
 
 class IntegerTable(Float32Module):
-    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels]."""
+    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels].
+
+    `lo` and `hi` are the range of its entries and of 0, which whatever reads them can pad with.
+    """
 
     table: Tensor
 
@@ -217,7 +249,7 @@ class IntegerTable(Float32Module):
         self.lowest = lowest
         self.integer_type = integer_type
         self.output_scale = output_scale
-        self.lo, self.hi = int(table.min()), int(table.max())
+        self.lo, self.hi = _range_with_zero(table)
         self.register_buffer("table", table.to(integer_type.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -246,7 +278,10 @@ class IntegerSoftmax(Float32Module):
 
 
 class IntegerConstant(Float32Module):
-    """Levels that do not depend on the input; they have no batch axis."""
+    """Levels that do not depend on the input; they have no batch axis.
+
+    `lo` and `hi` are their range and that of 0, which whatever reads them can pad with.
+    """
 
     levels: Tensor
 
@@ -254,6 +289,7 @@ class IntegerConstant(Float32Module):
         super().__init__()
         self.integer_type = integer_type
         self.output_scale = output_scale
+        self.lo, self.hi = _range_with_zero(levels)
         self.register_buffer("levels", levels.to(integer_type.dtype))
 
     def forward(self) -> Tensor:
@@ -302,3 +338,7 @@ class IntegerMaxPool(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+
+
+def _range_with_zero(levels: Tensor) -> tuple[int, int]:
+    return min(int(levels.min()), 0), max(int(levels.max()), 0)

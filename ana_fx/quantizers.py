@@ -273,7 +273,12 @@ class InputQuantizer(Quantizer):
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
         scale = positive(self.scale)
-        return torch.round(x.float() / scale).clamp(self._lowest, self.integer_type.qmax) * scale
+        levels = self._without_nan(torch.round(x.float() / scale), self._lowest)
+        return levels.clamp(self._lowest, self.integer_type.qmax) * scale
+
+    def _without_nan(self, levels: Tensor, lowest: int) -> Tensor:
+        """What is deployed takes NaN for the lowest level, as onnxruntime does; in training it stays, to be seen."""
+        return levels if self.training else levels.nan_to_num(nan=float(lowest))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -305,7 +310,7 @@ class ImageQuantizer(InputQuantizer):
         """x as multiples of the step, from the nearest pixel."""
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
-        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        pixels = self._without_nan(torch.round(x.float() * self.gain + self.shift), 0).clamp(0, 255)
         return (pixels - self.zero_point) * positive(self.scale)
 
     def real(self, levels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_path, unique_path
 from ana_fx.normalization import UnitNorm
-from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, line_of, unsupported_reason
+from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, is_shape, line_of, unsupported_reason
 from ana_fx.table_map import Elementwise
 
 __all__ = [
@@ -131,6 +131,11 @@ def pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spellin
                     second = gm.graph.call_function(operator.mul, (second, alpha))
             else:
                 second = second * alpha
+        if any(isinstance(each, Node) and is_shape(each) for each in (first, second)):
+            raise UnfitError(
+                "found an operand computed from sizes, needed a number; give prepare() example_inputs, then all sizes "
+                "but the batch's are numbers"
+            )
         made = function
         if function is operator.truediv and isinstance(second, Node) and _is_constant(second):
             gm.meta["is_written_out"] = True  # a quotient rounds once, a reciprocal and a product round twice

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import TraceError
 from ana_fx.passes.check_weights import check_weights
+from ana_fx.passes.rename_keywords import rename_keywords
 from ana_fx.passes.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.tracer import ModelTracer
 from ana_fx.passes.unwrap import unwrapped_copy
@@ -68,6 +69,7 @@ def trace(
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:
         raise TraceError("\n".join([*tracer.problems, *tracer.unknown_sizes(), _NEEDED])) from tracer.cause
+    rename_keywords(attention, recorded, notes)
     gm = GraphModule(attention, recorded, class_name=type(model).__name__)
     gm.graph.eliminate_dead_code()
     gm.recompile()

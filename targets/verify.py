@@ -23,6 +23,7 @@ from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
 from ana_fx.recognize import program
 from ana_fx.target import Target
@@ -174,25 +175,30 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
-    pairs = []
+def _readers(integer: GraphModule) -> dict[Node, tuple[Node, Quantize] | None]:
+    """For each input of the program the border that reads it, or None; a file lists those that are read."""
+    readers: dict[Node, tuple[Node, Quantize] | None] = dict.fromkeys(integer.graph.find_nodes(op="placeholder"))
     for node in calls_to(integer, Quantize):
         module = module_of(node)
         assert isinstance(module, Quantize)
-        pairs.append((node, module))
-    return pairs
+        readers[node.all_input_nodes[0]] = (node, module)
+    return readers
 
 
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
-    if inputs is not None:
-        return _given_inputs(inputs, len(_quantizers(integer)))
-    generator = torch.Generator().manual_seed(0)
+    """The inputs given, or levels made up; zeros for an input that nothing reads."""
+    readers = _readers(integer)
+    given = () if inputs is None else _given_inputs(inputs, len(readers))
     made = []
-    for node, quantize in _quantizers(integer):
-        kind = quantize.integer_type
-        shape = (_BATCH, *node.meta["sample_shape"])
-        levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
-        made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
+    for index, reader in enumerate(readers.values()):
+        if reader is None:
+            made.append(torch.zeros(_BATCH))
+        elif inputs is not None:
+            made.append(given[index])
+        else:
+            node, quantize = reader
+            levels = probes(quantize.integer_type, tuple(node.meta["sample_shape"]), _BATCH)
+            made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
 
 
@@ -210,9 +216,12 @@ def _names(runtimes: Sequence[str]) -> Sequence[str]:
 def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
     """What the file is given: the floats, or the levels that the program's own border makes of them."""
     feeds = {}
-    for (node, quantize), x in zip(_quantizers(integer), inputs, strict=True):
+    for (placeholder, reader), x in zip(_readers(integer).items(), inputs, strict=True):
+        if reader is None:
+            continue
+        _, quantize = reader
         fed = x.float() if is_float else _stored(quantize(x.to(quantize.scale.device)), quantize.integer_type)
-        feeds[str(node.all_input_nodes[0].target)] = numpy(fed)
+        feeds[str(placeholder.target)] = numpy(fed)
     return feeds
 
 

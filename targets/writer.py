@@ -129,7 +129,8 @@ class Writer:
         levels = numpy(module.levels).astype(np.int64)
         stored = (levels + zero_point).astype(dtype.numpy())
         value = self.builder.constant(stored, path)
-        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), int(stored.min()), constant=levels)
+        largest, smallest = module.hi + zero_point, module.lo + zero_point
+        return Carrier(value, zero_point, tuple(levels.shape), largest, smallest, constant=levels)
 
     def _repeat(self, path: str, constant: Carrier, samples: Carrier) -> Carrier:
         """A constant for each sample."""
