@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.attention import WrittenOutAttention
 from ana_fx.errors import TraceError
 from ana_fx.passes.check_weights import check_weights
 from ana_fx.passes.rename_keywords import rename_keywords
@@ -74,7 +75,8 @@ def trace(
     gm.graph.eliminate_dead_code()
     gm.recompile()
     gm.train(model.training)
-    gm.meta.update(notes=notes, is_written_out=tracer.is_written_out)
+    has_attention = any(isinstance(module, WrittenOutAttention) for module in attention.modules())
+    gm.meta.update(notes=notes, is_written_out=tracer.is_written_out or has_attention)
     return gm
 
 

@@ -76,8 +76,8 @@ def conversion_while_expectation_is_noisy(folder: Path) -> None:
 
 
 def an_accumulator_that_cannot_fit(folder: Path) -> None:
-    x = torch.rand(2, 300_000)
-    ana_fx.convert(ana_fx.prepare(nn.Sequential(nn.Linear(300_000, 2)), x, calibration=[x]))
+    x = torch.rand(2, 700_000)
+    ana_fx.convert(ana_fx.prepare(nn.Sequential(nn.Linear(700_000, 2)), x, calibration=[x]))
 
 
 def a_normalised_row_that_is_too_long(folder: Path) -> None:
@@ -242,7 +242,10 @@ def test_every_error_of_ours_is_one_kind():
 def test_wrong_arguments_are_value_errors_that_list_what_is_known():
     for call, message in (
         (lambda: ana_fx.prepare(small(), precision="int9"), "unknown precision 'int9'; known are 'ternary'"),
-        (lambda: ana_fx.prepare(small(), target="tpu"), "unknown target 'tpu'; known are 'onnxruntime', 'integer'"),
+        (
+            lambda: ana_fx.prepare(small(), target="tpu"),
+            "unknown target 'tpu'; known are 'onnxruntime', 'onnxruntime-vnni'",
+        ),
         (lambda: ana_fx.Schedule(interval="never"), "unknown interval 'never'; known are 'partition', "),
         (lambda: ana_fx.Precision("uint4"), "weights are signed, got uint4"),
     ):
