@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +18,7 @@ from torch.fx import GraphModule
 from ana_fx.errors import ExportError, listing
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
+from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.program_needs import program_misfits
@@ -129,7 +129,7 @@ def export(
     path = Path(path)
     companions = emitter.companions(integer, proto, path.name)
     data = proto.SerializeToString(deterministic=True)
-    _write_atomically({path.with_name(name): content for name, content in companions.items()} | {path: data})
+    write_files({path.with_name(name): content for name, content in companions.items()} | {path: data})
     return ExportReport(path, chosen.name, io, len(data), tuple(writer.reports), tuple(companions))
 
 
@@ -145,32 +145,3 @@ def _emitter(target: Target) -> Emitter:
     module, _, name = target.emitter.partition(":")
     emitter: Emitter = getattr(import_module(module), name)(target)
     return emitter
-
-
-def _write_atomically(files: dict[Path, bytes]) -> None:
-    """A reader sees an old file or a new one, never a part of it; no new one unless all can be written."""
-    temporaries: dict[Path, str] = {}
-    path = Path()
-    try:
-        for path, data in files.items():
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporaries[path] = file.name
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporaries[path], 0o666 & ~_umask())
-        for path in files:
-            os.replace(temporaries[path], path)
-    except OSError as error:
-        for temporary in temporaries.values():
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        raise ExportError(
-            f"cannot write {path}: {error.strerror or error}; needed a writable folder that exists; nothing was written"
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
