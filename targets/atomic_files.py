@@ -49,8 +49,10 @@ def write_files(files: Mapping[Path, bytes]) -> None:
             old = [stack.enter_context(_before(each.place)) for each in new] if len(new) > 1 else [None]
             folders = list(dict.fromkeys(each.place.parent for each in new))
             try:
-                for path, each in zip(files, new, strict=True):
-                    each.put()
+                for each in new:
+                    each.give_name()
+                for path, each in zip(files, new, strict=True):  # with nothing between, as a kill may come there
+                    os.replace(each.name, each.place)
                 for folder in folders:
                     _sync(folder)
             except BaseException:
@@ -95,7 +97,7 @@ class _Staged:
         self.place = place
         self.data = data
         self.permissions = permissions
-        self._name = place.parent / f".ana_fx-{secrets.token_hex(8)}"
+        self.name = place.parent / f".ana_fx-{secrets.token_hex(8)}"
         self._descriptor = -1
         self._identity: os.stat_result | None = None
 
@@ -119,29 +121,28 @@ class _Staged:
         permissions = _PERMISSIONS if self.permissions is None else self.permissions
         self._descriptor = _open_nameless(self.place.parent, permissions)
         if self._descriptor < 0:
-            self._descriptor = _open_locked(self._name, permissions)
+            self._descriptor = _open_locked(self.name, permissions)
         with os.fdopen(os.dup(self._descriptor), "wb") as file:
             file.write(self.data)
         if self.permissions is not None:
-            os.chmod(self._descriptor if os.chmod in os.supports_fd else self._name, self.permissions)
+            os.chmod(self._descriptor if os.chmod in os.supports_fd else self.name, self.permissions)
         os.fsync(self._descriptor)
         self._identity = os.fstat(self._descriptor)
 
-    def put(self) -> None:
-        """Take the place."""
-        if not self._name.exists():
+    def give_name(self) -> None:
+        """Have a name from which it can take its place."""
+        if not self.name.exists():
             _lock(self._descriptor)
-            _give_name(self._descriptor, self._name)
+            _link(self._descriptor, self.name)
         if sys.platform == "win32":  # which moves no open file
             os.close(self._descriptor)
             self._descriptor = -1
-        os.replace(self._name, self.place)
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         with suppress(FileNotFoundError, NotADirectoryError):
-            self._name.unlink()
+            self.name.unlink()
 
 
 @contextmanager
@@ -160,7 +161,8 @@ def _restore(new: _Staged, old: _Staged | None) -> None:
     if not new.is_put:
         return
     if old is not None:
-        old.put()
+        old.give_name()
+        os.replace(old.name, old.place)
     elif new.permissions is None:
         new.place.unlink(missing_ok=True)
 
@@ -176,7 +178,7 @@ def _open_nameless(folder: Path, permissions: int) -> int:
         return -1
 
 
-def _give_name(descriptor: int, name: Path) -> None:
+def _link(descriptor: int, name: Path) -> None:
     folder = os.open(name.parent, os.O_RDONLY)
     try:  # with a folder's descriptor Python asks the system to follow the link of /proc
         os.link(f"/proc/self/fd/{descriptor}", name.name, dst_dir_fd=folder, follow_symlinks=True)
