@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
-import torch
 from torch import Tensor, nn
 
 from ana_fx.affine import Convolution, Identity, Linear, Reduce
@@ -64,6 +63,7 @@ _FORMS: dict[type, Callable[[Any], dict[str, Any]]] = {
     IntegerSoftmax: lambda each: {
         "axis": each.axis,
         "form": SoftmaxForm(each.table, each.highest, each.is_nearest, each.output_scale),
+        "integer_type": each.integer_type,
     }
 }  # arguments that are no attributes
 _LARGEST_INTEGER = 2**31
@@ -235,7 +235,3 @@ def _special_float(plain: dict[str, Plain]) -> float:
 def _short(value: object) -> str:
     return repr(value)[:60] if not isinstance(value, Exception) else str(value).split("\n")[0][:200]
 
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds no NaN and no infinity."""
-    return bool(torch.isfinite(tensor).all())

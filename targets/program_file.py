@@ -191,7 +191,7 @@ def _identifier(name: object) -> str:
 def _graph(nodes: list[Plain], paths: Any) -> Graph:
     graph, known = Graph(), dict[str, Node]()
     for each in nodes:
-        if not isinstance(each, dict) or graph_is_closed(graph):
+        if not isinstance(each, dict) or _is_closed(graph):
             raise ValueError("found a node behind the output, or one without a name")
         name = _identifier(each.get("name"))
         if each.get("op") == "output" and each.keys() == {"op", "name", "value"}:
@@ -204,13 +204,13 @@ def _graph(nodes: list[Plain], paths: Any) -> Graph:
         if name in known:
             raise ValueError(f"found two nodes {name!r}")
         known[name] = node
-    if not graph_is_closed(graph):
+    if not _is_closed(graph):
         raise ValueError("found no output")
     graph.lint()
     return graph
 
 
-def graph_is_closed(graph: Graph) -> bool:
+def _is_closed(graph: Graph) -> bool:
     """Whether a graph has its output."""
     return bool(graph.find_nodes(op="output"))
 
