@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ana_fx.errors import VerifyError
-
-__all__ = ["pack", "read_regular_file", "unpack"]
+__all__ = ["pack", "parse_json", "unpack"]
 
 _METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
@@ -40,27 +35,6 @@ _DTYPES = {
     "U8": torch.uint8,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-
-
-def read_regular_file(path: Path, largest: int) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        VerifyError: It cannot be read, is no regular file, or is larger than that.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(0, "Is a directory")
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "it is a device, a pipe or a socket; needed a regular file")
-            if status.st_size > largest:
-                raise OSError(0, f"it has {status.st_size:,} bytes, needed at most {largest:,}")
-            return file.read(largest)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise VerifyError(f"cannot load {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def pack(metadata: Mapping[str, str], arrays: Mapping[str, Tensor]) -> bytes:

@@ -25,9 +25,10 @@ from ana_fx.ordering import OrderBreak
 from ana_fx.passes.prove import Prove
 from ana_fx.precision import Precision
 from ana_fx.schedule import AnnealingRange
-from ana_fx.targets.array_file import pack, parse_json, read_regular_file, unpack
+from ana_fx.targets.array_file import pack, parse_json, unpack
 from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.plain_values import MODULES, Plain, Reader, Store
+from ana_fx.targets.regular_file import read_regular_file, reason_of
 
 __all__ = ["load", "save"]
 
@@ -91,15 +92,13 @@ def load(path: str | os.PathLike[str], *, largest: int = _LARGEST_FILE) -> Graph
         VerifyError: It cannot be read, or is no such file, or says something that no program does.
     """
     path = Path(path)
-    data = read_regular_file(path, largest)
     try:
-        metadata, arrays = unpack(data)
+        metadata, arrays = unpack(read_regular_file(path, largest))
         if metadata.keys() != {_KEY}:
             raise ValueError("it does not say that it holds a program")
         return _program(parse_json(metadata[_KEY]), Reader(arrays))
-    except (ValueError, AnaFxError) as error:
-        reason = str(error).split("\n")[0]
-        raise VerifyError(f"cannot load {path}: {reason}; needed a file that ana_fx.save wrote") from error
+    except (OSError, ValueError, AnaFxError) as error:
+        raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that ana_fx.save wrote") from error
 
 
 def _kept(name: str, value: Any) -> Any:
