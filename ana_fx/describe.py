@@ -16,6 +16,7 @@ from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak
+from ana_fx.plain_text import cell, markup, plain
 from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
@@ -23,6 +24,7 @@ from ana_fx.staircase import QLinearStaircase
 __all__ = ["Row", "Summary", "describe"]
 
 _WIDTH = 160
+_LONGEST_NOTE = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ class Summary:
 
     def __rich__(self) -> Group:
         """The table and the notes, for rich consoles; columns without an entry are left out."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=markup(self.title), title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
             is_text = name in _TEXT
             table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
-            table.add_row(*(_cell(getattr(row, name)) for name in shown))
-        return Group(table, *(Text(note, no_wrap=True, overflow="ignore") for note in self.notes))
+            table.add_row(*(cell(_cell(getattr(row, name))) for name in shown))
+        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in self.notes))
 
 
 _TEXT = ("name", "operation", "encoding", "proof")

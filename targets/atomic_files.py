@@ -52,8 +52,8 @@ def write_files(files: Mapping[Path, bytes]) -> None:
             try:
                 for each in new:
                     each.give_name()
-                for path, each in zip(files, new, strict=True):  # with nothing between, as a kill may come there
-                    os.replace(each.name, each.place)
+                for path, each in zip(files, new, strict=True):  # noqa: B007  # the message names the path
+                    os.replace(each.name, each.place)  # with nothing between, as a kill may come there
                 for folder in folders:
                     _sync(folder)
             except BaseException:

@@ -17,14 +17,22 @@ from torch import nn
 from ana_fx.errors import AnaFxError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.prepare import prepare
+from ana_fx.plain_text import plain
 from ana_fx.target_list import targets
-from ana_fx.targets.compare import load_program, read_arrays, verify_against
+from ana_fx.targets.arrays import read_array
+from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
 from ana_fx.targets.inspect import inspect
+from ana_fx.targets.limited_verify import verify_in_limits
+from ana_fx.targets.program_file import save as save_program
+from ana_fx.targets.regular_file import read_regular_file
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Integer networks: export, inspect, verify.", no_args_is_help=True, add_completion=False)
+
+_LARGEST_TEXT = 2**24
+_LONGEST_LINE = 2000
 
 File = Annotated[Path, typer.Argument(help="An ONNX file that ana_fx wrote.", show_default=False)]
 
@@ -45,12 +53,23 @@ def inspect_file(file: File) -> None:
 @app.command("verify")
 def verify_file(
     file: File,
-    inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
-    against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
+    against: Annotated[
+        Path, typer.Option(help="The program, of ana_fx.save or `export --save`; or a .onnx; or a .npz with outputs.")
+    ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .npy for each input of the file, or one .npz; by default random levels."),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option(help="Let --against be a .pt2 or .pt of torch, and run its code.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long it may take.")] = 600.0,
+    gigabytes: Annotated[float, typer.Option(min=0.0, help="How much memory it may take.")] = 8.0,
 ) -> None:
-    """Run a file in its runtime and compare every output bit with a saved program."""
+    """Run a file in its runtime and compare every output bit with a saved program, in a process with limits."""
     with _errors_in_one_line():
-        _show(verify_against(file, load_program(against), read_arrays(inputs)))
+        limits = {"seconds": seconds, "gigabytes": gigabytes}
+        _show(verify_in_limits(file, against, inputs or [], trusts_code=trust_code, **limits))
 
 
 @app.command("export")
@@ -65,15 +84,20 @@ def export_model(
     target: Annotated[str | None, typer.Option(help="The target of the file; by default the same.")] = None,
     io: Annotated[str, typer.Option(help="The borders, 'integer' or 'float'.")] = "integer",
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Where to write the program, for `verify --against`.")] = None,
 ) -> None:
     """Prepare a model as for training, load its trained state, convert and export it."""
     with _errors_in_one_line():
-        inputs = tuple(torch.from_numpy(array) for array in read_arrays(example))
+        inputs = tuple(torch.from_numpy(read_array(each)) for each in example)
         qat = prepare(_made(model), inputs, precision=precision, schedule=schedule, target=prepared_for)
         _load_state(qat, state)
-        names = None if labels is None else labels.read_text(encoding="utf-8").split("\n")
+        names = None if labels is None else read_regular_file(labels, _LARGEST_TEXT).decode().split("\n")
         names = None if names is None else [name.strip() for name in names if name.strip()]
-        _show(export(convert(qat.eval()), output, target=target, io=io, labels=names))
+        program = convert(qat.eval())
+        report = export(program, output, target=target, io=io, labels=names)
+        if save is not None:
+            save_program(program, save)
+        _show(report)
 
 
 def _made(reference: str) -> nn.Module:
@@ -92,6 +116,7 @@ def _made(reference: str) -> nn.Module:
 
 def _load_state(qat: nn.Module, path: Path) -> None:
     try:
+        check_archive(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         qat.load_state_dict(state.get("model", state))
     except Exception as error:  # pickle's, zip's and torch's errors share no base
@@ -100,17 +125,18 @@ def _load_state(qat: nn.Module, path: Path) -> None:
 
 
 def _show(report: object) -> None:
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not isinstance(report, str):
         Console().print(report)
     else:
-        typer.echo(str(report))
+        typer.echo("\n".join(plain(line, _LONGEST_LINE) for line in str(report).split("\n")))
 
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """What we foresee goes to stderr without a traceback."""
+    """What we foresee goes to stderr without a traceback, and as text that a terminal shows as it is."""
     try:
         yield
     except (AnaFxError, ValueError, OSError) as error:
-        typer.echo(f"ana-fx: {error}", err=True)
+        lines = [plain(line, _LONGEST_LINE) for line in str(error).split("\n")]
+        typer.echo("\n".join(["ana-fx: " + lines[0], *lines[1:]]), err=True)
         raise typer.Exit(1) from error

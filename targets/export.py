@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import onnx
@@ -17,11 +16,11 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import ExportError, listing
 from ana_fx.pair_sums import PAIR_LIMIT
-from ana_fx.target import Target
+from ana_fx.plain_text import cell, markup
 from ana_fx.target_list import target_called
 from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.dory_attributes import without_dory_attributes
-from ana_fx.targets.emitter import Emitter, NodeReport
+from ana_fx.targets.emitter import NodeReport, emitter_class
 from ana_fx.targets.kernel_families import KernelFamily, proven_families
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
@@ -72,7 +71,7 @@ class ExportReport:
     def __rich__(self) -> Table:
         """The table, for rich consoles."""
         table = Table(
-            title=f"{self.path.name}: target {self.target}, {self.io} borders, {self.bytes:,} bytes",
+            title=markup(f"{self.path.name}: target {self.target}, {self.io} borders, {self.bytes:,} bytes"),
             title_justify="left",
             min_width=_TITLE_WIDTH,
         )
@@ -82,7 +81,7 @@ class ExportReport:
         for node in self.nodes:
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
             pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
-            table.add_row(node.name, node.operator, node.arithmetic, *pair_sum, note)
+            table.add_row(*map(cell, (node.name, node.operator, node.arithmetic, *pair_sum, note)))
         if has_pairs:
             table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
             table.caption_justify = "left"
@@ -127,7 +126,7 @@ def export(
     chosen = target_called(target or integer.meta["target"])
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
-    emitter = _emitter(chosen)
+    emitter = emitter_class(chosen)(chosen)
     misfits = program_misfits(integer, chosen) + emitter.misfits(integer)
     if misfits:
         way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
@@ -156,9 +155,3 @@ def _labels(labels: Sequence[str], model: ir.Model) -> str:
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")
     return json.dumps(list(labels))
-
-
-def _emitter(target: Target) -> Emitter:
-    module, _, name = target.emitter.partition(":")
-    emitter: Emitter = getattr(import_module(module), name)(target)
-    return emitter

@@ -14,17 +14,21 @@ from ana_fx.targets.dory_attributes import is_dory_attribute
 from ana_fx.targets.onnx_parts import check_parts
 from ana_fx.targets.regular_file import read_regular_file, reason_of
 
-__all__ = ["metadata_of", "read_model"]
+__all__ = ["read_model"]
 
 _LARGEST = 2**31 - 1  # what protobuf can hold
 _MOST_PARTS = 1_000_000
 _LARGEST_SAMPLE = 2**28
-_BITS = {
-    TensorProto.INT2: 2, TensorProto.UINT2: 2, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.INT8: 8,
-    TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.INT16: 16, TensorProto.UINT16: 16, TensorProto.FLOAT16: 16,
-    TensorProto.BFLOAT16: 16, TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.FLOAT: 32,
-    TensorProto.INT64: 64, TensorProto.UINT64: 64, TensorProto.DOUBLE: 64,
-}  # fmt: skip
+_WIDTHS = {
+    2: ("INT2", "UINT2"),
+    4: ("INT4", "UINT4"),
+    8: ("INT8", "UINT8", "BOOL"),
+    16: ("INT16", "UINT16", "FLOAT16", "BFLOAT16"),
+    32: ("INT32", "UINT32", "FLOAT"),
+    64: ("INT64", "UINT64", "DOUBLE"),
+}
+_NUMBERS = dict(TensorProto.DataType.items())  # older versions of onnx know fewer types
+_BITS = {_NUMBERS[name]: bits for bits, names in _WIDTHS.items() for name in names if name in _NUMBERS}
 _DATA = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -55,11 +59,6 @@ def read_model(path: Path, *, largest: int = _LARGEST, most_parts: int = _MOST_P
     except Exception as error:  # those of the system, of protobuf and of the checker share no base
         raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that export() wrote") from error
     return model
-
-
-def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
-    """The metadata of a file."""
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:

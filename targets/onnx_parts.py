@@ -14,7 +14,8 @@ _FIELDS: dict[str, dict[int, str]] = {
     "opset": {1: _LEAF, 2: _LEAF},
     "entry": {1: _LEAF, 2: _LEAF},
     "graph": {
-        1: "node", 2: _LEAF, 5: "tensor", 10: _LEAF, 11: "value", 12: "value", 13: "value", 14: "annotation", 16: "entry",
+        1: "node", 2: _LEAF, 5: "tensor", 10: _LEAF, 11: "value", 12: "value", 13: "value", 14: "annotation",
+        16: "entry",
     },
     "annotation": {1: _LEAF, 2: "entry"},
     "node": {1: _LEAF, 2: _LEAF, 3: _LEAF, 4: _LEAF, 5: "attribute", 6: _LEAF, 7: _LEAF, 8: _LEAF, 9: "entry"},

@@ -234,4 +234,3 @@ def _special_float(plain: dict[str, Plain]) -> float:
 
 def _short(value: object) -> str:
     return repr(value)[:60] if not isinstance(value, Exception) else str(value).split("\n")[0][:200]
-

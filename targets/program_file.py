@@ -2,7 +2,7 @@
 
 A file holds a description of the graph and the program's tensors (see `ana_fx.targets.array_file`), no code of any
 kind. What is loaded is not believed: names, types and sizes are checked before anything is built, shapes before
-anything is computed, and each requantizer is proven again.
+anything is computed, and each requantizer is proven again, as convert() does it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from ana_fx.errors import AnaFxError, ExportError, VerifyError
 from ana_fx.graph import calls_to, module_of
 from ana_fx.integer import Quantize
 from ana_fx.ordering import OrderBreak
+from ana_fx.passes.bound_pairs import BoundPairs
 from ana_fx.passes.prove import Prove
 from ana_fx.precision import Precision
 from ana_fx.schedule import AnnealingRange
+from ana_fx.target_list import targets
 from ana_fx.targets.array_file import pack, parse_json, unpack
 from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.plain_values import MODULES, Plain, Reader, Store
@@ -169,6 +171,9 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
     program.meta.update(meta)
     _check_shapes(program)
     Prove()(program)
+    target = {each.name: each for each in targets()}.get(meta["target"])
+    if target is not None:  # that of another package may not be here
+        BoundPairs(target)(program)
     return program
 
 
@@ -255,9 +260,9 @@ def _check_shapes(program: GraphModule) -> None:
     """Compute the shape of every tensor, without any number, and compare it with what the file says."""
     inputs = []
     for node in program.graph.find_nodes(op="placeholder"):
-        if "sample_shape" not in node.meta:
+        if node.users and "sample_shape" not in node.meta:
             raise ValueError(f"found input {node.name!r} without a shape")
-        inputs.append(node.meta["sample_shape"])
+        inputs.append(node.meta.get("sample_shape", ()))
     if not calls_to(program, Quantize):
         raise ValueError("found no input that is quantised")
     with FakeTensorMode(allow_non_fake_inputs=True):
