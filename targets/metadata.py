@@ -119,7 +119,7 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
             _scale(metadata[f"{name}.scale"]),
             zero_point,
             _levels(metadata[f"{name}.type"], zero_point),
-            (_channels(gain, shape, is_factor=True), _channels(shift, shape)) if gain and shift else None,
+            _pixel(gain, shift, shape),
             is_float=metadata.get(IO) == "float",
         )
     except (KeyError, ValueError) as error:
@@ -176,6 +176,13 @@ def _levels(text: str, zero_point: int) -> str:
     if _LEVELS.fullmatch(text) is None or (zero_point and text not in ("int8", "uint8")):
         raise ValueError(f"type {text[:40]!r}, needed an integer type")
     return text
+
+
+def _pixel(gain: str | None, shift: str | None, shape: tuple[int, ...]) -> tuple[Array, Array] | None:
+    """Both, or none where both are missing."""
+    if gain is None and shift is None:
+        return None
+    return _channels(gain or "", shape, is_factor=True), _channels(shift or "", shape)
 
 
 def _channels(text: str, shape: tuple[int, ...], *, is_factor: bool = False) -> Array:
