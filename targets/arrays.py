@@ -61,7 +61,7 @@ def _array(data: bytes) -> Array:
     version = np.lib.format.read_magic(file)
     if version not in _READERS:
         raise ValueError(f"found version {version} of the format, needed {' or '.join(map(str, _READERS))}")
-    shape, is_fortran, dtype = _READERS[version](file)  # type: ignore[no-untyped-call]  # numpy leaves it untyped
+    shape, is_fortran, dtype = _READERS[version](file)
     content = data[file.tell() :]
     if dtype.kind not in "iufb":
         raise ValueError(f"found numbers of type {str(dtype)[:40]}")
@@ -69,4 +69,5 @@ def _array(data: bytes) -> Array:
         raise ValueError(f"found shape {str(shape)[:60]} of {dtype}, which {len(content):,} bytes do not hold")
     if not content:
         raise ValueError(f"found no numbers in shape {str(shape)[:60]}")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C").copy()
+    array: Array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C").copy()
+    return array

@@ -204,7 +204,8 @@ def _random(border: Border) -> Array:
     if border.is_float:
         return generator.standard_normal(shape, np.float32) * np.float32(border.scale * 64)
     low, high = border.limits
-    return generator.integers(low, high, shape, endpoint=True).astype(border.dtype)
+    levels: Array = generator.integers(low, high, shape, endpoint=True).astype(border.dtype)
+    return levels
 
 
 def _compare_all(

@@ -103,7 +103,8 @@ def export(
 
     Args:
         integer: What `convert` returned.
-        path: The file; it is replaced as a whole, or left as it was.
+        path: The file; it is replaced as a whole, or left as it was, and so are those beside it. Links are followed,
+            permissions kept; `docs/threat_model.md` says what a process that is killed leaves.
         target: One of `ana_fx.targets()`; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.

@@ -17,7 +17,7 @@ from ana_fx.targets.regular_file import read_regular_file, reason_of
 __all__ = ["read_model"]
 
 _LARGEST = 2**31 - 1  # what protobuf can hold
-_MOST_PARTS = 1_000_000
+_MOST_PARTS = 2_000_000
 _LARGEST_SAMPLE = 2**28
 _WIDTHS = {
     2: ("INT2", "UINT2"),
@@ -47,7 +47,7 @@ def read_model(path: Path, *, largest: int = _LARGEST, most_parts: int = _MOST_P
     try:
         data = read_regular_file(path, largest)
         check_parts(data, most_parts)
-        model = onnx.ModelProto.FromString(data)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
         del data
         if not model.graph.node or not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
             raise ValueError("it holds no graph")
