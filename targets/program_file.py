@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import keyword
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _FORMAT, _KEY = 1, "ana_fx.program"
 _LARGEST_FILE = 2**31 - 1
 _LARGEST_TENSOR = 2**28  # numbers, of one sample
 _NUM_SAMPLES = 2
+_LONGEST_NAME = 1000
 _META: dict[str, Any] = {
     "annealing_ranges": dict[str, AnnealingRange],
     "example_inputs": tuple[Tensor, ...],
@@ -109,9 +111,9 @@ def _kept(name: str, value: Any) -> Any:
 
 def _modules(integer: GraphModule, store: Store) -> dict[str, Plain]:
     paths = dict.fromkeys(str(node.target) for node in integer.graph.nodes if node.op == "call_module")
+    _check_paths(paths)
     modules = {}
     for path in paths:
-        _check_path(path)
         module = integer.get_submodule(path)
         if type(module) not in MODULES:
             raise ValueError(f"module {path!r} is {type(module).__name__}")
@@ -159,16 +161,18 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
     if not metas.keys() <= _META.keys() or not {"annealing_ranges", "target"} <= metas.keys():
         raise ValueError("found other notes than those of a program")
     meta = {each: reader.value(plain, _META[each]) for each, plain in metas.items()}
-    for path in modules:
-        _check_path(path)
+    _check_paths(modules)
     made = {path: reader.value(plain, nn.Module) for path, plain in modules.items()}
     if not all(type(module) in MODULES for module in made.values()):
         raise ValueError("found a module that stands in no program")
     if reader.unused():
         raise ValueError(f"found {len(reader.unused())} arrays that nothing uses")
     graph = _graph(nodes, modules.keys())
-    program = GraphModule(made, graph, _identifier(name)).eval()
-    program.meta.update(meta)
+    try:
+        program = GraphModule(made, graph, _identifier(name)).eval()
+        program.meta.update(meta)
+    except Exception as error:  # names that contradict each other; torch's errors share no base
+        raise ValueError(f"cannot build the graph: {reason_of(error)[:200]}") from error
     _check_shapes(program)
     Prove()(program)
     target = {each.name: each for each in targets()}.get(meta["target"])
@@ -177,17 +181,20 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
     return program
 
 
-def _check_path(path: object) -> None:
+def _check_paths(paths: Iterable[str]) -> None:
     """Refuse names of modules that could be more than names in the code that torch writes for a graph."""
-    empty = nn.Module()
-    for part in str(path).split("."):
-        is_plain = part.isprintable() and not set(part) & set("\"'\\`{}")
-        if not part or len(part) > 1000 or not is_plain or hasattr(empty, part):
-            raise ValueError(f"found module {str(path)[:60]!r}, needed a path of plain names")
+    root, inner = GraphModule(nn.Module(), Graph()), nn.Module()
+    for path in paths:
+        parts = path.split(".")
+        is_plain = all(part and part.isprintable() and not set(part) & set("\"'\\`{}") for part in parts)
+        is_free = not hasattr(root, parts[0]) and not any(hasattr(inner, part) for part in parts)
+        if len(path) > _LONGEST_NAME or not is_plain or not is_free:
+            raise ValueError(f"found module {path[:60]!r}, needed a path of plain names")
 
 
 def _identifier(name: object) -> str:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or len(name) > 1000:
+    is_name = isinstance(name, str) and name.isidentifier() and len(name) <= _LONGEST_NAME
+    if not is_name or keyword.iskeyword(name) or name == "self":
         raise ValueError(f"found name {str(name)[:60]!r}, needed an identifier")
     return name
 
@@ -199,14 +206,13 @@ def _graph(nodes: list[Plain], paths: Any) -> Graph:
             raise ValueError("found a node behind the output, or one without a name")
         name = _identifier(each.get("name"))
         if each.get("op") == "output" and each.keys() == {"op", "name", "value"}:
-            node = graph.output(_built(each["value"], known, 0))
+            node = graph.create_node("output", "output", (_built(each["value"], known, 0),), {}, name)
         elif each.keys() == {"op", "name", "target", "inputs", "shape"}:
             node = _call(graph, each, known, paths)
         else:
             raise ValueError(f"found node {name!r} of another kind")
-        node.name = name
-        if name in known:
-            raise ValueError(f"found two nodes {name!r}")
+        if node.name != name:  # torch renames what it knows already
+            raise ValueError(f"found name {name!r}, which another node has, or Python")
         known[name] = node
     if not _is_closed(graph):
         raise ValueError("found no output")
@@ -225,7 +231,7 @@ def _call(graph: Graph, each: dict[str, Plain], known: dict[str, Node], paths: A
     if not isinstance(inputs, list) or not all(isinstance(name, str) and name in known for name in inputs):
         raise ValueError(f"found node {each['name']!r} before its inputs")
     if each["op"] == "placeholder" and not inputs:
-        node = graph.create_node("placeholder", _identifier(target), (), {}, _identifier(target))
+        node = graph.create_node("placeholder", _identifier(target), (), {}, each["name"])
     elif each["op"] == "call_module" and isinstance(target, str) and target in paths:
         node = graph.create_node("call_module", target, tuple(known[name] for name in inputs), {}, each["name"])
     else:

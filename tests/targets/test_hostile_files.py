@@ -373,12 +373,14 @@ def test_a_file_that_takes_too_long_is_stopped(good, tmp_path):
 
 
 def test_a_file_that_takes_too_much_memory_is_stopped(good, tmp_path):
-    """Two megabytes of zeros, packed well, unpack to four gigabytes of inputs."""
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as bomb:
-        with bomb.open("x.npy", "w", force_zip64=True) as member:
-            member.write(header("(1000000,3,10,10)", "|u1"))
-            for _ in range(300):
-                member.write(bytes(1_000_000))
+    """A third of a megabyte that unpacks to a million images."""
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as bomb,
+        bomb.open("x.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(header("(1000000,3,10,10)", "|u1"))
+        for _ in range(300):
+            member.write(bytes(1_000_000))
     arguments = (good, tmp_path / "bomb.npz", [])
     with pytest.raises(ana_fx.VerifyError, match=r"give --gigabytes"):
         verify_in_limits(*arguments, trusts_code=False, seconds=600, gigabytes=0.2)

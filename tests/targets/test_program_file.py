@@ -208,12 +208,23 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda d: d["modules"].update({'a"); import os; ("': d["modules"].pop("head")}),
         "needed a path of plain names",
     ),
-    "a path into torch": (
-        lambda d: d["modules"].update({"_modules": d["modules"].pop("head")}),
-        "needed a path of plain names",
-    ),
+    **{
+        f"a path into torch, {name}": (
+            lambda d, name=name: d["modules"].update({name: d["modules"].pop("head")}),
+            "needed a path of plain names",
+        )
+        for name in ("_modules", "graph", "meta", "a.forward", "a..b", "")
+    },
+    **{
+        f"a node called {name}": (
+            lambda d, name=name: d["nodes"][0].update(name=name),
+            "needed an identifier" if name == "self" else "or Python",
+        )
+        for name in ("self", "torch", "print", "inf")
+    },
+    "an input called self": (lambda d: d["nodes"][0].update(target="self"), "needed an identifier"),
     "a node without its input": (lambda d: d["nodes"].pop(1), "before its inputs"),
-    "two nodes of one name": (lambda d: d["nodes"][2].update(name=d["nodes"][1]["name"]), "found two nodes"),
+    "two nodes of one name": (lambda d: d["nodes"][2].update(name=d["nodes"][1]["name"]), "which another node has"),
     "a node behind the output": (lambda d: d["nodes"].append(d["nodes"][0]), "behind the output"),
     "no output": (lambda d: d["nodes"].pop(), "found no output"),
     "a call of a method": (lambda d: d["nodes"][1].update(op="call_method"), "of another kind"),
