@@ -1,4 +1,4 @@
-"""Exports that end at a random moment leave old files or new ones; `python -m tests.targets.ended_exports` tries more."""
+"""Exports that end at a random moment leave old files or new ones (more of them: `tests.targets.ended_exports`)."""
 
 import signal
 

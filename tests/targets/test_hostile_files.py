@@ -6,11 +6,13 @@ import copy
 import io
 import json
 import os
+import random
 import resource
 import struct
 import time
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +288,41 @@ def test_limits_can_be_given(good):
 def test_a_file_that_was_cut_is_refused(good, tmp_path, size):
     (tmp_path / "cut.onnx").write_bytes(good.read_bytes()[:size])
     refusal(ana_fx.inspect, tmp_path / "cut.onnx")
+
+
+def mutations(data: bytes, number: int) -> Iterator[bytes]:
+    """The file with bytes changed, left out, doubled or cut, as the seed says."""
+    chance = random.Random(0)
+    for _ in range(number):
+        changed = bytearray(data)
+        for _ in range(chance.choice([1, 1, 3, 20])):
+            place = chance.randrange(len(changed))
+            length = chance.choice([1, 1, 4, 100])
+            changed[place : place + length] = chance.choice(
+                [chance.randbytes(length), b"", bytes(length), changed[place : place + length] * 2]
+            )
+        yield bytes(changed)
+
+
+def outcome(read: Callable[[Path], object], path: Path) -> str:
+    """Read, or refused in one line."""
+    try:
+        read(path)
+    except ana_fx.VerifyError as error:
+        return "refused" if len(str(error).splitlines()) == 1 else f"refused at length: {error}"
+    return "read"
+
+
+@pytest.mark.parametrize("number", [150, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_files_are_read_or_refused(good, tmp_path, number):
+    ana_fx.save(converted(Chain), tmp_path / "good.anafx")
+    for file, read in ((good, ana_fx.inspect), (tmp_path / "good.anafx", ana_fx.load)):
+        outcomes = Counter[str]()
+        for data in mutations(file.read_bytes(), number):
+            (tmp_path / "mutated").write_bytes(data)
+            outcomes[outcome(read, tmp_path / "mutated")] += 1
+        assert outcomes.keys() <= {"read", "refused"}
+        assert outcomes["refused"] > number / 10
 
 
 # arrays
