@@ -202,7 +202,8 @@ def _random(border: Border) -> Array:
     generator = np.random.default_rng(0)
     shape = (_NUM_SAMPLES, *border.shape)
     if border.is_float:
-        return generator.standard_normal(shape, np.float32) * np.float32(border.scale * 64)
+        reals: Array = generator.standard_normal(shape, np.float32) * np.float32(border.scale * 64)
+        return reals
     low, high = border.limits
     levels: Array = generator.integers(low, high, shape, endpoint=True).astype(border.dtype)
     return levels

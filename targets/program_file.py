@@ -193,9 +193,10 @@ def _check_paths(paths: Iterable[str]) -> None:
 
 
 def _identifier(name: object) -> str:
-    is_name = isinstance(name, str) and name.isidentifier() and len(name) <= _LONGEST_NAME
-    if not is_name or keyword.iskeyword(name) or name == "self":
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name == "self":
         raise ValueError(f"found name {str(name)[:60]!r}, needed an identifier")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"found a name of {len(name):,} characters")
     return name
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from torch import nn
 from typer.testing import CliRunner
 
 import ana_fx
@@ -125,6 +126,17 @@ def test_no_inputs_are_needed(folder, tmp_path, against, numbers):
     _change_a_weight(folder / "model.onnx", tmp_path / "changed.onnx")
     with pytest.raises(ana_fx.VerifyError, match="differs from the program at"):
         verify_files(tmp_path / "changed.onnx", folder / against)
+
+
+def test_a_file_whose_last_layer_is_float_is_compared_with_its_program(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)), torch.rand(4, 3, 6, 6)
+    precision = ana_fx.Precision("int4", "uint4", output="float")
+    program = ana_fx.convert(ana_fx.prepare(model, x, precision=precision, calibration=[x]))
+    ana_fx.export(program, tmp_path / "model.onnx")
+    ana_fx.save(program, tmp_path / "program.anafx")
+    np.save(tmp_path / "x.npy", x.numpy())
+    for inputs in ([], [tmp_path / "x.npy"]):
+        assert verify_files(tmp_path / "model.onnx", tmp_path / "program.anafx", inputs).num_different == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
