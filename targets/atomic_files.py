@@ -183,7 +183,7 @@ def _open_nameless(folder: Path, permissions: int) -> int:
 
 
 def _link(descriptor: int, name: Path) -> None:
-    folder = os.open(name.parent, os.O_RDONLY)
+    folder = os.open(name.parent, os.O_PATH)
     try:  # with a folder's descriptor Python asks the system to follow the link of /proc
         os.link(f"/proc/self/fd/{descriptor}", name.name, dst_dir_fd=folder, follow_symlinks=True)
     finally:
@@ -220,8 +220,8 @@ def _lock(descriptor: int) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names of a folder on disk too."""
-    if sys.platform == "win32":
+    """Have the names of a folder on disk too, if it may be opened."""
+    if sys.platform == "win32" or not os.access(folder, os.R_OK):
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

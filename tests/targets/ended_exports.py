@@ -10,6 +10,7 @@ import argparse
 import itertools
 import os
 import random
+import select
 import signal
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ __all__ = ["count_outcomes", "program"]
 
 _Folder = dict[str, bytes]
 _FAILED, _INTERRUPTED = 1, 130
+_PATIENCE = 60.0  # seconds
 
 
 def program(seed: int, target: str) -> GraphModule:
@@ -92,9 +94,14 @@ def _end(each: GraphModule, folder: Path, number: signal.Signals, delay: float, 
     reader, writer = os.pipe()
     child = _fork(each, folder, writer)
     if is_writing:
-        os.read(reader, 1)
+        select.select([reader], [], [], _PATIENCE)
     time.sleep(delay)
     os.kill(child, number)
+    if not select.select([reader], [], [], _PATIENCE)[0]:  # a fork may inherit a lock that nobody will open
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        return 0
     _, status = os.waitpid(child, 0)
     os.close(reader)
     code = os.waitstatus_to_exitcode(status)
@@ -104,8 +111,10 @@ def _end(each: GraphModule, folder: Path, number: signal.Signals, delay: float, 
 
 def _fork(each: GraphModule, folder: Path, writer: int) -> int:
     """A child that exports, and says so when it begins to write."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can say what happened
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.close(writer)
         return child
     code, write_files = _FAILED, export_module.write_files
@@ -117,6 +126,7 @@ def _fork(each: GraphModule, folder: Path, writer: int) -> int:
     export_module.write_files = announce
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         ana_fx.export(each, folder / "network.onnx")
         code = 0
     except KeyboardInterrupt:
