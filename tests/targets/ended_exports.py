@@ -12,12 +12,14 @@ import os
 import random
 import select
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import torch.hub
 from torch import nn
 from torch.fx import GraphModule
 
@@ -97,7 +99,7 @@ def _end(each: GraphModule, folder: Path, number: signal.Signals, delay: float, 
         select.select([reader], [], [], _PATIENCE)
     time.sleep(delay)
     os.kill(child, number)
-    if not select.select([reader], [], [], _PATIENCE)[0]:  # a fork may inherit a lock that nobody will open
+    if not select.select([reader], [], [], _PATIENCE)[0]:  # should a fork have inherited a lock that nobody opens
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(reader)
@@ -125,6 +127,10 @@ def _fork(each: GraphModule, folder: Path, writer: int) -> int:
 
     export_module.write_files = announce
     try:
+        if hasattr(
+            torch.hub.tqdm, "set_lock"
+        ):  # torch.fx takes it; a child that is killed would keep it from all others
+            torch.hub.tqdm.set_lock(threading.RLock())
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         ana_fx.export(each, folder / "network.onnx")
