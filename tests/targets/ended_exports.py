@@ -14,6 +14,7 @@ import select
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,7 +108,7 @@ def _end(each: GraphModule, folder: Path, number: signal.Signals, delay: float, 
     _, status = os.waitpid(child, 0)
     os.close(reader)
     code = os.waitstatus_to_exitcode(status)
-    assert code in (0, _INTERRUPTED, -number), code
+    assert code in (0, _FAILED, _INTERRUPTED, -number), code
     return code
 
 
@@ -137,6 +138,8 @@ def _fork(each: GraphModule, folder: Path, writer: int) -> int:
         code = 0
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except BaseException:  # what native code makes of it
+        traceback.print_exc()
     finally:
         os._exit(code)
 
