@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ana_fx.target_list import targets
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.inspect import FileReport, inspect
+    from ana_fx.targets.program_file import load, save
     from ana_fx.targets.verify import VerifyReport, verify
     from ana_fx.theory import HypothesisReport, check_hypotheses
 
@@ -59,6 +60,8 @@ __all__ = [
     "convert",
     "export",
     "verify",
+    "save",
+    "load",
     # looking
     "annealing_ranges",
     "describe",
@@ -124,6 +127,8 @@ _LAZY = {
     "export": "ana_fx.targets.export",
     "ExportReport": "ana_fx.targets.export",
     "inspect": "ana_fx.targets.inspect",
+    "load": "ana_fx.targets.program_file",
+    "save": "ana_fx.targets.program_file",
     "FileReport": "ana_fx.targets.inspect",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",

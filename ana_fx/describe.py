@@ -13,6 +13,7 @@ from ana_fx.annealing_notes import noise_left
 from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
+from ana_fx.plain_text import cell, markup, plain
 from ana_fx.quantizers import Quantizer
 from ana_fx.recognize import prepared_or_program
 from ana_fx.schedule import AnnealingRange
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # these take long to import
 __all__ = ["Row", "Summary", "describe"]
 
 _WIDTH = 160
+_LONGEST_NOTE = 10_000
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class Summary:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=markup(self.title), title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
             is_text = name in _TEXT
             table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
-            table.add_row(*(_cell(getattr(row, name)) for name in shown))
-        return Group(table, *(Text(note, no_wrap=True, overflow="ignore") for note in self.notes))
+            table.add_row(*(cell(_cell(getattr(row, name))) for name in shown))
+        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in self.notes))
 
 
 _TEXT = ("name", "operation", "encoding", "proof")

@@ -30,12 +30,18 @@ class Resampling(Affine):
         """For each spatial axis of an input of that shape the integer matrix [size', size], int64."""
 
     def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:
-        """The product with the matrix of each axis."""
+        """The product with the matrix of each axis.
+
+        In float64: behind the first axis numbers have more than eight bits, which matrix products in float32 may
+        round, where `torch.set_float32_matmul_precision` allows bfloat16.
+        """
         (x,) = inputs
+        dtype = x.dtype
         matrices = self.matrices(tuple(x.shape))
+        x = x.double()
         for axis, matrix in enumerate(matrices, start=x.ndim - len(matrices)):
             x = (matrix.to(x) @ x.transpose(axis, -2)).transpose(axis, -2) if axis < x.ndim - 1 else x @ matrix.to(x).T
-        return x
+        return x.to(dtype)
 
 
 @dataclass(frozen=True)

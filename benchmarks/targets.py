@@ -19,6 +19,7 @@ from torch import nn
 import ana_fx
 from ana_fx import AnaFxError, Target
 from ana_fx.target_list import targets
+from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.runtimes import RUNTIMES
 from benchmarks.latency import export_float, runner
 from benchmarks.networks import DS_CNN, MOBILENET_V2_QUARTER, RESNET10, VGG8_EIGHTH, Network
@@ -39,7 +40,7 @@ def main() -> None:
     """Run every case and write the table."""
     cases = [(target, network, precision) for target in targets() for network in NETWORKS for precision in PRECISIONS]
     rows = [_row(*case) for case in track(cases, "targets", console=Console(stderr=True))]
-    REPORT.write_text(_report(rows))
+    write_files({REPORT: _report(rows).encode()})
     Console().print(f"{REPORT} is written")
 
 

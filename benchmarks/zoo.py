@@ -30,6 +30,7 @@ from torchvision.models import get_model, list_models, segmentation, video
 
 import ana_fx
 from ana_fx.graph import layer_maps
+from ana_fx.targets.atomic_files import write_files
 
 __all__ = ["main"]
 
@@ -55,7 +56,7 @@ def main() -> None:
         return
     _run_all(arguments.patterns, again=arguments.again)
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report(_stored()))
+    write_files({REPORT: report(_stored()).encode()})
     Console().print(f"{REPORT} is written")
 
 

@@ -18,17 +18,25 @@ from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.supported_operators import supported_operators
+from ana_fx.plain_text import plain
 from ana_fx.settings import settings_of
 from ana_fx.target_list import targets
-from ana_fx.targets.compare import load_program, read_arrays, verify_against
+from ana_fx.targets.arrays import read_array
+from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
 from ana_fx.targets.inspect import inspect
+from ana_fx.targets.limited_verify import verify_in_limits
+from ana_fx.targets.program_file import save as save_program
+from ana_fx.targets.regular_file import read_regular_file
 from ana_fx.version import installed_version
 from ana_fx.wording import brief
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Integer networks: export, inspect, verify.", no_args_is_help=True, add_completion=False)
+
+_LARGEST_TEXT = 2**24
+_LONGEST_LINE = 2000
 
 
 def _say_version(is_wanted: bool) -> None:
@@ -71,18 +79,28 @@ def inspect_file(file: File) -> None:
 @app.command("verify")
 def verify_file(
     file: File,
-    inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
-    against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
+    against: Annotated[
+        Path, typer.Option(help="The program, of ana_fx.save or `export --save`; or a .onnx; or a .npz with outputs.")
+    ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .npy for each input of the file, or one .npz; by default random levels."),
+    ] = None,
     runtimes: Annotated[
         list[str] | None, typer.Option(help="What runs the file, once for each; by default the first of its target.")
     ] = None,
+    trust_code: Annotated[
+        bool, typer.Option(help="Let --against be a .pt2 or .pt of torch, and run its code.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long it may take.")] = 600.0,
+    gigabytes: Annotated[float, typer.Option(min=0.0, help="How much memory it may take.")] = 8.0,
 ) -> None:
-    """Run a file in its runtime, or in others, and compare every output bit with a saved program."""
+    """Run a file in its runtime, or in others, and compare every output bit, in a process with limits."""
     with _errors_in_one_line():
-        program, arrays = load_program(against), read_arrays(inputs)
+        limits = {"seconds": seconds, "gigabytes": gigabytes}
         chosen: list[str | None] = [*runtimes] if runtimes else [None]
         for name in chosen:
-            _show(verify_against(file, program, arrays, runtime=name))
+            _show(verify_in_limits(file, against, inputs or [], runtime=name, trusts_code=trust_code, **limits))
 
 
 @app.command("export")
@@ -99,10 +117,11 @@ def export_model(
     target: Annotated[str | None, typer.Option(help="The target of the file; by default the same.")] = None,
     io: Annotated[str, typer.Option(help="The borders, 'integer' or 'float'.")] = "integer",
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Where to write the program, for `verify --against`.")] = None,
 ) -> None:
     """Prepare a model as for training, load its trained state, convert and export it."""
     with _errors_in_one_line():
-        inputs = tuple(torch.from_numpy(array) for array in read_arrays(example))
+        inputs = tuple(torch.from_numpy(read_array(each)) for each in example)
         made = _made(model)
         trained = _read_state(state)
         settings = settings_of(trained)
@@ -116,9 +135,13 @@ def export_model(
             target=prepared_for or settings.target,  # type: ignore[union-attr]  # likewise
         )
         _load_state(qat, trained, state)
-        names = None if labels is None else labels.read_text(encoding="utf-8").split("\n")
+        names = None if labels is None else read_regular_file(labels, _LARGEST_TEXT).decode().split("\n")
         names = None if names is None else [name.strip() for name in names if name.strip()]
-        _show(export(convert(qat.eval()), output, target=target, io=io, labels=names))
+        program = convert(qat.eval())
+        report = export(program, output, target=target, io=io, labels=names)
+        if save is not None:
+            save_program(program, save)
+        _show(report)
 
 
 def _made(reference: str) -> nn.Module:
@@ -147,6 +170,7 @@ def _call(make: Any, reference: str) -> Any:
 def _read_state(path: Path) -> dict[str, Any]:
     """The state_dict in a file, alone or under "model"; no code in it is run."""
     try:
+        check_archive(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         found: dict[str, Any] = state.get("model", state)
         settings_of(found)  # looks at every name
@@ -172,17 +196,18 @@ def _unloadable(path: Path, error: Exception) -> ValueError:
 
 
 def _show(report: object) -> None:
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not isinstance(report, str):
         Console().print(report)
     else:
-        typer.echo(str(report))
+        typer.echo("\n".join(plain(line, _LONGEST_LINE) for line in str(report).split("\n")))
 
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """What we foresee goes to stderr without a traceback."""
+    """What we foresee goes to stderr without a traceback, and as text that a terminal shows as it is."""
     try:
         yield
     except (AnaFxError, ValueError, TypeError, OSError) as error:
-        typer.echo(f"ana-fx: {error}", err=True)
+        lines = [plain(line, _LONGEST_LINE) for line in str(error).split("\n")]
+        typer.echo("\n".join(["ana-fx: " + lines[0], *lines[1:]]), err=True)
         raise typer.Exit(1) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from ana_fx.targets.borders import dequantize_linear, quantize_image, quantize_l
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.max_pool import write_max_pool
 
-__all__ = ["Carrier", "Emitter", "NodeReport", "numpy"]
+__all__ = ["Carrier", "Emitter", "NodeReport", "emitter_class", "numpy"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Emitter(ABC):
     ir_version: ClassVar[int] = 9
     pads_max_pools: ClassVar[bool] = False  # whether MaxPool does so itself; readers disagree on uneven pads
     writes_zero_pads: ClassVar[bool] = False  # whether a MaxPool without pads says so in numbers
+    more_operators: ClassVar[frozenset[tuple[str, str]]] = frozenset()  # (domain, name) that only this emitter writes
 
     def misfits(self, program: GraphModule) -> list[str]:
         """What of a program this dialect cannot hold although the target's description can, a line for each."""
@@ -169,6 +171,13 @@ class Emitter(ABC):
         self, builder: Builder, path: str, module: IntegerSoftmax, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """Write a softmax."""
+
+
+def emitter_class(target: Target) -> type[Emitter]:
+    """The class that writes a target's files."""
+    module, _, name = target.emitter.partition(":")
+    found: type[Emitter] = getattr(import_module(module), name)
+    return found
 
 
 def numpy(tensor: Tensor) -> np.ndarray[Any, Any]:

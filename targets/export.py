@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import onnx
@@ -19,11 +17,12 @@ from torch import nn
 from ana_fx.errors import ExportError, listing
 from ana_fx.float32 import usual_torch
 from ana_fx.pair_sums import PAIR_LIMIT
+from ana_fx.plain_text import cell, markup
 from ana_fx.recognize import program
-from ana_fx.target import Target
 from ana_fx.target_list import target_called
+from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.dory_attributes import without_dory_attributes
-from ana_fx.targets.emitter import Emitter, NodeReport
+from ana_fx.targets.emitter import NodeReport, emitter_class
 from ana_fx.targets.kernel_families import KernelFamily, proven_families
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
@@ -75,7 +74,7 @@ class ExportReport:
     def __rich__(self) -> Table:
         """The table, for rich consoles."""
         table = Table(
-            title=f"{self.path.name}: target {self.target}, {self.io} borders, {self.bytes:,} bytes",
+            title=markup(f"{self.path.name}: target {self.target}, {self.io} borders, {self.bytes:,} bytes"),
             title_justify="left",
             min_width=_TITLE_WIDTH,
         )
@@ -85,7 +84,7 @@ class ExportReport:
         for node in self.nodes:
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
             pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
-            table.add_row(node.name, node.operator, node.arithmetic, *pair_sum, note)
+            table.add_row(*map(cell, (node.name, node.operator, node.arithmetic, *pair_sum, note)))
         if has_pairs:
             table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
             table.caption_justify = "left"
@@ -108,7 +107,8 @@ def export(
 
     Args:
         integer: What `convert` returned.
-        path: The file; it is replaced as a whole, or left as it was.
+        path: The file; it is replaced as a whole, or left as it was, and so are those beside it. Links are followed,
+            permissions kept; `docs/threat_model.md` says what a process that is killed leaves.
         target: One of `ana_fx.targets()`; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.
@@ -132,7 +132,7 @@ def export(
     chosen = target_called(target or integer.meta["target"])
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
-    emitter = _emitter(chosen)
+    emitter = emitter_class(chosen)(chosen)
     misfits = program_misfits(integer, chosen) + emitter.misfits(integer)
     if misfits:
         way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
@@ -151,7 +151,7 @@ def export(
     path = Path(path)
     companions = emitter.companions(integer, proto, path.name)
     data = proto.SerializeToString(deterministic=True)
-    _write_atomically({path.with_name(name): content for name, content in companions.items()} | {path: data})
+    write_files({path.with_name(name): content for name, content in companions.items()} | {path: data})
     return ExportReport(path, chosen.name, io, len(data), tuple(writer.reports), tuple(companions))
 
 
@@ -164,38 +164,3 @@ def _labels(labels: Sequence[str], model: ir.Model) -> str:
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")
     return json.dumps(list(labels))
-
-
-def _emitter(target: Target) -> Emitter:
-    module, _, name = target.emitter.partition(":")
-    emitter: Emitter = getattr(import_module(module), name)(target)
-    return emitter
-
-
-def _write_atomically(files: dict[Path, bytes]) -> None:
-    """A reader sees an old file or a new one, never a part of it; no new one unless all can be written."""
-    temporaries: dict[Path, str] = {}
-    path = Path()
-    try:
-        for path, data in files.items():
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporaries[path] = file.name
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporaries[path], 0o666 & ~_umask())
-        for path in files:
-            os.replace(temporaries[path], path)
-    except OSError as error:
-        for temporary in temporaries.values():
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        raise ExportError(
-            f"cannot write {path}: {error.strerror or error}; needed a writable folder that exists; nothing was written"
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -11,14 +10,17 @@ from pathlib import Path
 import onnx
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
-from ana_fx.targets.metadata import Border, borders
+from ana_fx.plain_text import cell, markup, plain
+from ana_fx.targets.metadata import Border, borders, metadata_of, texts
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.writer import FLOAT_TYPE, IO, LABELS, TARGET
 
 __all__ = ["FileReport", "inspect"]
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
+_MOST_SHOWN = 100
 _BORDERS = {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -60,21 +62,24 @@ class FileReport:
 
     def __rich__(self) -> Group:
         """The tables, for rich consoles."""
-        title = f"{self.path.name}: target {self.target}, {self.io} borders, opset {self.opset}, {self.bytes:,} bytes"
-        ends = Table("border", "name", "stored as", "levels", "shape", "scale", "zero point", title=title)
+        target, io = plain(self.target), plain(self.io)
+        title = f"{plain(self.path.name)}: target {target}, {io} borders, opset {self.opset}, {self.bytes:,} bytes"
+        columns = ("border", "name", "stored as", "levels", "shape", "scale", "zero point")
+        ends = Table(*columns, title=markup(title))
         for kind, values in (("input", self.inputs), ("output", self.outputs)):
-            for each in values:
+            for each in values[:_MOST_SHOWN]:
                 shape = "x".join(("N", *map(str, each.shape)))
                 numbers = ("–", "–") if each.levels == FLOAT_TYPE else (f"{each.scale:.9g}", str(each.zero_point))
-                ends.add_row(kind, each.name, each.dtype.name, each.levels, shape, *numbers)
+                ends.add_row(*map(cell, (kind, each.name, each.dtype.name, each.levels, shape, *numbers)))
         inside = Table("operators", "constants", "integers only")
         inside.add_row(
-            "\n".join(f"{count} {name}" for name, count in self.operators.items()),
+            cell("\n".join(f"{count} {plain(name)}" for name, count in list(self.operators.items())[:_MOST_SHOWN])),
             "\n".join(f"{count:,} bytes of {name}" for name, count in self.constants.items()),
             "yes" if not self.float_nodes else f"no: {len(self.float_nodes)} nodes give floats",
         )
-        labels = [f"labels: {', '.join(self.labels)}"] if self.labels else []
-        return Group(ends, inside, *labels)
+        shown = ", ".join(map(plain, self.labels[:_MOST_SHOWN]))
+        more = f" and {len(self.labels) - _MOST_SHOWN:,} more" if len(self.labels) > _MOST_SHOWN else ""
+        return Group(ends, inside, *([Text(f"labels: {shown}{more}")] if self.labels else []))
 
 
 def inspect(path: str | os.PathLike[str]) -> FileReport:
@@ -85,7 +90,7 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
     """
     path = Path(path)
     model = read_model(path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     inputs, outputs = borders(model)
     constants: Counter[str] = Counter()
     for tensor in model.graph.initializer:
@@ -101,7 +106,7 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
         dict(Counter(node.op_type for node in model.graph.node).most_common()),
         dict(constants.most_common()),
         _float_nodes(model),
-        tuple(json.loads(metadata.get(LABELS, "[]"))),
+        texts(metadata, LABELS),
     )
 
 

@@ -35,6 +35,7 @@ from ana_fx.targets.weight_bytes import WeightBytes, largest_byte, store_weight
 __all__ = ["IntegerEmitter", "has_one_window", "pooling_attributes"]
 
 _INT32 = 2**31 - 1
+_LOWEST_BYTE = -128
 _MAX_DIVISION = 30  # tract divides by 31 bits at most; two divisions that truncate are one
 _NUMPY = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
@@ -177,7 +178,8 @@ def _matrix_product(scribe: Scribe, inputs: Sequence[Carrier], shape: tuple[int,
     """
     first, second = inputs
     is_wide = 2 * largest_byte(first) * max(second.largest, -second.smallest) > PAIR_LIMIT
-    if second.dtype is ir.DataType.UINT8 or is_wide:
+    is_lowest = second.smallest == _LOWEST_BYTE  # which NEON multiplies with −128, as it takes byte 0 of unsigned ones
+    if second.dtype is ir.DataType.UINT8 or is_wide or is_lowest:
         first, second = _unsigned(scribe, first), _unsigned(scribe, second)
     values = [first.value, second.value]
     if first.zero_point or second.zero_point:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,18 @@ import onnx
 
 from ana_fx.errors import VerifyError
 from ana_fx.numbers import IntegerType
+from ana_fx.plain_text import plain
+from ana_fx.targets.array_file import parse_json
 from ana_fx.targets.writer import FLOAT_INPUT, FLOAT_TYPE, IO
 
-__all__ = ["Border", "borders"]
+__all__ = ["Border", "borders", "input_borders", "metadata_of", "texts"]
 
 Array = np.ndarray[Any, Any]
+
+_LONGEST = 2**20  # characters of an entry
+_MOST_TEXTS = 2**16
+_LARGEST_ZERO_POINT = 255
+_LEVELS = re.compile(r"ternary|u?int[2-8]|int32|float32")
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,20 @@ def borders(model: onnx.ModelProto) -> tuple[tuple[Border, ...], tuple[Border, .
     Raises:
         VerifyError: Its metadata do not describe them.
     """
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     both = (model.graph.input, model.graph.output)
     inputs, outputs = (tuple(_border(value, metadata) for value in values) for values in both)
     return inputs, outputs
+
+
+def input_borders(model: onnx.ModelProto) -> tuple[Border, ...]:
+    """The inputs of a file that `export` wrote.
+
+    Raises:
+        VerifyError: Its metadata do not describe them.
+    """
+    metadata = metadata_of(model)
+    return tuple(_border(value, metadata) for value in model.graph.input)
 
 
 def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
@@ -96,19 +114,21 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
             shape = tuple(each.dim_value for each in kind.shape.dim[1:])
             return Border(name, np.dtype(dtype), shape, 1.0, 0, FLOAT_TYPE, is_float=True)
         gain, shift = (metadata.get(f"{name}.pixel_{part}") for part in ("gain", "shift"))
+        shape = tuple(each.dim_value for each in kind.shape.dim[1:])
+        zero_point = _zero_point(metadata[f"{name}.zero_point"])
         return Border(
             name,
             np.dtype(dtype),
-            tuple(each.dim_value for each in kind.shape.dim[1:]),
-            float(metadata[f"{name}.scale"]),
-            int(metadata[f"{name}.zero_point"]),
-            metadata[f"{name}.type"],
-            (_channels(gain), _channels(shift)) if gain and shift else None,
+            shape,
+            _scale(metadata[f"{name}.scale"]),
+            zero_point,
+            _levels(metadata[f"{name}.type"], zero_point),
+            _pixel(gain, shift, shape),
             is_float=metadata.get(IO) == "float",
         )
     except (KeyError, ValueError) as error:
         raise VerifyError(
-            f"the metadata do not describe {name!r}: {error}; needed a file that ana_fx.export wrote"
+            f"the metadata do not describe {plain(name)!r}: {error}; needed a file that ana_fx.export wrote"
         ) from error
 
 
@@ -119,5 +139,71 @@ def _comes_from_a_float_layer(name: str, dtype: np.dtype[Any], metadata: Mapping
     return FLOAT_INPUT in metadata and dtype == np.float32
 
 
-def _channels(text: str) -> Array:
-    return np.array(json.loads(text), np.float32).reshape(-1, 1, 1)
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The metadata of a file.
+
+    Raises:
+        VerifyError: An entry is longer than any that `export` writes.
+    """
+    for entry in model.metadata_props:
+        if len(entry.key) > _LONGEST or len(entry.value) > _LONGEST:
+            raise VerifyError(
+                f"the metadata have an entry {entry.key[:40]!r} of {len(entry.value):,} characters, needed at most "
+                f"{_LONGEST:,}"
+            )
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def texts(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    """The texts that an entry lists as JSON; none if it is not there.
+
+    Raises:
+        VerifyError: It is no list of texts.
+    """
+    try:
+        listed = parse_json(metadata.get(key, "[]"))
+    except ValueError as error:
+        raise VerifyError(f"the metadata say no list of {key!r}: {error}; needed texts as JSON") from error
+    if not isinstance(listed, list) or len(listed) > _MOST_TEXTS or not all(isinstance(each, str) for each in listed):
+        raise VerifyError(f"the metadata say no list of {key!r}, needed at most {_MOST_TEXTS:,} texts as JSON")
+    return tuple(listed)
+
+
+def _scale(text: str) -> float:
+    scale = float(text[:_LONGEST])
+    if not (0.0 < scale < math.inf):
+        raise ValueError(f"scale {text[:40]!r}, needed a positive number")
+    return scale
+
+
+def _zero_point(text: str) -> int:
+    zero_point = int(text) if len(text) < 5 else -1
+    if not 0 <= zero_point <= _LARGEST_ZERO_POINT:
+        raise ValueError(f"zero point {text[:40]!r}, needed one in [0, {_LARGEST_ZERO_POINT}]")
+    return zero_point
+
+
+def _levels(text: str, zero_point: int) -> str:
+    if _LEVELS.fullmatch(text) is None or (zero_point and text not in ("int8", "uint8")):
+        raise ValueError(f"type {text[:40]!r}, needed an integer type")
+    return text
+
+
+def _pixel(gain: str | None, shift: str | None, shape: tuple[int, ...]) -> tuple[Array, Array] | None:
+    """Both, or none where both are missing."""
+    if gain is None and shift is None:
+        return None
+    return _channels(gain or "", shape, is_factor=True), _channels(shift or "", shape)
+
+
+def _channels(text: str, shape: tuple[int, ...], *, is_factor: bool = False) -> Array:
+    """A number for each channel, or one, [channels, 1, 1]."""
+    numbers = parse_json(text)
+    if not isinstance(numbers, list) or not numbers or not all(type(each) in (int, float) for each in numbers):
+        raise ValueError(f"{text[:40]!r}, needed a list of numbers")
+    channels = np.array(numbers, np.float64).astype(np.float32).reshape(-1, 1, 1)
+    if not np.isfinite(channels).all() or (is_factor and not channels.all()):
+        raise ValueError(f"{text[:40]!r}, needed finite numbers, and no factor of zero")
+    if len(channels) not in (1, *shape[:1]):
+        raise ValueError(f"{len(channels)} numbers for samples {shape}, needed one or one for each channel")
+    return channels

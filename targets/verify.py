@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,19 +24,24 @@ from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
+from ana_fx.plain_text import plain
 from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
+from ana_fx.targets.file_operators import check_operators
 from ana_fx.targets.float_layer import float_tolerance
 from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
+from ana_fx.targets.metadata import metadata_of, texts
 from ana_fx.targets.model_file import read_model
+from ana_fx.targets.regular_file import reason_of
 from ana_fx.targets.runtimes import Runtime, runtime_called
 from ana_fx.targets.writer import FLOAT_INPUT, IO, NEEDS_VNNI, TARGET, producer_type
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
 _BATCH = 16
+_LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,12 @@ def verify(
     given = _inputs(integer, inputs)
     path = Path(path)
     model = read_model(path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
-    needs_vnni = tuple(json.loads(metadata.get(NEEDS_VNNI, "[]")))
+    needs_vnni = texts(metadata, NEEDS_VNNI)
     titles, compared, different = [], 0, []
     for runtime in chosen or [runtime_called(name) for name in target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
@@ -146,7 +150,7 @@ def _doubt(runtime: str, needs_vnni: tuple[str, ...]) -> str:
 
 def file_target(model: onnx.ModelProto) -> Target:
     """The target that the file says it is for; a strict one if it names none that is known."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     known = {target.name: target for target in targets()}
     return known.get(metadata.get(TARGET, ""), known["onnxruntime"])
 
@@ -162,17 +166,15 @@ def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[s
         )
     floats = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
+    check_operators(path, model, {target.name: target for target in targets()})
     try:
         return runtime.run(model, fed)
     except Exception as error:  # the runtimes' errors share no base
+        reason = plain(reason_of(error), _LONGEST_REASON)
         raise VerifyError(
-            f"{path} does not run in {runtime.title} on this program's inputs: {_first_line(error)}; "
+            f"{path} does not run in {runtime.title} on this program's inputs: {reason}; "
             f"needed a file that export() wrote from this program, and a runtime that reads its target"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _readers(integer: GraphModule) -> dict[Node, tuple[Node, Quantize] | None]:

@@ -17,9 +17,9 @@ _FUSED = ("Conv", "Gemm", "MatMul")  # between DequantizeLinear nodes, which onn
 
 
 def largest_pair_sums(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, int]:
-    """For each product of unsigned by signed bytes the largest absolute sum of two neighbouring products.
+    """For each product of bytes by signed bytes the largest absolute sum of two neighbouring products.
 
-    ConvInteger is left out: its kernel multiplies signed weights from the left, which adds no pairs.
+    Kernels of x86 multiply unsigned by signed bytes; those of Arm signed ones, unsigned ones less 128. ConvInteger is left out: its kernel multiplies signed weights from the left, which adds no pairs.
     """
     products = list(_products(model))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -28,9 +28,11 @@ def largest_pair_sums(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[s
     sums = {}
     for node, left, right in products:
         x, weight = values[left], values[right]
-        if x.dtype == np.uint8 and weight.dtype == np.int8:
-            rows = _rows(model, node, x, weight, values)
-            sums[node.name] = max((_largest(*each) for each in rows), default=0)
+        if weight.dtype == np.int8:
+            rows = list(_rows(node, x, weight, values))
+            unsigned = [_largest(*each) for each in rows if x.dtype == np.uint8]
+            signed = [_largest(each.astype(np.int16) - 128 * (x.dtype == np.uint8), row) for each, row in rows]
+            sums[node.name] = max([*unsigned, *signed], default=0)
     return sums
 
 
@@ -73,9 +75,7 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Array], names: list[str]) -
     return dict(zip(names, session.run(names, feeds), strict=True)) if names else {}
 
 
-def _rows(
-    model: onnx.ModelProto, node: onnx.NodeProto, x: Array, weight: Array, values: dict[str, Array]
-) -> Iterator[tuple[Array, Array]]:
+def _rows(node: onnx.NodeProto, x: Array, weight: Array, values: dict[str, Array]) -> Iterator[tuple[Array, Array]]:
     """For each group the inputs [positions, terms] and the weights [outputs, terms], in the order of the kernel."""
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     if node.op_type in ("QLinearConv", "Conv"):

@@ -8,12 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Convolution, Identity, Linear
-from ana_fx.pairs import Sum
-from ana_fx.resampling import Average
+from ana_fx.pairs import MatMul, Sum
+from ana_fx.resampling import Average, Interpolation
 from tests.references import convolve, windows
+
+aten = torch.ops.aten
 
 
 def exactly(affine, inputs, weight, bound):
@@ -155,3 +158,43 @@ def test_a_batch_gives_what_its_samples_give():
         np.testing.assert_array_equal(
             exactly(convolution, (x[sample : sample + 1],), weight, bound_of(x, weight))[0], together[sample]
         )
+
+
+class Bfloat16Products(TorchDispatchMode):
+    """What processors with bfloat16 may do in float32 under `torch.set_float32_matmul_precision("medium")`."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (aten.mm.default, aten.bmm.default, aten.addmm.default, aten.convolution.default):
+            args = [_rounded(each) for each in args]
+        return function(*args, **(kwargs or {}))
+
+
+def _rounded(value):
+    is_single = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return value.to(torch.bfloat16).to(torch.float32) if is_single else value
+
+
+LEVELS = torch.randint(0, 256, (2, 3, 7, 9), generator=torch.Generator().manual_seed(0)).float()
+WEIGHTS = torch.randint(-127, 128, (4, 3, 3, 3), generator=torch.Generator().manual_seed(1)).float()
+
+
+@pytest.mark.parametrize(
+    ("affine", "inputs", "weight"),
+    [
+        (Interpolation(2, (13, 11), None, False), (LEVELS,), None),
+        (Average(2, output_size=(4, 5)), (LEVELS,), None),
+        (Average(2, (2, 3), (2, 2), (1, 1), ceil_mode=True, count_include_pad=False), (LEVELS,), None),
+        (Convolution((1, 1), ((1, 1), (1, 1)), (1, 1), 1), (LEVELS,), WEIGHTS),
+        (Linear(), (LEVELS,), WEIGHTS.flatten()[:36].reshape(4, 9)),
+        (MatMul(), (LEVELS, LEVELS.transpose(2, 3)), None),
+        (Sum(), (LEVELS, LEVELS), torch.tensor([4095, -3001])),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_products_in_bfloat16_change_nothing(affine, inputs, weight):
+    """Eight bits are exact in bfloat16; numbers between two products have more, and are float64."""
+    for bound in (2**20, 2**30):
+        wanted = accumulate(affine, inputs, weight, bound=bound, integer=torch.int64)
+        with Bfloat16Products():
+            found = accumulate(affine, inputs, weight, bound=bound, integer=torch.int64)
+        assert torch.equal(found, wanted)

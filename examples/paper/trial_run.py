@@ -92,8 +92,11 @@ def _read(name: str, path: Path, share: float, fold: int | None, num_folds: int)
 
 
 def _save(training: Training, checkpoint: Path) -> None:
-    """The old checkpoint stays until the new one is whole."""
+    """The old checkpoint stays until the new one is whole, and on disk."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     temporary = checkpoint.with_suffix(".tmp")
-    torch.save(training.state_dict(), temporary)
+    with temporary.open("wb") as file:
+        torch.save(training.state_dict(), file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, checkpoint)

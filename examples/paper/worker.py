@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,23 @@ def run_in_processes(
     command = [*torchrun, "-m", "examples.paper.worker", json.dumps(order)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
     epochs: list[Epoch] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with (
+        tempfile.TemporaryFile(
+            "w+", errors="replace"
+        ) as complaints,  # a pipe that nobody reads would stop them when full
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment) as process,
+    ):
         assert process.stdout is not None
-        assert process.stderr is not None
         for line in process.stdout:
             values: dict[str, Any] = json.loads(line)
             if "epochs" in values:
                 epochs = [Epoch(**each) for each in values["epochs"]]
             else:
                 on_epoch(Epoch(**values))
-        complaint = process.stderr.read()
-    if process.returncode:
-        raise RuntimeError(f"{trial.label} failed in its {num_processes} processes: {complaint[-2000:]}")
+        if process.wait():
+            complaints.seek(0)
+            complaint = complaints.read()[-2000:]
+            raise RuntimeError(f"{trial.label} failed in its {num_processes} processes: {complaint}")
     return epochs
 
 

@@ -1,21 +1,22 @@
 """The command line, as a user types it."""
 
 import io
-import json
 import pickle
+import shutil
 import sys
 import warnings
-import zipfile
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from torch import nn
 from typer.testing import CliRunner
 
 import ana_fx
 from ana_fx.targets.command_line import app
+from ana_fx.targets.compare import verify_files
 from tests.models import Chain, example
 from tests.programs import converted, trained
 
@@ -31,13 +32,21 @@ def folder(tmp_path_factory):
     program, x = converted(Chain), example(Chain)
     ana_fx.export(program, path / "model.onnx", labels=[f"class {i}" for i in range(program(x).shape[1])])
     batch = torch.export.Dim.DYNAMIC
+    ana_fx.save(program, path / "program.anafx")
+    ana_fx.export(program, path / "other.onnx", target="integer", io="float")
     torch.export.save(torch.export.export(program, (x,), dynamic_shapes=({0: batch},)), path / "program.pt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # people still have such files
         torch.jit.save(torch.jit.trace(program, (x,)), path / "program.pt")
     np.save(path / "floats.npy", x.numpy())
     scale = next(module for module in program.modules() if hasattr(module, "real")).scale
-    np.save(path / "levels.npy", np.rint(x.numpy() / scale.numpy()).clip(0, 255).astype(np.uint8))
+    levels = np.rint(x.numpy() / scale.numpy()).clip(0, 255).astype(np.uint8)
+    np.save(path / "levels.npy", levels)
+    np.savez(path / "inputs.npz", x=levels)
+    head = program.get_submodule("head_1_dequantize")
+    logits = np.rint(program(x).detach().numpy() / head.scale.numpy()).astype(np.int64)
+    np.savez(path / "reals.npz", x=x.numpy(), output=program(x).detach().numpy())
+    np.savez(path / "integers.npz", x=levels, output=logits)
     return path
 
 
@@ -75,26 +84,68 @@ def test_inspect_tells_integers_from_floats(tmp_path, target):
     assert ana_fx.inspect(tmp_path / "b.onnx").float_nodes == ("real",)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
-@pytest.mark.parametrize("program", ["program.pt2", "program.pt"])
-@pytest.mark.parametrize("inputs", ["floats.npy", "levels.npy"])
-def test_verify_compares_a_file_with_a_saved_program(folder, program, inputs):
-    result = run("verify", folder / "model.onnx", "--inputs", folder / inputs, "--against", folder / program)
+def test_verify_compares_a_file_with_a_saved_program(folder):
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.anafx")
+    result = run("verify", folder / "model.onnx", *arguments)
     assert result.exit_code == 0, result.stderr
     assert "0 of 80 outputs differ" in result.stdout
 
 
 def test_verify_finds_weights_that_changed(folder, tmp_path):
-    model = onnx.load(folder / "model.onnx")
+    _change_a_weight(folder / "model.onnx", tmp_path / "changed.onnx")
+    result = run("verify", tmp_path / "changed.onnx", "--against", folder / "program.anafx")
+    assert result.exit_code == 1
+    assert "differs from the program at" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def _change_a_weight(path, changed):
+    model = onnx.load(path)
     *_, weight = (each for each in model.graph.initializer if each.name.endswith(".weight"))
     array = onnx.numpy_helper.to_array(weight).copy()
     array[:, 0] += 1
     weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
-    onnx.save(model, tmp_path / "changed.onnx")
-    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
-    result = run("verify", tmp_path / "changed.onnx", *arguments)
-    assert result.exit_code == 1
-    assert "differs from the program at" in result.stderr
+    onnx.save(model, changed)
+
+
+# what `verify` does, without the process that limits it
+
+
+@pytest.mark.parametrize("inputs", ["floats.npy", "levels.npy", "inputs.npz", "reals.npz"])
+def test_inputs_are_floats_or_integers_in_either_form(folder, inputs):
+    report = verify_files(folder / "model.onnx", folder / "program.anafx", [folder / inputs])
+    assert (report.num_outputs, report.num_different) == (80, 0)
+
+
+@pytest.mark.parametrize(
+    ("against", "numbers"), [("program.anafx", 160), ("other.onnx", 160), ("reals.npz", 80), ("integers.npz", 80)]
+)
+def test_no_inputs_are_needed(folder, tmp_path, against, numbers):
+    report = verify_files(folder / "model.onnx", folder / against)
+    assert (report.num_outputs, report.num_different) == (numbers, 0)
+    _change_a_weight(folder / "model.onnx", tmp_path / "changed.onnx")
+    with pytest.raises(ana_fx.VerifyError, match="differs from the program at"):
+        verify_files(tmp_path / "changed.onnx", folder / against)
+
+
+def test_a_file_whose_last_layer_is_float_is_compared_with_its_program(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)), torch.rand(4, 3, 6, 6)
+    precision = ana_fx.Precision("int4", "uint4", output="float")
+    program = ana_fx.convert(ana_fx.prepare(model, x, precision=precision, calibration=[x]))
+    ana_fx.export(program, tmp_path / "model.onnx")
+    ana_fx.save(program, tmp_path / "program.anafx")
+    np.save(tmp_path / "x.npy", x.numpy())
+    for inputs in ([], [tmp_path / "x.npy"]):
+        assert verify_files(tmp_path / "model.onnx", tmp_path / "program.anafx", inputs).num_different == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.parametrize("program", ["program.pt2", "program.pt"])
+def test_programs_of_torch_run_only_if_their_code_is_trusted(folder, program):
+    files = (folder / "model.onnx", folder / program, [folder / "floats.npy"])
+    with pytest.raises(ana_fx.VerifyError, match="programs that torch saved hold code"):
+        verify_files(*files)
+    assert verify_files(*files, trusts_code=True).num_different == 0
 
 
 def test_errors_are_one_line_without_a_traceback(folder, tmp_path):
@@ -103,28 +154,26 @@ def test_errors_are_one_line_without_a_traceback(folder, tmp_path):
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "bad.pt2").write_bytes(b"nothing")
-    arguments = ("--against", folder / "program.pt2")
     for result, reason in (
         (run("inspect", tmp_path / "bad.onnx"), "cannot load"),
         (run("inspect", tmp_path / "empty.onnx"), "it holds no graph"),
         (run("inspect", tmp_path / "none.onnx"), "No such file"),
-        (
-            run("verify", folder / "model.onnx", "--inputs", tmp_path / "wrong.npy", *arguments),
-            "was given float32 (2, 3)",
-        ),
-        (run("verify", folder / "model.onnx", "--inputs", tmp_path / "objects.npy", *arguments), "numpy.save"),
-        (
-            run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / "bad.pt2"),
-            "needed a program that torch saved",
-        ),
-        (
-            run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / "x.onnx"),
-            "needed a .pt2",
-        ),
+        (run("verify", folder / "model.onnx", "--against", tmp_path / "bad.pt2"), "hold code"),
     ):
         assert result.exit_code == 1
         assert reason in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
+    wrong, objects = [tmp_path / "wrong.npy"], [tmp_path / "objects.npy"]
+    for against, inputs, reason in (
+        ("program.anafx", wrong, "was given float32 (2, 3)"),
+        ("program.anafx", objects, "numpy.save"),
+        ("none.onnx", [], "No such file"),
+        ("inputs.npz", [], "found x, needed output"),
+    ):
+        with pytest.raises(ana_fx.VerifyError) as caught:
+            verify_files(folder / "model.onnx", folder / against, inputs)
+        assert reason in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 class Bomb:
@@ -132,25 +181,11 @@ class Bomb:
         return exec, ("raise SystemExit('pickled code was run')",)
 
 
-def test_no_pickled_code_of_a_program_is_run(folder, tmp_path):
-    """A .pt2 may hold a pickle, of weights or of sample inputs; torch would run what is in it."""
-    evil = tmp_path / "evil.pt2"
-    with zipfile.ZipFile(folder / "program.pt2") as old, zipfile.ZipFile(evil, "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            if name.endswith("sample_inputs/model.pt"):
-                data = _pickled_bomb()
-            if name.endswith("weights_config.json"):
-                config = json.loads(data)
-                next(iter(config["config"].values()))["use_pickle"] = True
-                data = json.dumps(config).encode()
-            if name.endswith("weights/weight_0"):
-                data = _pickled_bomb()
-            new.writestr(name, data)
-    result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", evil)
-    assert result.exit_code == 1
-    assert "pickled code was run" not in result.output
-    assert "cannot load" in result.stderr
+def test_a_torch_program_under_another_name_is_not_loaded(folder, tmp_path):
+    for name in ("program.pt2", "program.pt"):
+        shutil.copy(folder / name, tmp_path / "program.anafx")
+        with pytest.raises(ana_fx.VerifyError, match=r"needed a file that ana_fx\.save wrote"):
+            verify_files(folder / "model.onnx", tmp_path / "program.anafx")
 
 
 def _pickled_bomb():
@@ -249,6 +284,17 @@ def test_a_state_that_is_none_is_refused(state, tmp_path, monkeypatch):
     result = export_of("wrong.pt")
     assert result.exit_code == 1
     assert "cannot load wrong.pt" in result.stderr
+
+
+def test_export_saves_the_program_for_verify(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    torch.save(trained(Chain).state_dict(), "state.pt")
+    np.save("example.npy", example(Chain).numpy())
+    arguments = ("--state", "state.pt", "--example", "example.npy", "--precision", "int4", "--save", "out.anafx")
+    assert run("export", "tests.models:Chain", "out.onnx", *arguments).exit_code == 0
+    x = example(Chain)
+    assert torch.equal(ana_fx.load("out.anafx")(x), converted(Chain)(x))
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,7 @@ def refusal(path: Path) -> str:
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
     path = tmp_path / "missing" / "model.onnx"
-    assert f"cannot write {path}: No such file or directory; needed a writable folder" in refusal(path)
+    assert f"cannot write {path}: No such file or directory; needed a regular file" in refusal(path)
 
 
 def test_a_path_that_is_a_folder_is_refused(tmp_path):
@@ -353,7 +353,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     assert f"cannot write {tmp_path / 'model.onnx'}: Permission denied" in refusal(tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("step", ["tempfile.NamedTemporaryFile", "os.fsync", "os.chmod", "os.replace"])
+@pytest.mark.parametrize("step", ["os.open", "os.fsync", "os.chmod", "os.link", "os.replace"])
 def test_a_file_stays_as_it_was_when_any_step_of_writing_fails(step, tmp_path, monkeypatch):
     def fails(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

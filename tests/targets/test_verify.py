@@ -232,3 +232,12 @@ def test_reals_become_levels_at_borders_where_floats_hold_integers(target, tmp_p
     ((border,), _) = borders(onnx.load(path))
     assert not border.is_float
     assert border.store(np.float32([0.5])) == np.rint(np.float32(0.5) / np.float32(border.scale))
+
+
+def test_a_program_that_raises_is_told_in_one_line(path):
+    class Raising(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("first\nsecond \x1b[31m")
+
+    with pytest.raises(ana_fx.VerifyError, match=r"the program does not run on inputs of .*: RuntimeError: first$"):
+        verify_against(path, Raising(), [example(Chain, 2).numpy()])
