@@ -1,0 +1,192 @@
+"""Run one case: prepare, train, convert and export, and compare every form of the model bit for bit."""
+
+from __future__ import annotations
+
+import random
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+import ana_fx
+from ana_fx.graph import calls_to
+from ana_fx.quantizers import InputQuantizer
+from tests.fuzz.builder import tensor_of
+from tests.fuzz.case import Loaded
+from tests.fuzz.inputs import hard_inputs
+from tests.fuzz.outcome import LOSSLESS, DifferenceError, Outcome, outcome_of
+from tests.fuzz.settings import DEFAULTS, precision_of, schedule_of
+
+__all__ = ["UnsoundError", "run_one"]
+
+
+class UnsoundError(Exception):
+    """The float model itself does not run, so that there is nothing to test."""
+
+
+class _Stage:
+    """Where a run is."""
+
+    name = "build"
+
+
+def run_one(case: Loaded) -> Outcome:
+    """What becomes of a case.
+
+    Raises:
+        UnsoundError: The float model does not run.
+    """
+    settings = {**DEFAULTS, **case.settings}
+    stage = _Stage()
+    with _seeded(case.seed), _threads(settings["threads"]):
+        model, examples = _float_model(case)
+        try:
+            _check(model, examples, settings, case.seed, stage)
+        except Exception as error:  # whatever it is, it is the outcome
+            return outcome_of(error, stage.name)
+    return Outcome(LOSSLESS)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    random.seed(seed)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def _float_model(case: Loaded) -> tuple[nn.Module, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(case.seed)
+    examples = {name: tensor_of(shape, kind, generator) for name, (shape, kind) in case.inputs.items()}
+    try:
+        model = case.net()
+        _scramble(model, case.seed)
+        outputs = model.eval()(*(x.clone() for x in examples.values()))
+    except Exception as error:
+        raise UnsoundError(str(error)) from error
+    leaves = _leaves(outputs)
+    if not leaves or not all(bool(x.isfinite().all()) for x in leaves):
+        raise UnsoundError("no finite output")
+    return model, examples
+
+
+def _scramble(model: nn.Module, seed: int) -> None:
+    """Draw parameters and statistics from their names, so that those that stay keep theirs when a case shrinks."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        is_statistic = name.endswith(("running_mean", "running_var"))
+        if not is_statistic and not isinstance(tensor, nn.Parameter):
+            continue
+        own = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        magnitude = 10.0 ** int(torch.randint(-3, 2, (), generator=own)) if own.initial_seed() % 4 == 0 else 1.0
+        drawn = torch.randn(tensor.shape, generator=own)
+        if name.endswith("running_var"):
+            drawn = torch.rand(tensor.shape, generator=own) * magnitude
+        elif tensor.dim() > 1:
+            drawn *= magnitude / tensor[0].numel() ** 0.5
+        elif tensor.dim() == 1 and own.initial_seed() % 3 == 0:
+            drawn[torch.rand(tensor.shape, generator=own) < 0.2] = 0.0  # dead channels
+        tensor.copy_(drawn)
+
+
+def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, Any], seed: int, stage: _Stage) -> None:
+    given = tuple(examples.values())
+    stage.name = "prepare"
+    qat = ana_fx.prepare(
+        model,
+        given if settings["examples"] else None,
+        precision=precision_of(settings),
+        schedule=schedule_of(settings),
+        target=settings["target"],
+        calibration=[given] if settings["calibration"] else None,
+    )
+    stage.name = "train"
+    _train(qat, given, settings)
+    stage.name = "convert"
+    program = ana_fx.convert(qat)
+    stage.name = "eval"
+    inputs = hard_inputs(qat, examples, seed)
+    _compare(_run(qat, inputs), _run(program, inputs))
+    for target in dict.fromkeys((settings["target"], "integer")):
+        _check_files(program, inputs, target, stage)
+
+
+def _train(qat: GraphModule, given: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
+    """One forward pass, or steps with an annealer; the model ends in eval mode with its noise gone."""
+    qat.train()
+    steps = settings["steps"]
+    if not steps:
+        with torch.no_grad():
+            qat(*given)
+    learned = [each for each in qat.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(learned, lr=0.01) if learned else None
+    annealer = ana_fx.Annealer(qat, max(1, steps))
+    for _ in range(steps):
+        outputs = [x for x in _leaves(qat(*given)) if x.requires_grad]
+        if outputs and optimizer is not None:
+            sum(x.tanh().sum() for x in outputs).backward()  # of bounded gradient
+            optimizer.step()
+            optimizer.zero_grad()
+        annealer.step()
+    if not steps:
+        annealer.step()
+    qat.eval()
+
+
+def _check_files(program: GraphModule, inputs: tuple[Tensor, ...], target: str, stage: _Stage) -> None:
+    with TemporaryDirectory() as folder:
+        for io in ("integer", "float"):
+            path = Path(folder) / f"{io}.onnx"
+            stage.name = f"export {target}, {io} borders"
+            try:
+                ana_fx.export(program, path, target=target, io=io)
+            except ana_fx.ExportError as error:
+                if target == program.meta["target"] or type(error) is not ana_fx.ExportError:
+                    raise
+                return  # a program for one target may be refused by another
+            stage.name = f"file {target}, {io} borders"
+            found = ana_fx.verify(program, path, inputs, runtimes=("onnxruntime",))
+            if found.num_different:
+                raise DifferenceError(str(found))
+
+
+@torch.no_grad()
+def _run(model: GraphModule, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The outputs; an input that nobody reads has no quantizer and is fed zeros."""
+    named = {str(node.all_input_nodes[0].target): x for node, x in zip(calls_to(model, InputQuantizer), inputs)}
+    names = [str(node.target) for node in model.graph.find_nodes(op="placeholder")]
+    return _leaves(model(*(named.get(name, inputs[0]) for name in names) if named else inputs))
+
+
+def _compare(wanted: list[Tensor], found: list[Tensor]) -> None:
+    if len(wanted) != len(found):
+        raise DifferenceError(f"{len(found)} outputs, needed {len(wanted)}")
+    for index, (want, have) in enumerate(zip(wanted, found)):
+        if want.shape != have.shape or want.dtype != have.dtype:
+            raise DifferenceError(f"output {index} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}")
+        different = want != have
+        if bool(different.any()):
+            raise DifferenceError(f"output {index}: {int(different.sum())} of {different.numel()} numbers differ")
+
+
+def _leaves(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
