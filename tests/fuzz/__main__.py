@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,12 +21,12 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     seconds: Annotated[float, typer.Option(help="How long cases are started.")] = 600.0,
-    graphs: Annotated[Optional[int], typer.Option(help="How many, instead of how long.")] = None,
-    first: Annotated[Optional[int], typer.Option(help="The first seed; by default another one each time.")] = None,
+    graphs: Annotated[int | None, typer.Option(help="How many, instead of how long.")] = None,
+    first: Annotated[int | None, typer.Option(help="The first seed; by default another one each time.")] = None,
     processes: Annotated[int, typer.Option(help="At once.")] = os.cpu_count() or 1,
     corpus: Annotated[Path, typer.Option(help="Where failures are written.")] = CORPUS,
     summary: Annotated[Path, typer.Option(help="The JSON file of counts and findings.")] = Path("runs/fuzz.json"),
-    show: Annotated[Optional[int], typer.Option(help="Print the case of this seed and what becomes of it.")] = None,
+    show: Annotated[int | None, typer.Option(help="Print the case of this seed and what becomes of it.")] = None,
 ) -> None:
     """Run random models through every form; exit with 1 if one crashes or differs."""
     console = Console()

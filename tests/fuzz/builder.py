@@ -1,4 +1,4 @@
-"""The builder: statements are added one by one, and each is run at once, so that shapes are known and all of it fits."""
+"""The builder: each statement that is added is run at once, so that shapes are known and all of it fits."""
 
 from __future__ import annotations
 

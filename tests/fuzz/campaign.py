@@ -19,7 +19,7 @@ from tests.fuzz.outcome import CRASH, LOSSLESS, MISMATCH, REFUSED, Outcome
 from tests.fuzz.run_one import UnsoundError, run_one
 from tests.fuzz.shrink import shrink
 
-__all__ = ["Summary", "run_campaign"]
+__all__ = ["Summary", "Worker", "run_campaign", "run_seed"]
 
 SECONDS_A_CASE = 60
 SECONDS_TO_SHRINK = 300
@@ -72,7 +72,7 @@ class Summary:
         path.write_text(json.dumps(kept, indent=1))
 
 
-class _Worker:
+class Worker:
     """A process that runs one case at a time."""
 
     def __init__(self) -> None:
@@ -134,32 +134,32 @@ def run_campaign(
     seconds: float | None = None,
     most_graphs: int | None = None,
     num_processes: int = 1,
-    shrinks: bool = True,
+    found_in: Path | None = None,
     show: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
-    """Run cases until time or number is spent; each new failure is shrunk and written into the corpus.
+    """Run cases until time or number is spent; each new failure is shrunk and written.
 
     Args:
         first_seed: The others follow.
-        corpus: The folder of the corpus.
+        corpus: The folder of what is known.
         seconds: After which no case is started.
         most_graphs: After which none is.
         num_processes: That run at once.
-        shrinks: Whether failures are shrunk and written.
+        found_in: The folder that new failures are written into; by default the corpus.
         show: Called after each case.
     """
-    summary, known = Summary(first_seed), open_sites(corpus)
+    summary, known, folder = Summary(first_seed), open_sites(corpus), found_in or corpus
     start, seed, to_shrink = time.monotonic(), first_seed, []
-    workers = [_Worker() for _ in range(num_processes)]
+    workers = [Worker() for _ in range(num_processes)]
     try:
         while True:
             is_over = seconds is not None and time.monotonic() - start > seconds
             is_over |= most_graphs is not None and seed - first_seed >= most_graphs
             for worker in workers:
                 if worker.task is None and to_shrink:
-                    worker.give("shrink", to_shrink.pop(), corpus)
+                    worker.give("shrink", to_shrink.pop(), folder)
                 elif worker.task is None and not is_over:
-                    worker.give("run", seed, corpus)
+                    worker.give("run", seed, folder)
                     seed += 1
             busy = [worker for worker in workers if worker.task is not None]
             if not busy:
@@ -178,10 +178,10 @@ def run_campaign(
                 worker.task = None
                 if not worker.process.is_alive() or worker.pipe not in ready:
                     worker.end()
-                    workers[index] = _Worker()
+                    workers[index] = Worker()
                 if task == "shrink":
                     _note_file(summary, own, result)
-                elif _note(summary, own, result, known) and shrinks:
+                elif _note(summary, own, result, known):
                     to_shrink.append(own)
                 summary.seconds = time.monotonic() - start
                 show(summary)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BATCH", "HEADER", "Case", "Loaded", "Statement", "load", "load_text", "names_in", "renamed"]
+__all__ = ["BATCH", "Case", "Loaded", "Statement", "load", "load_text", "names_in", "renamed"]
 
 BATCH = 3
-HEADER = """import math
-import operator
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-"""
+_IMPORTS = {
+    r"\bmath\.": "import math",
+    r"\boperator\.": "import operator",
+    r"\btorch\.": "import torch",
+    r"\bF\.": "import torch.nn.functional as F",
+    "": "from torch import nn",
+}
 _NAME = re.compile(r"\b[tx]\d+(?:_\d+)?\b")
 
 
@@ -90,9 +90,12 @@ class Case:
         """The text of the model."""
         members = [line for each in self.statements for line in each.members]
         lines = [line for each in self.statements for line in each.lines]
+        code = "\n".join([*members, *lines, self.outputs])
+        imports = [line for pattern, line in _IMPORTS.items() if re.search(pattern, code)]
         return "\n".join(
             [
-                HEADER,
+                *imports,
+                "",
                 "",
                 "class Net(nn.Module):",
                 "    def __init__(self):",
@@ -123,6 +126,7 @@ class Loaded:
     settings: dict[str, Any]
     seed: int
     open_finding: str | None = None
+    is_strict: bool = True
 
 
 def load(path: Path) -> Loaded:
@@ -149,4 +153,5 @@ def _loaded(namespace: dict[str, Any]) -> Loaded:
         namespace["SETTINGS"],
         namespace["SEED"],
         namespace.get("OPEN"),
+        namespace.get("STRICT", True),
     )

@@ -1,6 +1,6 @@
 """The corpus: every failure that was found, shrunk, as a file that holds all of it.
 
-A file whose `OPEN` says why is not mended yet; its `SITE` is how it fails.
+A file whose `OPEN` says why is not mended yet, and its `SITE` how it fails; `STRICT = False` that somebody is at it.
 """
 
 from __future__ import annotations

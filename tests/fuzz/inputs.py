@@ -15,16 +15,15 @@ SAMPLES = 12
 
 
 @torch.no_grad()
-def hard_inputs(qat: GraphModule, examples: dict[str, Tensor], seed: int) -> tuple[Tensor, ...]:
-    """For each input of a calibrated model the examples, then `SAMPLES` more."""
+def hard_inputs(qat: GraphModule, examples: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """For each input of a calibrated model the examples, then `SAMPLES` more; zeros for one that nothing reads."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    found = {name: torch.cat([x, torch.zeros(SAMPLES, *x.shape[1:])]) for name, x in examples.items()}
     for node in calls_to(qat, InputQuantizer):
-        quantizer = module_of(node)
+        quantizer, name = module_of(node), str(node.all_input_nodes[0].target)
         assert isinstance(quantizer, InputQuantizer)
-        given = examples[str(node.all_input_nodes[0].target)]
-        found.append(torch.cat([given, _samples(quantizer, tuple(given.shape[1:]), generator)]))
-    return tuple(found)
+        found[name][-SAMPLES:] = _samples(quantizer, tuple(examples[name].shape[1:]), generator)
+    return found
 
 
 def _samples(quantizer: InputQuantizer, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -48,7 +48,9 @@ def linear(b: Builder) -> None:
         b.call("linear", f"nn.Linear({size}, {out}, {b.chance(0.6)})", x)
         return
     transposed = form < 0.9
-    weight, line = b.member("weight", f"nn.Parameter(torch.ones({f'{out}, {size}' if transposed else f'{size}, {out}'}))")
+    weight, line = b.member(
+        "weight", f"nn.Parameter(torch.ones({f'{out}, {size}' if transposed else f'{size}, {out}'}))"
+    )
     code = b.of(f"F.linear({x}, {weight})", f"{x} @ {weight}.t()") if transposed else f"torch.matmul({x}, {weight})"
     b.add(code, line)
 
@@ -71,7 +73,7 @@ def row_norm(b: Builder) -> None:
     elif kind == "instance" and axes:
         b.call("norm", f"nn.InstanceNorm{axes}d({channels}, affine={b.chance(0.5)})", x)
     elif kind == "plain":
-        b.add(f"F.layer_norm({x}, {tuple(shape[b.of(-1, 1):])})")
+        b.add(f"F.layer_norm({x}, {tuple(shape[b.of(-1, 1) :])})")
     elif kind == "unit":
         b.add(f"F.normalize({x}, dim={b.of(1, -1)})")
     else:
@@ -146,7 +148,11 @@ def pad(b: Builder) -> None:
     elif kind < 0.7:
         b.add(f"F.pad({x}, {sides}, value={b.of(1.0, -0.5)})")
     else:
-        b.call("pad", f"nn.{b.of('ZeroPad', 'ZeroPad', 'ReflectionPad', 'ReplicationPad', 'CircularPad')}{axes}d({sides})", x)
+        b.call(
+            "pad",
+            f"nn.{b.of('ZeroPad', 'ZeroPad', 'ReflectionPad', 'ReplicationPad', 'CircularPad')}{axes}d({sides})",
+            x,
+        )
 
 
 def dropout(b: Builder) -> None:

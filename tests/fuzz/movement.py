@@ -81,7 +81,13 @@ def reshape(b: Builder) -> None:
     elif b.chance(0.2):
         b.add(f"{x}.flatten(1).unflatten(1, ({text},))")
     else:
-        b.add(b.of(f"{x}.reshape({x}.size(0), {text})", f"{x}.contiguous().view(-1, {text})", f"torch.reshape({x}, (-1, {text}))"))
+        b.add(
+            b.of(
+                f"{x}.reshape({x}.size(0), {text})",
+                f"{x}.contiguous().view(-1, {text})",
+                f"torch.reshape({x}, (-1, {text}))",
+            )
+        )
 
 
 def parts(b: Builder) -> None:
@@ -102,7 +108,12 @@ def expand(b: Builder) -> None:
     x, shape = b.pick(where=lambda shape: 1 in shape[1:])
     sizes = [-1, *(b.of(2, 3) if size == 1 else -1 for size in shape[1:])]
     text = ", ".join(map(str, sizes))
-    b.add(b.of(f"{x}.expand({text})", f"torch.broadcast_to({x}, ({x}.size(0), {text[4:]}))" if -1 not in sizes[1:] else f"{x}.expand(({text}))"))
+    b.add(
+        b.of(
+            f"{x}.expand({text})",
+            f"torch.broadcast_to({x}, ({x}.size(0), {text[4:]}))" if -1 not in sizes[1:] else f"{x}.expand(({text}))",
+        )
+    )
 
 
 def join(b: Builder) -> None:
@@ -111,9 +122,18 @@ def join(b: Builder) -> None:
     axis = b.rng.randint(1, len(shape) - 1) if len(shape) > 1 else 0
     if not axis:
         raise UnfitError
-    others = [b.pick(len(shape), where=lambda s: s[:axis] + s[axis + 1 :] == shape[:axis] + shape[axis + 1 :])[0] for _ in range(b.of(1, 1, 2))]
+    others = [
+        b.pick(len(shape), where=lambda s: s[:axis] + s[axis + 1 :] == shape[:axis] + shape[axis + 1 :])[0]
+        for _ in range(b.of(1, 1, 2))
+    ]
     names = ", ".join([x, *others])
-    b.add(b.of(f"torch.cat([{names}], {axis})", f"torch.cat(({names}), dim={axis - len(shape)})", f"torch.concat(({names}), {axis})"))
+    b.add(
+        b.of(
+            f"torch.cat([{names}], {axis})",
+            f"torch.cat(({names}), dim={axis - len(shape)})",
+            f"torch.concat(({names}), {axis})",
+        )
+    )
 
 
 def stack(b: Builder) -> None:

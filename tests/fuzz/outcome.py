@@ -49,6 +49,8 @@ class Outcome:
 def outcome_of(error: Exception, stage: str) -> Outcome:
     """Refused in a way that a user can act on, or not."""
     site, message = f"{stage}: {type(error).__name__} at {_site(error)}", str(error)
+    if isinstance(error, ana_fx.VerifyError) and "does not run in" in message:
+        return Outcome(CRASH, site, message)
     if isinstance(error, (ana_fx.MismatchError, ana_fx.VerifyError, DifferenceError)):
         return Outcome(MISMATCH, site, message)
     is_ours = isinstance(error, ana_fx.AnaFxError) or (type(error) is ValueError and _raised_by_us(error))
@@ -66,7 +68,8 @@ def _is_ours(frame: traceback.FrameSummary) -> bool:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    return _is_ours(_frames(error)[-1])
+    frames = _frames(error)
+    return bool(frames) and _is_ours(frames[-1])
 
 
 def _site(error: BaseException) -> str:

@@ -108,7 +108,11 @@ def clip(b: Builder) -> None:
     """A clamp, whose range may miss zero."""
     x, _ = b.pick()
     if b.chance(0.4):
-        b.call("act", f"nn.{b.of('ReLU()', 'ReLU()', 'ReLU6()', 'Hardtanh()', 'Hardtanh(0.0, 0.5)', 'Hardtanh(-2, -1)')}", x)
+        b.call(
+            "act",
+            f"nn.{b.of('ReLU()', 'ReLU()', 'ReLU6()', 'Hardtanh()', 'Hardtanh(0.0, 0.5)', 'Hardtanh(-2, -1)')}",
+            x,
+        )
     else:
         b.add(b.of(*_CLIPS).format(x=x))
 
@@ -165,22 +169,52 @@ def constant(b: Builder) -> None:
         name, line = b.buffer("mask", b.of(mask, arange, f"torch.linspace(-1, 1, {size})", f"torch.eye({size})[0]"))
         b.add(b.of(f"{x} * {name}", f"{x} + {name}", f"{x} * {name}.float()", f"{x} - {name}.to({x}.dtype)"), line)
     elif form < 0.85:
-        b.add(f"{x} + " + b.of(f"torch.ones({size})", f"torch.ones_like({x})", f"{x}.new_ones({size})", "torch.tensor(0.5)", f"torch.zeros({size}, dtype=torch.int64)"))
+        b.add(
+            f"{x} + "
+            + b.of(
+                f"torch.ones({size})",
+                f"torch.ones_like({x})",
+                f"{x}.new_ones({size})",
+                "torch.tensor(0.5)",
+                f"torch.zeros({size}, dtype=torch.int64)",
+            )
+        )
     else:
         name, line = b.buffer("mask", mask)
-        b.add(b.of(f"{x}.masked_fill({name}, 0.0)", f"torch.where({name}, {x}, torch.zeros_like({x}))", f"torch.where({name}, {x}, 0.0)"), line)
+        b.add(
+            b.of(
+                f"{x}.masked_fill({name}, 0.0)",
+                f"torch.where({name}, {x}, torch.zeros_like({x}))",
+                f"torch.where({name}, {x}, 0.0)",
+            ),
+            line,
+        )
 
 
 def in_place(b: Builder) -> None:
     """What overwrites its operand."""
     x, _ = b.pick()
-    b.add(b.of("F.relu_({x})", "{x}.relu_()", "{x}.mul_(0.5)", "{x}.clamp_(0, 1)", "{x}.add_(1)", "{x}.sigmoid_()").format(x=x))
+    b.add(
+        b.of(
+            "F.relu_({x})", "{x}.relu_()", "{x}.mul_(0.5)", "{x}.clamp_(0, 1)", "{x}.add_(1)", "{x}.sigmoid_()"
+        ).format(x=x)
+    )
 
 
 def leftover(b: Builder) -> None:
     """Casts, copies and other things that a model may do and nobody computes."""
-    x, shape = b.pick()
-    b.add(b.of("{x}.contiguous()", "{x}.clone()", "{x}.float()", "{x}.to({x}.dtype)", "{x}.detach()", "nn.Identity()({x})", "{x}.type_as({x})").format(x=x))
+    x, _ = b.pick()
+    b.add(
+        b.of(
+            "{x}.contiguous()",
+            "{x}.clone()",
+            "{x}.float()",
+            "{x}.to({x}.dtype)",
+            "{x}.detach()",
+            "nn.Identity()({x})",
+            "{x}.type_as({x})",
+        ).format(x=x)
+    )
 
 
 POINTWISE: dict[Production, float] = {

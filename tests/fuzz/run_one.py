@@ -18,14 +18,14 @@ from torch.utils import _pytree as pytree
 
 import ana_fx
 from ana_fx.graph import calls_to
-from ana_fx.quantizers import InputQuantizer
+from ana_fx.integer import Quantize
 from tests.fuzz.builder import tensor_of
 from tests.fuzz.case import Loaded
 from tests.fuzz.inputs import hard_inputs
 from tests.fuzz.outcome import LOSSLESS, DifferenceError, Outcome, outcome_of
 from tests.fuzz.settings import DEFAULTS, precision_of, schedule_of
 
-__all__ = ["UnsoundError", "run_one"]
+__all__ = ["UnsoundError", "run_one", "scramble"]
 
 
 class UnsoundError(Exception):
@@ -80,7 +80,7 @@ def _float_model(case: Loaded) -> tuple[nn.Module, dict[str, Tensor]]:
     examples = {name: tensor_of(shape, kind, generator) for name, (shape, kind) in case.inputs.items()}
     try:
         model = case.net()
-        _scramble(model, case.seed)
+        scramble(model, case.seed)
         outputs = model.eval()(*(x.clone() for x in examples.values()))
     except Exception as error:
         raise UnsoundError(str(error)) from error
@@ -90,7 +90,8 @@ def _float_model(case: Loaded) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, examples
 
 
-def _scramble(model: nn.Module, seed: int) -> None:
+@torch.no_grad()
+def scramble(model: nn.Module, seed: int) -> None:
     """Draw parameters and statistics from their names, so that those that stay keep theirs when a case shrinks."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         is_statistic = name.endswith(("running_mean", "running_var"))
@@ -126,8 +127,9 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
     stage.name = "eval"
     inputs = hard_inputs(qat, examples, seed)
     _compare(_run(qat, inputs), _run(program, inputs))
+    fed = tuple(inputs[str(node.all_input_nodes[0].target)] for node in calls_to(program, Quantize))
     for target in dict.fromkeys((settings["target"], "integer")):
-        _check_files(program, inputs, target, stage)
+        _check_files(program, fed, target, stage)
 
 
 def _train(qat: GraphModule, given: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
@@ -156,31 +158,28 @@ def _check_files(program: GraphModule, inputs: tuple[Tensor, ...], target: str, 
     with TemporaryDirectory() as folder:
         for io in ("integer", "float"):
             path = Path(folder) / f"{io}.onnx"
-            stage.name = f"export {target}, {io} borders"
+            stage.name = "export"
             try:
                 ana_fx.export(program, path, target=target, io=io)
             except ana_fx.ExportError as error:
                 if target == program.meta["target"] or type(error) is not ana_fx.ExportError:
                     raise
                 return  # a program for one target may be refused by another
-            stage.name = f"file {target}, {io} borders"
+            stage.name = f"file of {target}"
             found = ana_fx.verify(program, path, inputs, runtimes=("onnxruntime",))
             if found.num_different:
                 raise DifferenceError(str(found))
 
 
 @torch.no_grad()
-def _run(model: GraphModule, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """The outputs; an input that nobody reads has no quantizer and is fed zeros."""
-    named = {str(node.all_input_nodes[0].target): x for node, x in zip(calls_to(model, InputQuantizer), inputs)}
-    names = [str(node.target) for node in model.graph.find_nodes(op="placeholder")]
-    return _leaves(model(*(named.get(name, inputs[0]) for name in names) if named else inputs))
+def _run(model: GraphModule, inputs: dict[str, Tensor]) -> list[Tensor]:
+    return _leaves(model(*(inputs[str(node.target)] for node in model.graph.find_nodes(op="placeholder"))))
 
 
 def _compare(wanted: list[Tensor], found: list[Tensor]) -> None:
     if len(wanted) != len(found):
         raise DifferenceError(f"{len(found)} outputs, needed {len(wanted)}")
-    for index, (want, have) in enumerate(zip(wanted, found)):
+    for index, (want, have) in enumerate(zip(wanted, found, strict=True)):
         if want.shape != have.shape or want.dtype != have.dtype:
             raise DifferenceError(f"output {index} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}")
         different = want != have

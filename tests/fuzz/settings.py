@@ -1,12 +1,12 @@
 """What a case is prepared with, drawn at random: a dictionary of plain values, so that it can stand in a file.
 
-    precision    arguments of `Precision`, or the name of a preset
-    schedule     arguments of `Schedule`, the name of a preset, or None
-    target       of prepare(); files are written for it and for `integer`
-    calibration  whether batches are given to prepare()
-    examples     whether example inputs are
-    steps        of training with an annealer; 0 is one forward pass in training mode
-    threads      of torch, while the forms are compared
+precision    arguments of `Precision`, or the name of a preset
+schedule     arguments of `Schedule`, the name of a preset, or None
+target       of prepare(); files are written for it and for `integer`
+calibration  whether batches are given to prepare()
+examples     whether example inputs are
+steps        of training with an annealer; 0 is one forward pass in training mode
+threads      of torch, while the forms are compared
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SCHEDULES = ("ste", "clipped-relu", "piecewise-polynomial", "error-function", "
 
 
 def draw_settings(rng: random.Random) -> dict[str, Any]:
-    """Any combination; the default schedule and full precision are the likeliest."""
-    return {
+    """Any combination, as what differs from the defaults."""
+    drawn = {
         "precision": _precision(rng) if rng.random() < 0.75 else rng.choice(("int8", "int4", "ternary", "all-ternary")),
         "schedule": _schedule(rng),
         "target": rng.choice(("onnxruntime", "integer", "qdq")),
@@ -43,14 +43,15 @@ def draw_settings(rng: random.Random) -> dict[str, Any]:
         "steps": rng.choice((0, 0, 0, 1, 2, 4)),
         "threads": rng.choice((1, 1, 1, 2, 4)),
     }
+    return {key: value for key, value in drawn.items() if value != DEFAULTS[key]}
 
 
 def _precision(rng: random.Random) -> dict[str, Any]:
     found: dict[str, Any] = {"weight": rng.choice(_WEIGHTS), "activation": rng.choice(_ACTIVATIONS)}
     if rng.random() < 0.2:
         found["input"] = rng.choice(("int8", "uint8", "int4", "uint4"))
-    if rng.random() < 0.25:
-        found["output"] = rng.choice(("int32", "int8", "int8", "float"))
+    if rng.random() < 0.2:
+        found["output"] = rng.choice(("int8", "int8", "int8", "int32", "float"))
     if rng.random() < 0.35:
         found["rounding"] = "floor"
     if rng.random() < 0.2:
@@ -74,7 +75,7 @@ def _schedule(rng: random.Random) -> Any:
         "interval": rng.choice(("partition", "same_start", "same_end", "overlapped")),
         "power": rng.choice(("homogeneous", "progressive")),
         "mean": rng.choice(("static", "dynamic")),
-        "variance": rng.choice(("static", "dynamic")),
+        "variance": rng.choice(("static", "dynamic", "dynamic", "dynamic")),
         "learn_scales": rng.random() < 0.3,
     }
 

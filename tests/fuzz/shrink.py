@@ -21,17 +21,16 @@ def shrink(case: Case, outcome: Outcome, *, most_runs: int = 300) -> Case:
         outcome: How.
         most_runs: After which it is given as it is then.
     """
-    tried = {case.source() + repr(case.settings)}
+    tried = {repr(case)}
     is_smaller = True
     while is_smaller:
         is_smaller = False
         for candidate in _smaller(case):
-            text = candidate.source() + repr((candidate.settings, candidate.inputs))
-            if text in tried:
+            if repr(candidate) in tried:
                 continue
             if len(tried) > most_runs:
                 return case
-            tried.add(text)
+            tried.add(repr(candidate))
             if _outcome(candidate) == outcome.same:
                 case, is_smaller = candidate, True
                 break

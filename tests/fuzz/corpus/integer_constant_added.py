@@ -1,0 +1,21 @@
+"""Positions as integers."""
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, x0):
+        t1 = x0 + torch.arange(4)
+        return t1
+
+
+INPUTS = {'x0': ((3, 4), 'unit')}
+SETTINGS = {}
+SEED = 0
+SITE = ('crash', 'prepare: KeyError at ana_fx/passes/insert_quantizers.py <listcomp>')
+OPEN = 'finding 10 of the review'
+STRICT = False
