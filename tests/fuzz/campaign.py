@@ -14,9 +14,10 @@ from typing import Any
 
 from tests.fuzz.case import load_text
 from tests.fuzz.corpus import open_sites, write_case
+from tests.fuzz.float_model import UnsoundError
 from tests.fuzz.grammar import draw_case
 from tests.fuzz.outcome import CRASH, LOSSLESS, MISMATCH, REFUSED, Outcome
-from tests.fuzz.run_one import UnsoundError, run_one
+from tests.fuzz.run_one import run_one
 from tests.fuzz.shrink import shrink
 
 __all__ = ["Summary", "Worker", "run_campaign", "run_seed"]

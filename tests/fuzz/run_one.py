@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,22 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 import ana_fx
 from ana_fx.graph import calls_to
 from ana_fx.integer import Quantize
-from tests.fuzz.builder import tensor_of
 from tests.fuzz.case import Loaded
+from tests.fuzz.float_model import float_model, leaves
 from tests.fuzz.inputs import hard_inputs
 from tests.fuzz.outcome import LOSSLESS, DifferenceError, Outcome, outcome_of
 from tests.fuzz.settings import DEFAULTS, precision_of, schedule_of
 
-__all__ = ["UnsoundError", "run_one", "scramble"]
-
-
-class UnsoundError(Exception):
-    """The float model itself does not run, so that there is nothing to test."""
+__all__ = ["run_one"]
 
 
 class _Stage:
@@ -47,7 +41,7 @@ def run_one(case: Loaded) -> Outcome:
     settings = {**DEFAULTS, **case.settings}
     stage = _Stage()
     with _seeded(case.seed), _threads(settings["threads"]):
-        model, examples = _float_model(case)
+        model, examples = float_model(case)
         try:
             _check(model, examples, settings, case.seed, stage)
         except Exception as error:  # whatever it is, it is the outcome
@@ -74,45 +68,29 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@torch.no_grad()
-def _float_model(case: Loaded) -> tuple[nn.Module, dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(case.seed)
-    examples = {name: tensor_of(shape, kind, generator) for name, (shape, kind) in case.inputs.items()}
-    try:
-        model = case.net()
-        scramble(model, case.seed)
-        outputs = model.eval()(*(x.clone() for x in examples.values()))
-    except Exception as error:
-        raise UnsoundError(str(error)) from error
-    leaves = _leaves(outputs)
-    if not leaves or not all(bool(x.isfinite().all()) for x in leaves):
-        raise UnsoundError("no finite output")
-    return model, examples
-
-
-@torch.no_grad()
-def scramble(model: nn.Module, seed: int) -> None:
-    """Draw parameters and statistics from their names, so that those that stay keep theirs when a case shrinks."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        is_statistic = name.endswith(("running_mean", "running_var"))
-        if not is_statistic and not isinstance(tensor, nn.Parameter):
-            continue
-        own = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-        magnitude = 10.0 ** int(torch.randint(-3, 2, (), generator=own)) if own.initial_seed() % 4 == 0 else 1.0
-        drawn = torch.randn(tensor.shape, generator=own)
-        if name.endswith("running_var"):
-            drawn = torch.rand(tensor.shape, generator=own) * magnitude
-        elif tensor.dim() > 1:
-            drawn *= magnitude / tensor[0].numel() ** 0.5
-        elif tensor.dim() == 1 and own.initial_seed() % 3 == 0:
-            drawn[torch.rand(tensor.shape, generator=own) < 0.2] = 0.0  # dead channels
-        tensor.copy_(drawn)
-
-
 def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, Any], seed: int, stage: _Stage) -> None:
     given = tuple(examples.values())
     stage.name = "prepare"
-    qat = ana_fx.prepare(
+    qat = _prepare(model, given, settings)
+    stage.name = "train"
+    _train(qat, given, settings["steps"])
+    inputs = hard_inputs(qat, examples, seed)
+    if settings["resumes"]:
+        stage.name = "resume"
+        first, qat = qat, _prepare(model, given, settings)
+        qat.load_state_dict(first.state_dict())
+        _compare(_run(first, inputs), _run(qat.eval(), inputs))
+    stage.name = "convert"
+    program = ana_fx.convert(qat)
+    stage.name = "eval"
+    _compare(_run(qat, inputs), _run(program, inputs))
+    fed = tuple(inputs[str(node.all_input_nodes[0].target)] for node in calls_to(program, Quantize))
+    for target in dict.fromkeys((settings["target"], "integer")):
+        _check_files(program, fed, target, stage)
+
+
+def _prepare(model: nn.Module, given: tuple[Tensor, ...], settings: dict[str, Any]) -> GraphModule:
+    return ana_fx.prepare(
         model,
         given if settings["examples"] else None,
         precision=precision_of(settings),
@@ -120,22 +98,11 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
         target=settings["target"],
         calibration=[given] if settings["calibration"] else None,
     )
-    stage.name = "train"
-    _train(qat, given, settings)
-    stage.name = "convert"
-    program = ana_fx.convert(qat)
-    stage.name = "eval"
-    inputs = hard_inputs(qat, examples, seed)
-    _compare(_run(qat, inputs), _run(program, inputs))
-    fed = tuple(inputs[str(node.all_input_nodes[0].target)] for node in calls_to(program, Quantize))
-    for target in dict.fromkeys((settings["target"], "integer")):
-        _check_files(program, fed, target, stage)
 
 
-def _train(qat: GraphModule, given: tuple[Tensor, ...], settings: dict[str, Any]) -> None:
+def _train(qat: GraphModule, given: tuple[Tensor, ...], steps: int) -> None:
     """One forward pass, or steps with an annealer; the model ends in eval mode with its noise gone."""
     qat.train()
-    steps = settings["steps"]
     if not steps:
         with torch.no_grad():
             qat(*given)
@@ -143,7 +110,7 @@ def _train(qat: GraphModule, given: tuple[Tensor, ...], settings: dict[str, Any]
     optimizer = torch.optim.SGD(learned, lr=0.01) if learned else None
     annealer = ana_fx.Annealer(qat, max(1, steps))
     for _ in range(steps):
-        outputs = [x for x in _leaves(qat(*given)) if x.requires_grad]
+        outputs = [x for x in leaves(qat(*given)) if x.requires_grad]
         if outputs and optimizer is not None:
             sum(x.tanh().sum() for x in outputs).backward()  # of bounded gradient
             optimizer.step()
@@ -173,7 +140,7 @@ def _check_files(program: GraphModule, inputs: tuple[Tensor, ...], target: str, 
 
 @torch.no_grad()
 def _run(model: GraphModule, inputs: dict[str, Tensor]) -> list[Tensor]:
-    return _leaves(model(*(inputs[str(node.target)] for node in model.graph.find_nodes(op="placeholder"))))
+    return leaves(model(*(inputs[str(node.target)] for node in model.graph.find_nodes(op="placeholder"))))
 
 
 def _compare(wanted: list[Tensor], found: list[Tensor]) -> None:
@@ -185,7 +152,3 @@ def _compare(wanted: list[Tensor], found: list[Tensor]) -> None:
         different = want != have
         if bool(different.any()):
             raise DifferenceError(f"output {index}: {int(different.sum())} of {different.numel()} numbers differ")
-
-
-def _leaves(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -6,6 +6,7 @@ target       of prepare(); files are written for it and for `integer`
 calibration  whether batches are given to prepare()
 examples     whether example inputs are
 steps        of training with an annealer; 0 is one forward pass in training mode
+resumes      whether training ends in another copy of the model, which took the state of the first
 threads      of torch, while the forms are compared
 """
 
@@ -25,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "calibration": False,
     "examples": True,
     "steps": 0,
+    "resumes": False,
     "threads": 1,
 }
 _WEIGHTS = ("ternary", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int8")
@@ -41,6 +43,7 @@ def draw_settings(rng: random.Random) -> dict[str, Any]:
         "calibration": rng.random() < 0.4,
         "examples": rng.random() < 0.9,
         "steps": rng.choice((0, 0, 0, 1, 2, 4)),
+        "resumes": rng.random() < 0.15,
         "threads": rng.choice((1, 1, 1, 2, 4)),
     }
     return {key: value for key, value in drawn.items() if value != DEFAULTS[key]}
@@ -49,7 +52,8 @@ def draw_settings(rng: random.Random) -> dict[str, Any]:
 def _precision(rng: random.Random) -> dict[str, Any]:
     found: dict[str, Any] = {"weight": rng.choice(_WEIGHTS), "activation": rng.choice(_ACTIVATIONS)}
     if rng.random() < 0.2:
-        found["input"] = rng.choice(("int8", "uint8", "int4", "uint4"))
+        image = {"mean": rng.choice((0.0, 0.45)), "std": rng.choice((0.22, 1.0))}
+        found["input"] = rng.choice(("int8", "uint8", "int4", "uint4", image))
     if rng.random() < 0.2:
         found["output"] = rng.choice(("int8", "int8", "int8", "int32", "float"))
     if rng.random() < 0.35:
@@ -83,7 +87,10 @@ def _schedule(rng: random.Random) -> Any:
 def precision_of(settings: dict[str, Any]) -> Any:
     """The argument of prepare()."""
     precision = settings["precision"]
-    return precision if isinstance(precision, str) else ana_fx.Precision(**precision)
+    if isinstance(precision, str):
+        return precision
+    image = precision.get("input")
+    return ana_fx.Precision(**precision | ({"input": ana_fx.ImageInput(**image)} if isinstance(image, dict) else {}))
 
 
 def schedule_of(settings: dict[str, Any]) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.fuzz.case import Case, load_text, renamed
+from tests.fuzz.float_model import UnsoundError
 from tests.fuzz.outcome import Outcome
-from tests.fuzz.run_one import UnsoundError, run_one
+from tests.fuzz.run_one import run_one
 from tests.fuzz.settings import DEFAULTS
 
 __all__ = ["shrink"]

@@ -9,8 +9,9 @@ from ana_fx.table_map import TableMap
 from tests.fuzz.campaign import Worker
 from tests.fuzz.case import BATCH, Case, Statement, load, load_text
 from tests.fuzz.corpus import open_sites, write_case
+from tests.fuzz.float_model import UnsoundError, scramble
 from tests.fuzz.outcome import CRASH, LOSSLESS, MISMATCH, REFUSED, outcome_of
-from tests.fuzz.run_one import UnsoundError, run_one, scramble
+from tests.fuzz.run_one import run_one
 from tests.fuzz.shrink import shrink
 
 LINES = ["F.relu(x0)", "self.conv2(t1)", "torch.sigmoid(t2)", "t3.flatten(1)", "self.linear5(t4)"]
