@@ -69,7 +69,9 @@ def as_error(report, config):
     return report
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
+    yield  # first what pytest says of each
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
     reasons = [report.longrepr[2] for report in skipped]
     waiting = Counter(reason.split("'")[1] for reason in reasons if "waits for the extra" in reason)
