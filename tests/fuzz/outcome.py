@@ -12,6 +12,7 @@ import ana_fx
 __all__ = ["CRASH", "LOSSLESS", "MISMATCH", "REFUSED", "DifferenceError", "Outcome", "outcome_of"]
 
 LOSSLESS, REFUSED, CRASH, MISMATCH = "lossless", "refused", "crash", "mismatch"
+MAY_REFUSE = ("prepare", "train", "convert", "export")  # what was converted and written has to run
 _OURS = tuple(Path(ana_fx.__file__).parent.parent / folder for folder in ("ana_fx", "passes", "targets"))
 _WAYS_OUT = re.compile(r"needed|way out|write |give |use |prepare |unknown", re.IGNORECASE)
 
@@ -53,6 +54,8 @@ def outcome_of(error: Exception, stage: str) -> Outcome:
         return Outcome(CRASH, site, message)
     if isinstance(error, (ana_fx.MismatchError, ana_fx.VerifyError, DifferenceError)):
         return Outcome(MISMATCH, site, message)
+    if stage not in MAY_REFUSE:
+        return Outcome(CRASH, site, message)
     is_ours = isinstance(error, ana_fx.AnaFxError) or (type(error) is ValueError and _raised_by_us(error))
     if is_ours and "bug of ana_fx" not in message and _WAYS_OUT.search(message):
         return Outcome(REFUSED, site, message)

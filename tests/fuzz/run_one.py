@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import ana_fx
-from ana_fx.graph import calls_to
-from ana_fx.integer import Quantize
 from tests.fuzz.case import Loaded
 from tests.fuzz.float_model import float_model, leaves
 from tests.fuzz.inputs import hard_inputs
@@ -84,7 +82,7 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
     program = ana_fx.convert(qat)
     stage.name = "eval"
     _compare(_run(qat, inputs), _run(program, inputs))
-    fed = tuple(inputs[str(node.all_input_nodes[0].target)] for node in calls_to(program, Quantize))
+    fed = _in_order(program, inputs)
     for target in dict.fromkeys((settings["target"], "integer")):
         _check_files(program, fed, target, stage)
 
@@ -140,7 +138,11 @@ def _check_files(program: GraphModule, inputs: tuple[Tensor, ...], target: str, 
 
 @torch.no_grad()
 def _run(model: GraphModule, inputs: dict[str, Tensor]) -> list[Tensor]:
-    return leaves(model(*(inputs[str(node.target)] for node in model.graph.find_nodes(op="placeholder"))))
+    return leaves(model(*_in_order(model, inputs)))
+
+
+def _in_order(model: GraphModule, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return tuple(inputs[str(node.target)] for node in model.graph.find_nodes(op="placeholder"))
 
 
 def _compare(wanted: list[Tensor], found: list[Tensor]) -> None:

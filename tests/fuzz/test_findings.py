@@ -75,6 +75,11 @@ def test_only_a_clear_error_of_ours_is_a_refusal(error, kind):
     assert outcome_of(error, "prepare").kind == kind
 
 
+def test_what_was_written_may_not_be_refused():
+    error = ana_fx.AnaFxError("needed another runtime")
+    assert [outcome_of(error, stage).kind for stage in ("export", "file of qdq")] == [REFUSED, CRASH]
+
+
 def test_a_model_that_does_not_run_in_floats_is_no_case():
     broken = Case(0, {"x0": ((BATCH, 2), "unit")}, (Statement(("t1",), (), ("t1 = x0 @ x0",)),), "t1")
     with pytest.raises(UnsoundError):
