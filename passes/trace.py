@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.attention import WrittenOutAttention
 from ana_fx.errors import TraceError
 from ana_fx.passes.tracer import ModelTracer
 from ana_fx.passes.unwrap import unwrap, unwrapped_copy
@@ -65,7 +66,8 @@ def trace(
     gm.graph.eliminate_dead_code()
     gm.recompile()
     gm.train(model.training)
-    gm.meta.update(notes=notes, is_written_out=tracer.is_written_out)
+    is_written_out = tracer.is_written_out or any(isinstance(each, WrittenOutAttention) for each in attention.modules())
+    gm.meta.update(notes=notes, is_written_out=is_written_out)
     return gm
 
 

@@ -180,7 +180,7 @@ def attention(b: Builder) -> None:
     )
     core = f"F.scaled_dot_product_attention(q, k, v{mask})"
     if b.chance(0.4):
-        core = f"torch.softmax(q @ k.transpose(-1, -2) * {b.of('q.size(-1) ** -0.5', '0.5')}, -1) @ v"
+        core = f"(torch.softmax(q @ k.transpose(-1, -2) * {b.of('q.size(-1) ** -0.5', '0.5')}, -1) @ v)"
     b.add(f"{core}.transpose(1, 2).flatten(2)", first, before=before)
 
 

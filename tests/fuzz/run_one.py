@@ -72,6 +72,7 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
     qat = _prepare(model, given, settings)
     stage.name = "train"
     _train(qat, given, settings["steps"])
+    stage.name = "inputs"
     inputs = hard_inputs(qat, examples, seed)
     if settings["resumes"]:
         stage.name = "resume"
