@@ -13,6 +13,6 @@ class Net(nn.Module):
         return t1
 
 
-INPUTS = {'x0': ((3, 6, 3), 'signed')}
+INPUTS = {'x0': ((3, 6, 3, 2, 2), "signed")}
 SETTINGS = {}
 SEED = 0
