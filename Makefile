@@ -7,7 +7,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-extras fuzz coverage bench zoo lint format wheel clean
+.PHONY: help demo test test-slow test-extras fuzz coverage bench zoo processors lint format wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ bench: $(INSTALLED)  ## the benchmarks
 
 zoo: $(INSTALLED)  ## every torchvision model, into docs/zoo.md (hours; goes on where it stopped)
 	$(BIN)/python -m benchmarks.zoo
+
+processors: $(INSTALLED)  ## the files on other processors, emulated, into docs/processors.md (minutes)
+	$(BIN)/python -m benchmarks.processors
 
 lint: $(INSTALLED)  ## format, lint and types, changing nothing
 	$(BIN)/ruff check

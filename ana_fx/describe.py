@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
-from ana_fx.graph import module_of
+from ana_fx.annealing_notes import noise_left
+from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
-from ana_fx.ordering import OrderBreak
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared_or_program
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
+
+if TYPE_CHECKING:  # these take long to import
+    from rich.console import Group
+
+    from ana_fx.ordering import OrderBreak
 
 __all__ = ["Row", "Summary", "describe"]
 
@@ -39,6 +42,7 @@ class Row:
         output: Type of the output.
         scale: Step of the output.
         accumulator: Largest absolute value that the accumulator can reach.
+        pair_sum: Largest absolute sum of two neighbouring products, where kernels of the target add them in 16 bits.
         encoding: How the requantizer is computed.
         multiplier_bits: Bits of the largest integer multiplier.
         proof: What was compared.
@@ -53,6 +57,7 @@ class Row:
     output: str | None = None
     scale: float | None = None
     accumulator: int | None = None
+    pair_sum: int | None = None
     encoding: str | None = None
     multiplier_bits: int | None = None
     proof: str | None = None
@@ -67,6 +72,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=_WIDTH, no_color=True)
         with console.capture() as capture:
             console.print(self.__rich__())
@@ -74,6 +81,10 @@ class Summary:
 
     def __rich__(self) -> Group:
         """The table and the notes, for rich consoles; columns without an entry are left out."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=self.title, title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
@@ -87,26 +98,47 @@ class Summary:
 _TEXT = ("name", "operation", "encoding", "proof")
 
 
-def describe(module: GraphModule) -> Summary:
+def describe(module: nn.Module) -> Summary:
     """Describe a prepared model or a converted program, a row for each layer map.
 
     Args:
-        module: What `prepare` or `convert` returned.
+        module: What `prepare` or `convert` returned, inside `DataParallel` and the like too.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It is another model.
     """
+    gm = prepared_or_program(module, "describe()")
     rows = []
-    for node in module.graph.nodes:
-        row = _row(str(node.target), module_of(node), module.meta.get("annealing_ranges", {}))
+    for node in gm.graph.nodes:
+        row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
-    title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
-    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())))
-    return Summary(title, tuple(rows), (*notes, *_order_notes(module.meta.get("order_breaks", ()))))
+    is_program = "annealing_ranges" in gm.meta
+    stage = "integer program" if is_program else "prepared model"
+    title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
+    notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())), *_limit_notes(gm))
+    left = None if is_program or "schedule" not in gm.meta else noise_left(gm)
+    said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
+    return Summary(title, tuple(rows), said)
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Which layer maps have one scale, because their outputs are joined."""
     return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
+
+
+def _limit_notes(gm: GraphModule) -> tuple[str, ...]:
+    """Which layer maps have less than eight bits of a weight, so that no kernel saturates."""
+    types = {path: q.integer_type for path, m in layer_maps(gm).items() if (q := m.weight_quantizer) is not None}
+    cut = {path: each for path, each in types.items() if each.limit is not None}
+    if not cut:
+        return ()
+    limits = ", ".join(f"±{limit}" for limit in sorted({each.limit for each in cut.values() if each.limit}))
+    return (
+        f"{len(cut)} layer map(s) keep weights within {limits} (reduce_range): with more, x86 kernels without VNNI "
+        f"saturate. Target 'onnxruntime-vnni' has all 8 bits.",
+    )
 
 
 def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
@@ -132,7 +164,16 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
     )
     if isinstance(module, IntegerHead):
         size = module.bound * module.factor + int(module.bias.abs().max())
-        return Row(name, kind, **timing, weight=weight, output="int32", accumulator=size, encoding="accumulator")  # type: ignore[arg-type]  # the three timings fit
+        return Row(
+            name,
+            kind,
+            **timing,  # type: ignore[arg-type]  # the three timings fit
+            weight=weight,
+            output="int32",
+            accumulator=size,
+            pair_sum=module.pair_sum,
+            encoding="accumulator",
+        )
     proof = module.proof
     return Row(
         name,
@@ -142,6 +183,7 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
         output=str(module.integer_type),
         scale=float(module.output_scale),
         accumulator=module.bound,
+        pair_sum=module.pair_sum,
         encoding=_encoding(module),
         multiplier_bits=module.multiply_shift.multiplier_bits,
         proof=None if proof is None else f"{proof.num_thresholds:,} thresholds",

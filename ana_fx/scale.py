@@ -19,11 +19,12 @@ _NUM_REFINEMENTS = 2
 _NUM_SAMPLES, _NUM_NUMBERS = 1024, 2**15  # of a row, and of all if that is more: others would not move the step
 _BLOCK = 2**18  # numbers that are worked on at a time: enough for the calls to cost nothing, few enough for a cache
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
+_LARGEST = 2.0**60  # and from infinity
 
 
 def positive(scale: Tensor) -> Tensor:
-    """`scale` as every computation uses it: a learned step that crosses zero stays a step."""
-    return scale.abs().clamp_min(_SMALLEST)
+    """`scale` as every computation uses it: a learned step that crosses zero, or runs away, stays a step."""
+    return scale.abs().clamp(_SMALLEST, _LARGEST)
 
 
 @torch.no_grad()

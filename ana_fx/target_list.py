@@ -8,11 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ana_fx.target import OPERATORS, Requantizer, Target
+from ana_fx.wording import unknown
 
 __all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
 
 ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
 
+# What the QLinear operators of onnxruntime multiply in pairs; averages and rescales are depthwise, and kept as safe.
+_PAIRED = frozenset({"average", "convolution", "identity", "linear"})
 _LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool", "movement", "reduce", "sum"})
 
 _BUILT_IN = (
@@ -21,12 +24,20 @@ _BUILT_IN = (
         "QLinear operators, for onnxruntime on x86 and Arm",
         emitter="ana_fx.targets.onnxruntime:OnnxRuntimeEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
+    ),
+    Target(
+        "onnxruntime-vnni",
+        "the same with all 8 bits of a weight, for Arm and for x86 with VNNI; inexact on other x86 processors",
+        emitter="ana_fx.targets.onnxruntime:OnnxRuntimeEmitter",
+        requantizer=Requantizer.QLINEAR,
+        saturates=True,
     ),
     Target(
         "integer",
         "standard integer operators only, for any reader of ONNX",
         emitter="ana_fx.targets.integer:IntegerEmitter",
+        sums_pairs_in_16_bits=frozenset({"linear"}),  # MatMulInteger, but not ConvInteger
         runtimes=("onnxruntime", "onnx.reference"),
     ),
     Target(
@@ -34,7 +45,7 @@ _BUILT_IN = (
         "QuantizeLinear and DequantizeLinear around float operators; weights as INT8, INT4 or INT2",
         emitter="ana_fx.targets.qdq:QdqEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
     ),
     Target(
@@ -42,7 +53,7 @@ _BUILT_IN = (
         "the same with all weights as INT8, for OpenVINO, tract and other readers that know no narrower type",
         emitter="ana_fx.targets.qdq:WideQdqEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
     ),
     Target(
@@ -144,11 +155,13 @@ def targets() -> TargetList:
 
 def target_called(name: str) -> Target:
     """The target of that name; ValueError if there is none."""
+    if isinstance(name, Target):
+        raise TypeError(f"a target is given by its name, got the Target itself; write target={name.name!r}")
     known = {target.name: target for target in _BUILT_IN}
     if name not in known:  # only then: reading the entry points of all packages takes time
         known = {target.name: target for target in targets()}
     if name not in known:
-        raise ValueError(f"unknown target {name!r}; known are {', '.join(map(repr, known))}")
+        raise ValueError(unknown("target", name, known))
     return known[name]
 
 

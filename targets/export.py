@@ -14,19 +14,26 @@ import onnx
 import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
-from torch.fx import GraphModule
+from torch import nn
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.float32 import usual_torch
+from ana_fx.pair_sums import PAIR_LIMIT
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
+from ana_fx.targets.kernel_families import KernelFamily, proven_families
 from ana_fx.targets.program_needs import program_misfits
-from ana_fx.targets.writer import LABELS, Writer
+from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
+from ana_fx.wording import brief, unknown
 
 __all__ = ["ExportReport", "export"]
 
 _TITLE_WIDTH = 80
+_PAIRS_PROVEN = f"No sum of two products leaves 16 bits ({PAIR_LIMIT:,}): exact on every processor."
+_PAIRS_NEED_VNNI = f"Sums of two products can leave 16 bits ({PAIR_LIMIT:,}): inexact on x86 without VNNI."
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,11 @@ class ExportReport:
         """The layer maps that could saturate on x86 processors without VNNI."""
         return tuple(node.name for node in self.nodes if node.needs_vnni)
 
+    @property
+    def proven_for(self) -> tuple[KernelFamily, ...]:
+        """The kernels of onnxruntime that are proven to compute the program's integers; none if it is for others."""
+        return proven_families(target_called(self.target), self.needs_vnni)
+
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
         with console.capture() as capture:
@@ -67,16 +79,22 @@ class ExportReport:
             title_justify="left",
             min_width=_TITLE_WIDTH,
         )
-        for column in ("layer map", "operator", "arithmetic", "note"):
+        has_pairs = any(node.pair_sum is not None for node in self.nodes)
+        for column in ("layer map", "operator", "arithmetic", *["pair sum"] * has_pairs, "note"):
             table.add_column(column)
         for node in self.nodes:
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
-            table.add_row(node.name, node.operator, node.arithmetic, note)
+            pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
+            table.add_row(node.name, node.operator, node.arithmetic, *pair_sum, note)
+        if has_pairs:
+            table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
+            table.caption_justify = "left"
         return table
 
 
+@usual_torch()
 def export(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     *,
     target: str | None = None,
@@ -97,19 +115,20 @@ def export(
         labels: What the channels of the output stand for, in their order; kept in the metadata.
 
     The metadata of the file says of each input and output `name`: `name.shape` of one sample,
-    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale.
+    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale. Of an output that
+    a float layer gives, with `output="float"`, it says shape and type, which is "float32".
 
     Returns:
         A report of what each layer map became.
 
     Raises:
         ExportError: The file cannot be written, or the target cannot hold the program.
+        TypeError: `integer` is no module, or `labels` no list of names.
         ValueError: An argument is unknown, or `integer` is not a converted program.
     """
-    if "annealing_ranges" not in integer.meta:
-        raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
+    integer = program(integer, "export()")
     if io not in ("integer", "float"):
-        raise ValueError(f"io is 'integer' or 'float', got {io!r}")
+        raise ValueError(unknown("io", io, ("integer", "float")))
     chosen = target_called(target or integer.meta["target"])
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
@@ -122,6 +141,9 @@ def export(
         raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
     writer = Writer(integer, emitter, is_float=io == "float")
     model = writer.write()
+    needs_vnni = [node.name for node in writer.reports if node.needs_vnni]
+    if needs_vnni:
+        model.metadata_props[NEEDS_VNNI] = json.dumps(needs_vnni)
     if labels is not None:
         model.metadata_props[LABELS] = _labels(labels, model)
     proto = ir.to_proto(emitter.finish(model))
@@ -135,6 +157,9 @@ def export(
 
 def _labels(labels: Sequence[str], model: ir.Model) -> str:
     """The labels as JSON, if there is one for each channel of the only output."""
+    given: object = labels
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")
     sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +12,28 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
+from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
+from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import Runtime, runtime_called
-from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
+from ana_fx.targets.writer import FLOAT_INPUT, IO, NEEDS_VNNI, TARGET, producer_type
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
@@ -44,12 +50,17 @@ class VerifyReport:
         num_outputs: Output numbers that were compared, in all runtimes together.
         different: For each runtime how many of them differed. It is 0 wherever the target promises equal numbers,
             since there a difference raises.
+        processor: The kernels that ran it, or None where that cannot be told.
+        proven_for: The kernels of onnxruntime that are proven to compute the program's integers; none for files
+            that are for other tools.
     """
 
     path: Path
     runtimes: tuple[str, ...]
     num_outputs: int
     different: tuple[int, ...] = ()
+    processor: KernelFamily | None = None
+    proven_for: tuple[KernelFamily, ...] = ()
 
     @property
     def num_different(self) -> int:
@@ -60,12 +71,18 @@ class VerifyReport:
         runtimes = list(self.runtimes)
         if self.num_different:
             runtimes = [f"{title}: {count}" for title, count in zip(self.runtimes, self.different, strict=True)]
-        return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(runtimes)})"
+        where = f" on {self.processor.value}" if self.processor else ""
+        is_for_all = set(self.proven_for) == set(KernelFamily)
+        families = "every processor" if is_for_all else ", ".join(each.value for each in self.proven_for)
+        proof = f"; proven for {families}" if self.proven_for else ""
+        counts = f"{self.num_different} of {self.num_outputs:,} outputs differ"
+        return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 
 
+@usual_torch()
 @torch.no_grad()
 def verify(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     inputs: Any = None,
     *,
@@ -82,10 +99,15 @@ def verify(
             by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
-        ValueError: A runtime is unknown.
+        TypeError: `integer` is no module, or `inputs` hold no tensors.
+        ValueError: `integer` is not a converted program, there are more or fewer inputs than it has, or a runtime is
+            unknown.
         VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
             runtime's package is not installed.
     """
+    integer = program(integer, "verify()")
+    chosen = None if runtimes is None else [runtime_called(name) for name in _names(runtimes)]
+    given = _inputs(integer, inputs)
     path = Path(path)
     model = read_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -93,17 +115,33 @@ def verify(
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
-    given = _inputs(integer, inputs)
+    needs_vnni = tuple(json.loads(metadata.get(NEEDS_VNNI, "[]")))
     titles, compared, different = [], 0, []
-    for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
+    for runtime in chosen or [runtime_called(name) for name in target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
         found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
-        counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), must_equal=is_exact)
+        doubt = _doubt(runtime.name, needs_vnni)
+        counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), is_exact, doubt)
         titles.append(runtime.title)
         compared += counts[0]
         different.append(counts[1])
-    return VerifyReport(path, tuple(titles), compared, tuple(different))
+    return VerifyReport(
+        path, tuple(titles), compared, tuple(different), this_family(), proven_families(target, needs_vnni)
+    )
+
+
+def _doubt(runtime: str, needs_vnni: tuple[str, ...]) -> str:
+    """What to think of first where a file differs: kernels that its layers are not proven for, or another file."""
+    family = this_family()
+    if runtime != "onnxruntime" or not needs_vnni or family not in (KernelFamily.PAIRS, None):
+        return "was the file written from this program, and is it unchanged?"
+    processor = family.value if family else "of an unknown kind"
+    return (
+        f"this processor ({processor}) adds two products in 16 bits, which the layers {', '.join(needs_vnni)} can "
+        f"leave; run the file on Arm or on x86 with VNNI, or export the program for a target without saturation, "
+        f"such as 'onnxruntime'"
+    )
 
 
 def file_target(model: onnx.ModelProto) -> Target:
@@ -137,34 +175,53 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
-    pairs = []
+def _readers(integer: GraphModule) -> dict[Node, tuple[Node, Quantize] | None]:
+    """For each input of the program the border that reads it, or None; a file lists those that are read."""
+    readers: dict[Node, tuple[Node, Quantize] | None] = dict.fromkeys(integer.graph.find_nodes(op="placeholder"))
     for node in calls_to(integer, Quantize):
         module = module_of(node)
         assert isinstance(module, Quantize)
-        pairs.append((node, module))
-    return pairs
+        readers[node.all_input_nodes[0]] = (node, module)
+    return readers
 
 
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
-    if inputs is not None:
-        return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    generator = torch.Generator().manual_seed(0)
+    """The inputs given, or levels made up; zeros for an input that nothing reads."""
+    readers = _readers(integer)
+    given = () if inputs is None else _given_inputs(inputs, len(readers))
     made = []
-    for node, quantize in _quantizers(integer):
-        kind = quantize.integer_type
-        shape = (_BATCH, *node.meta["sample_shape"])
-        levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
-        made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
+    for index, reader in enumerate(readers.values()):
+        if reader is None:
+            made.append(torch.zeros(_BATCH))
+        elif inputs is not None:
+            made.append(given[index])
+        else:
+            node, quantize = reader
+            levels = probes(quantize.integer_type, tuple(node.meta["sample_shape"]), _BATCH)
+            made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
+
+
+def _given_inputs(inputs: Any, num_inputs: int) -> tuple[Tensor, ...]:
+    entries = tensors_of(inputs, "the input of verify()")
+    if len(entries) != num_inputs:
+        raise ValueError(f"the program has {num_inputs} input(s), verify() was given {len(entries)} tensor(s)")
+    return entries
+
+
+def _names(runtimes: Sequence[str]) -> Sequence[str]:
+    return [runtimes] if isinstance(runtimes, str) else runtimes
 
 
 def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
     """What the file is given: the floats, or the levels that the program's own border makes of them."""
     feeds = {}
-    for (node, quantize), x in zip(_quantizers(integer), inputs, strict=True):
+    for (placeholder, reader), x in zip(_readers(integer).items(), inputs, strict=True):
+        if reader is None:
+            continue
+        _, quantize = reader
         fed = x.float() if is_float else _stored(quantize(x.to(quantize.scale.device)), quantize.integer_type)
-        feeds[str(node.all_input_nodes[0].target)] = numpy(fed)
+        feeds[str(placeholder.target)] = numpy(fed)
     return feeds
 
 
@@ -216,7 +273,7 @@ def _float_layer(node: Node) -> Node | None:
 
 
 def _compare(
-    path: Path, runtime: str, found: list[Any], expected: list[_Expected], *, must_equal: bool
+    path: Path, runtime: str, found: list[Any], expected: list[_Expected], must_equal: bool, doubt: str
 ) -> tuple[int, int]:
     """How many numbers were compared, and how many differ; raises at the first if they must be equal."""
     if len(found) != len(expected):
@@ -237,8 +294,7 @@ def _compare(
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(
                 f"{path}: output {index} in {runtime} differs from the program at {int(different.sum())} of "
-                f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; "
-                f"was the file written from this program, and is it unchanged?"
+                f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; {doubt}"
             )
         compared += want.size
         num_different += int(different.sum())
