@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 4, 5), 'unit')}
 SETTINGS = {'examples': False}
 SEED = 0
-SITE = ('crash', 'prepare: KeyError at ana_fx/passes/insert_quantizers.py <listcomp>')
-OPEN = 'finding 10 of the review'
-STRICT = False

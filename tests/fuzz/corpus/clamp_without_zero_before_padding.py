@@ -17,6 +17,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 5), 'unit')}
 SETTINGS = {}
 SEED = 0
-SITE = ('mismatch', 'convert: MismatchError at ana_fx/passes/convert.py _compare')
-OPEN = 'finding 2 of the review'
-STRICT = False

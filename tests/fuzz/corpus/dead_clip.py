@@ -23,6 +23,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 6, 2, 2), 'unit')}
 SETTINGS = {}
 SEED = 0
-SITE = ('crash', 'convert: IndexError at ana_fx/multiply_shift.py narrowest')
-OPEN = "finding 15 of the review"
-STRICT = False

@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 4), 'unit')}
 SETTINGS = {}
 SEED = 0
-SITE = ('crash', 'prepare: SyntaxError at ana_fx/passes/trace.py trace')
-OPEN = 'finding 23 of the review'
-STRICT = False

@@ -20,6 +20,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 6, 6), 'signed')}
 SETTINGS = {'schedule': 'lsq', 'steps': 2}
 SEED = 0
-SITE = ('crash', 'train: RuntimeError at no line of ours')
-OPEN = 'finding 6 of the review'
-STRICT = False

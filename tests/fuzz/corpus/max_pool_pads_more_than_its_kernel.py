@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 6, 6), 'signed')}
 SETTINGS = {}
 SEED = 0
-SITE = ('crash', 'file of onnxruntime: VerifyError at ana_fx/targets/verify.py run_file')
-OPEN = 'finding 22 of the review'
-STRICT = False

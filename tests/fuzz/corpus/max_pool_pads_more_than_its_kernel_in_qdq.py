@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 3, 1, 4), 'unit')}
 SETTINGS = {'target': 'qdq'}
 SEED = 0
-SITE = ('crash', 'file of qdq: VerifyError at ana_fx/targets/verify.py run_file')
-OPEN = "finding 22 of the review"
-STRICT = False

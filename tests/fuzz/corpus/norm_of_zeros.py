@@ -17,6 +17,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 4), 'unit')}
 SETTINGS = {}
 SEED = 0
-SITE = ('crash', 'convert: ZeroDivisionError at ana_fx/normalization.py longest_row')
-OPEN = 'finding 23 of the review'
-STRICT = False

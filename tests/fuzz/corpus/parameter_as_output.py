@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 4), 'unit')}
 SETTINGS = {}
 SEED = 0
-SITE = ('mismatch', 'convert: MismatchError at ana_fx/passes/convert.py _compare')
-OPEN = 'finding 23 of the review'
-STRICT = False

@@ -17,6 +17,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 3, 7), 'unit')}
 SETTINGS = {'target': 'qdq'}
 SEED = 0
-SITE = ('crash', 'export: InferenceError at ana_fx/targets/export.py export')
-OPEN = 'finding 9 of the review'
-STRICT = False

@@ -15,6 +15,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3,), 'unit')}
 SETTINGS = {'target': 'qdq'}
 SEED = 0
-SITE = ('crash', 'export: IndexError at ana_fx/targets/onnxruntime.py stored_weight')
-OPEN = 'finding 23 of the review'
-STRICT = False

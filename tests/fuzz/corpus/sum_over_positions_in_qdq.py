@@ -16,6 +16,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 6, 6), 'signed')}
 SETTINGS = {'target': 'qdq'}
 SEED = 0
-SITE = ('crash', 'export: AssertionError at ana_fx/targets/onnxruntime.py qlinear_staircase')
-OPEN = 'finding 9 of the review'
-STRICT = False

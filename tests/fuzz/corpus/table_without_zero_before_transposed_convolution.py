@@ -19,6 +19,3 @@ class Net(nn.Module):
 INPUTS = {'x0': ((3, 2, 5, 5), 'unit')}
 SETTINGS = {'precision': 'int8'}
 SEED = 0
-SITE = ('mismatch', 'file of integer: VerifyError at ana_fx/targets/verify.py _compare')
-OPEN = 'finding 2 of the review'
-STRICT = False
