@@ -72,6 +72,8 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
     qat = _prepare(model, given, settings)
     stage.name = "train"
     _train(qat, given, settings["steps"])
+    stage.name = "convert"
+    program = ana_fx.convert(qat)
     stage.name = "inputs"
     inputs = hard_inputs(qat, examples, seed)
     if settings["resumes"]:
@@ -79,8 +81,7 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
         first, qat = qat, _prepare(model, given, settings)
         qat.load_state_dict(first.state_dict())
         _compare(_run(first, inputs), _run(qat.eval(), inputs))
-    stage.name = "convert"
-    program = ana_fx.convert(qat)
+        program = ana_fx.convert(qat)
     stage.name = "eval"
     _compare(_run(qat, inputs), _run(program, inputs))
     fed = _in_order(program, inputs)
