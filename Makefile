@@ -2,13 +2,15 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+EXTRAS := .venv/.extras
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow coverage bench zoo processors lint format wheel clean
+.PHONY: help demo test test-slow test-extras fuzz coverage bench zoo processors lint format wheel clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .venv: $(INSTALLED)  ## create .venv with everything for development (PYTHON=python3 chooses the interpreter)
 
@@ -18,14 +20,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@
 
+$(EXTRAS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,ray,peers]' --constraint constraints.txt
+	touch $@
+
 demo: $(INSTALLED)  ## digits, from a float model to integer ONNX
 	$(BIN)/python examples/quickstart.py
 
 test: lint  ## lint, then the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow $(ALSO)"
 
 test-slow: $(INSTALLED)  ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow $(ALSO)"
+
+test-extras: $(EXTRAS)  ## install the tools that read our files, Ray and Brevitas, and run the tests that need them
+	$(BIN)/python -m pytest -m extra --no-skips
+
+fuzz: $(INSTALLED)  ## random models for SECONDS=600: lossless, or refused, else into tests/fuzz/corpus
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 coverage: $(INSTALLED)  ## the quick tests with the lines they do not reach
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered

@@ -306,6 +306,19 @@ class ImageQuantizer(InputQuantizer):
         self.register_buffer("shift", torch.tensor(image.mean).reshape(-1, 1, 1) * 255)
         self.set_scale(torch.tensor(image.scale))
 
+    def remember_shape(self, shape: tuple[int, ...]) -> None:
+        """Take the shape of one sample.
+
+        Raises:
+            CalibrationError: It is no image, so that `gain` and `shift` would meet other axes than its channels.
+        """
+        if len(shape) != 3:
+            raise CalibrationError(
+                f"input=ImageInput(...) found samples of shape {shape}, needed images (channels, height, width); "
+                f"give the input another type in Precision, such as input='auto'"
+            )
+        super().remember_shape(shape)
+
     def forward(self, x: Tensor) -> Tensor:
         """x as multiples of the step, from the nearest pixel."""
         if self._shape is None:

@@ -1,6 +1,12 @@
-"""Every test starts from the same seeds and runs on one thread, so that tests do not wait for each other."""
+"""Every test starts from the same seeds and on one thread; a test of an extra waits for it, and is counted.
+
+With `--no-skips` a skipped test is an error, unless no machine of ours could run it.
+"""
 
 import random
+import sys
+from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,6 +16,9 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
+FROM_PYTHON_3_11 = ("hls4ml", "qonnx")  # as pyproject.toml says
+EXCUSES = ("CUDA", "Python 3.11")  # of skips that no installation would change
+
 
 @pytest.fixture(autouse=True)
 def same_start() -> None:
@@ -17,3 +26,55 @@ def same_start() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-skips", action="store_true", help="a skip is an error, unless it needs CUDA")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("extra"):
+            if reason := missing(*mark.args):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def missing(extra: str, package: str) -> str | None:
+    """Why a test that needs a package of an extra has to wait, or None."""
+    if package in FROM_PYTHON_3_11 and sys.version_info < (3, 11):
+        return f"{package} needs Python 3.11"
+    return None if find_spec(package) else f"waits for the extra {extra!r}: no package {package}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    return as_error(report, item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    return as_error(report, collector.config)
+
+
+def as_error(report, config):
+    """The report, as a failure where it is a skip that has no excuse."""
+    if not config.getoption("no_skips") or not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(excuse in reason for excuse in EXCUSES):
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nWith --no-skips only a test that needs {' or '.join(EXCUSES)} may be skipped."
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    yield  # first what pytest says of each
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
+    reasons = [report.longrepr[2] for report in skipped]
+    waiting = Counter(reason.split("'")[1] for reason in reasons if "waits for the extra" in reason)
+    if waiting:
+        counts = ", ".join(f"{number} for {extra}" for extra, number in sorted(waiting.items()))
+        terminalreporter.write_line(f"{waiting.total()} tests wait for an extra ({counts}): make test-extras")

@@ -19,7 +19,8 @@ _FUSED = ("Conv", "Gemm", "MatMul")  # between DequantizeLinear nodes, which onn
 def largest_pair_sums(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, int]:
     """For each product of bytes by signed bytes the largest absolute sum of two neighbouring products.
 
-    Kernels of x86 multiply unsigned by signed bytes; those of Arm signed ones, unsigned ones less 128. ConvInteger is left out: its kernel multiplies signed weights from the left, which adds no pairs.
+    Kernels of x86 multiply unsigned by signed bytes; those of Arm signed ones, and unsigned ones less 128. ConvInteger
+    is left out: its kernel multiplies signed weights from the left, which adds no pairs.
     """
     products = list(_products(model))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

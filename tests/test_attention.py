@@ -46,6 +46,18 @@ def test_self_attention_computes_the_same(mask, bias):
     assert_close(self_attention(mask, bias=bias, batch_first=True), torch.rand(2, 5, 8))
 
 
+def test_attention_that_rounds_otherwise_than_torch_is_prepared():
+    """The sums of the module and of what it is written out to are taken in another order."""
+    attention = nn.MultiheadAttention(5, 1, batch_first=True)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter)
+    model = Written(lambda m, x: m.inner(x, x, x, need_weights=False)[0], inner=attention).eval()
+    x = torch.rand(3, 6, 5)
+    assert not torch.equal(trace(model, x)(x), model(x))
+    assert trace(model, x).meta["is_written_out"]
+    ana_fx.prepare(model, x)
+
+
 def test_self_attention_with_the_positions_first_computes_the_same():
     model = Written(lambda m, x: m.inner(x.transpose(0, 1)).transpose(0, 1), inner=self_attention())
     assert_close(model, torch.rand(2, 5, 8))

@@ -174,6 +174,17 @@ def _seen(model):
     return model
 
 
+@pytest.mark.parametrize("shape", [(4,), (3, 8), (3, 2, 8, 8)])
+def test_pixels_of_what_is_no_image_are_refused(shape):
+    model = nn.Linear(shape[-1], 5)
+    precision = ana_fx.Precision(input=ana_fx.ImageInput(**ONE))
+    with pytest.raises(ana_fx.CalibrationError, match=r"found samples of shape .*needed images"):
+        ana_fx.prepare(model, torch.rand(2, *shape), precision=precision)
+    qat = ana_fx.prepare(model, precision=precision)
+    with pytest.raises(ana_fx.CalibrationError, match=r"found samples of shape .*needed images"):
+        qat.train()(torch.rand(2, *shape))
+
+
 def test_a_padded_network_takes_pixels_with_the_normalisation_in_front(tmp_path):
     """The way out that the refusal names."""
     mean, std = map(torch.tensor, (EACH["mean"], EACH["std"]))

@@ -1,4 +1,4 @@
-"""Files in the tools that read them, for real; each test needs its tool (extra `consumers`)."""
+"""Files in the tools that read them, for real; each test needs its tool, of the extra `consumers`."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def verified(
     return ana_fx.verify(integer, folder / "model.onnx", x, runtimes=runtimes)
 
 
+@pytest.mark.extra("consumers", "tract")
 @pytest.mark.parametrize("precision", ["ternary", "int4", "int8"])
 @pytest.mark.parametrize("name", ["VGG8/8", "DS-CNN", "residual"])
 def test_tract_gives_the_integers_of_the_integer_target(name, precision, tmp_path):
     """Not of MobileNetV2: tract's optimiser needs exponential time for residual sums of integers in a row."""
-    pytest.importorskip("tract")
     assert verified(name, precision, tmp_path, "integer", runtimes=["tract"]).num_different == 0
 
 
+@pytest.mark.extra("consumers", "tract")
 def test_tract_computes_in_64_bits_where_it_must(tmp_path):
     """Products of 2**40 and more, whose offsets leave 32 bits."""
-    pytest.importorskip("tract")
     torch.manual_seed(0)
     x = torch.rand(64, 300)
     model = nn.Sequential(nn.Linear(300, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 3))
@@ -79,41 +79,41 @@ def test_tract_computes_in_64_bits_where_it_must(tmp_path):
     assert ana_fx.verify(integer, tmp_path / "model.onnx", x, runtimes=["tract"]).num_different == 0
 
 
+@pytest.mark.extra("consumers", "tract")
 @every_network
 def test_tract_gives_the_integers_of_qdq_with_bytes(name, precision, tmp_path):
     """In float arithmetic, which no tie meets here."""
-    pytest.importorskip("tract")
     report = verified(name, precision, tmp_path, "qdq-int8", runtimes=["onnxruntime", "tract"])
     assert report.different == (0, 0)
 
 
+@pytest.mark.extra("consumers", "openvino")
 @pytest.mark.parametrize("precision", ["ternary", "int4", "int8"])
 @pytest.mark.parametrize("name", ["VGG8/8", "DS-CNN"])
 def test_openvino_gives_the_integers_of_qdq_where_nothing_is_added(name, precision, tmp_path):
-    pytest.importorskip("openvino")
     report = verified(name, precision, tmp_path, "qdq-int8", runtimes=["onnxruntime", "openvino"])
     assert report.different == (0, 0)
 
 
+@pytest.mark.extra("consumers", "openvino")
 def test_openvino_reads_weights_of_four_bits(tmp_path):
-    pytest.importorskip("openvino")
     report = verified("VGG8/8", "int4", tmp_path, "qdq", runtimes=["onnxruntime", "openvino"])
     assert report.different == (0, 0)
 
 
+@pytest.mark.extra("consumers", "openvino")
 def test_what_openvino_rounds_otherwise_in_a_sum_is_stated(tmp_path):
-    pytest.importorskip("openvino")
     report = verified("residual", "int8", tmp_path, "qdq", runtimes=["onnxruntime", "openvino"])
     assert report.different[0] == 0
     assert report.different[1] > 0
     assert f": {report.different[1]})" in str(report)
 
 
+@pytest.mark.extra("consumers", "qonnx")
 @pytest.mark.parametrize("io", ["integer", "float"])
 @pytest.mark.parametrize("target", ["qonnx", "qonnx-multithreshold"])
 @every_network
 def test_the_qonnx_executor_gives_the_same_integers_after_its_cleanup(name, precision, target, io, tmp_path):
-    pytest.importorskip("qonnx")
     report = verified(name, precision, tmp_path, target, io=io)
     assert report.runtimes[0].startswith("qonnx ")
     assert report.num_different == 0
@@ -132,9 +132,9 @@ class Tokens(nn.Module):
         return self.head(x * x)
 
 
+@pytest.mark.extra("consumers", "qonnx")
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_the_qonnx_executor_runs_what_is_no_convolution(precision, tmp_path):
-    pytest.importorskip("qonnx")
     torch.manual_seed(0)
     x = torch.randn(8, 7, 12)
     qat = ana_fx.prepare(Tokens(), x, precision=precision, target="qonnx")
@@ -145,10 +145,9 @@ def test_the_qonnx_executor_runs_what_is_no_convolution(precision, tmp_path):
 
 
 @pytest.mark.parametrize("io", ["integer", "float"])
-@pytest.mark.parametrize(("target", "package"), [("qdq", "onnxruntime"), ("qonnx", "qonnx")])
-def test_images_are_taken_as_pixels(target, package, io, tmp_path):
+@pytest.mark.parametrize("target", ["qdq", pytest.param("qonnx", marks=pytest.mark.extra("consumers", "qonnx"))])
+def test_images_are_taken_as_pixels(target, io, tmp_path):
     """With a zero point that is not in the middle of the byte."""
-    pytest.importorskip(package)
     torch.manual_seed(0)
     mean, std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)
     x = (torch.randint(0, 256, (8, 3, 8, 8)) / 255 - mean[0]) / std[0]
@@ -172,12 +171,14 @@ def cnn() -> nn.Sequential:
     return nn.Sequential(*first, nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
 
 
+@pytest.mark.extra("consumers", "hls4ml")
 @pytest.mark.slow  # a minute of g++ each
 @pytest.mark.filterwarnings("ignore")  # hls4ml's own
 @pytest.mark.parametrize("precision", ["ternary", "int4"])
 @pytest.mark.parametrize(("make", "shape"), [(mlp, (16,)), (cnn, (3, 10, 10))], ids=["mlp", "cnn"])
 def test_hls4ml_compiles_qonnx_to_the_same_logits(make, shape, precision, tmp_path):
-    hls4ml = pytest.importorskip("hls4ml")
+    import hls4ml
+
     torch.manual_seed(0)
     x = torch.rand(64, *shape)
     qat = ana_fx.prepare(make(), x, precision=precision, target="qonnx")

@@ -14,8 +14,8 @@ from examples.paper.studies import STUDIES, Scale
 from examples.paper.trials import grid
 from tests.examples.small_data import write_archive
 
-pytest.importorskip("ray.tune", reason="the extra ray")
 pytestmark = [
+    pytest.mark.extra("ray", "ray"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # Ray warns of its own plans
     pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc"),

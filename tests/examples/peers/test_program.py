@@ -89,11 +89,9 @@ def test_lsq_steps_have_the_gradient_of_the_paper():
     torch.testing.assert_close(quantizer_of.step.grad, torch.tensor([wanted]))
 
 
-@pytest.mark.parametrize("name", ["brevitas", "torch.ao"])
+@pytest.mark.parametrize("name", [pytest.param("brevitas", marks=pytest.mark.extra("peers", "brevitas")), "torch.ao"])
 @pytest.mark.filterwarnings("ignore")  # of their own making
 def test_other_tools_train_and_export(name, tmp_path):
-    if name == "brevitas":
-        pytest.importorskip("brevitas", reason="the extra peers")
     _, images, found = candidate(name, "int8")
     before = [p.detach().clone() for p in found.net.parameters()]
     optimizer = torch.optim.SGD(found.net.parameters(), lr=0.1)

@@ -1,0 +1,18 @@
+"""A parameter is returned."""
+
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear1 = nn.Linear(4, 3)
+
+    def forward(self, x0):
+        t1 = self.linear1(x0)
+        return (t1, self.linear1.bias)
+
+
+INPUTS = {'x0': ((3, 4), 'unit')}
+SETTINGS = {}
+SEED = 0
