@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.fx import GraphModule
 
 from ana_fx.annealing_notes import noise_left
-from ana_fx.graph import layer_maps, module_of
+from ana_fx.graph import module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.plain_text import cell, markup, plain
@@ -119,7 +118,7 @@ def describe(module: nn.Module) -> Summary:
     is_program = "annealing_ranges" in gm.meta
     stage = "integer program" if is_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
-    notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())), *_limit_notes(gm))
+    notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
     left = None if is_program or "schedule" not in gm.meta else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
@@ -128,19 +127,6 @@ def describe(module: nn.Module) -> Summary:
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Which layer maps have one scale, because their outputs are joined."""
     return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
-
-
-def _limit_notes(gm: GraphModule) -> tuple[str, ...]:
-    """Which layer maps have less than eight bits of a weight, so that no kernel saturates."""
-    types = {path: q.integer_type for path, m in layer_maps(gm).items() if (q := m.weight_quantizer) is not None}
-    cut = {path: each for path, each in types.items() if each.limit is not None}
-    if not cut:
-        return ()
-    limits = ", ".join(f"±{limit}" for limit in sorted({each.limit for each in cut.values() if each.limit}))
-    return (
-        f"{len(cut)} layer map(s) keep weights within {limits} (reduce_range): with more, x86 kernels without VNNI "
-        f"saturate. Target 'onnxruntime-vnni' has all 8 bits.",
-    )
 
 
 def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:

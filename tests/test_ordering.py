@@ -14,7 +14,8 @@ LATE, EARLY = LayerSchedule(0.4, 0.7), LayerSchedule(0.0, 0.3)
 
 
 def chain(schedule, length=3):
-    return ana_fx.prepare(nn.Sequential(*(nn.Linear(2, 2) for _ in range(length))), schedule=schedule)
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(length)))
+    return ana_fx.prepare(model, precision="int4", schedule=schedule)
 
 
 def refused(model, schedule):

@@ -99,7 +99,8 @@ def test_a_file_that_cannot_be_loaded_is_a_reason(tmp_path):
 
 def test_a_network_that_gives_the_same_for_every_input_shows_nothing_and_is_refused(tmp_path):
     dead = nn.Sequential(nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
-    nn.init.constant_(dead[0].bias, -100)
+    nn.init.zeros_(dead[0].weight)
+    nn.init.ones_(dead[0].bias)
     case = Case(Network("dead", lambda: dead, (8, 64)), "int8", "onnxruntime")
     with pytest.raises(AssertionError, match="dead, int8, onnxruntime does not see its input"):
         written(tmp_path, case)

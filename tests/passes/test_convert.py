@@ -319,17 +319,17 @@ def test_the_mode_with_a_static_mean_can_be_converted_at_any_time():
 
 
 def test_an_accumulator_that_cannot_fit_is_refused():
-    model = nn.Sequential(nn.Linear(300_000, 2), nn.ReLU(), nn.Linear(2, 2))
+    model = nn.Sequential(nn.Linear(700_000, 2), nn.ReLU(), nn.Linear(2, 2))
     with pytest.raises(ana_fx.AccumulatorError) as caught:
-        ana_fx.convert(calibrated(model, torch.rand(2, 300_000)))
+        ana_fx.convert(calibrated(model, torch.rand(2, 700_000)))
     for key in ("module '0'", "accumulator of channel", "needed at most 2147483647 (32 bits)", "fewer bits"):
         assert key in str(caught.value)
 
 
 def test_all_accumulators_that_cannot_fit_are_refused_at_once():
-    model = Written(lambda m, x: m.a(x) + m.b(x), a=nn.Linear(300_000, 1), b=nn.Linear(300_000, 1))
+    model = Written(lambda m, x: m.a(x) + m.b(x), a=nn.Linear(700_000, 1), b=nn.Linear(700_000, 1))
     with pytest.raises(ana_fx.AccumulatorError, match=r"(?s)module 'a'.*module 'b'"):
-        ana_fx.convert(calibrated(model, torch.rand(2, 300_000)))
+        ana_fx.convert(calibrated(model, torch.rand(2, 700_000)))
 
 
 def test_a_shape_that_no_batch_has_told_is_refused():
@@ -403,9 +403,9 @@ def test_thresholds_do_not_stay_in_the_program():
 
 
 def test_logits_above_two_to_the_24_are_compared_as_floats(tmp_path):
-    model = nn.Sequential(nn.Linear(1001, 3, bias=False))
-    model[0].weight.data.copy_(1.0 + torch.arange(3003).reshape(3, 1001) / 3003)
-    x = torch.ones(2, 1001) - torch.arange(1001) / 2002
+    model = nn.Sequential(nn.Linear(2001, 3, bias=False))
+    model[0].weight.data.copy_(1.0 + torch.arange(6003).reshape(3, 2001) / 6003)
+    x = torch.ones(2, 2001) - torch.arange(2001) / 4002
     qat = ana_fx.prepare(model, x, calibration=[x]).eval()
     program = ana_fx.convert(qat)
     logits = run(program, (x,))

@@ -32,7 +32,7 @@ def weights(precision):
 
 def test_ends_have_their_own_weights():
     found = weights(ana_fx.Precision("ternary", "uint2", first="int8", last="int4"))
-    assert found == {"conv": "int8", "middle": "ternary", "head": "int4", "short": "int4"}
+    assert found == {"conv": "int8 within ±63", "middle": "ternary", "head": "int4", "short": "int4"}
 
 
 def test_without_ends_all_layers_are_alike():
@@ -41,7 +41,7 @@ def test_without_ends_all_layers_are_alike():
 
 def test_overrides_win_over_ends():
     precision = ana_fx.Precision("ternary", "uint2", first="int8", last="int8", overrides={"co*": "int3"})
-    assert weights(precision) == {"conv": "int3", "middle": "ternary", "head": "int8", "short": "int8"}
+    assert weights(precision) == {"conv": "int3", "middle": "ternary", "head": "int8", "short": "int8 within ±63"}
 
 
 def test_end_layers_change_no_activation():

@@ -77,5 +77,5 @@ def test_an_input_that_nothing_reads_is_taken_by_the_program_and_left_out_of_the
     ana_fx.export(program, tmp_path / "model.onnx", io=io)
     assert ana_fx.verify(program, tmp_path / "model.onnx").num_different == 0
     assert ana_fx.verify(program, tmp_path / "model.onnx", inputs).num_outputs == 3 * 2
-    with pytest.raises(ValueError, match="found 1 inputs, needed one for each of x, y"):
+    with pytest.raises(ValueError, match=r"the program has 2 input\(s\), verify\(\) was given 1"):
         ana_fx.verify(program, tmp_path / "model.onnx", x)

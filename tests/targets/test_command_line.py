@@ -339,7 +339,7 @@ def test_operators_are_listed():
 
 def test_verify_runs_a_file_in_each_runtime_that_is_named(folder, tmp_path):
     ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
-    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.anafx")
     runtimes = ("--runtimes", "onnxruntime", "--runtimes", "onnx.reference")
     result = run("verify", tmp_path / "integer.onnx", *arguments, *runtimes)
     assert result.exit_code == 0, result.stderr
@@ -348,7 +348,7 @@ def test_verify_runs_a_file_in_each_runtime_that_is_named(folder, tmp_path):
 
 
 def test_a_misspelt_runtime_is_answered_in_one_line(folder):
-    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.anafx")
     result = run("verify", folder / "model.onnx", *arguments, "--runtimes", "onxruntime")
     assert result.exit_code == 1
     assert result.stderr.strip().endswith("'reference-kernels'")

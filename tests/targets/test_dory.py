@@ -268,6 +268,8 @@ def test_a_reshape_behind_another_branch_is_refused(tmp_path):
             super().__init__()
             self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
             self.left, self.right = nn.Linear(64, 4), nn.Linear(64, 4)
+            for layer in (self.first, self.second, self.left, self.right):
+                nn.init.ones_(layer.bias)  # so that no ReLU is dead
 
         def forward(self, x):
             x = torch.relu(self.first(x))
