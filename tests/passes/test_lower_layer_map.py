@@ -60,7 +60,7 @@ READERS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "a matrix product": lambda m, x: F.pad(x, (0, 3)) @ F.pad(x, (3, 0)).transpose(2, 3),
     "a constant": lambda m, x: m.conv(x * m.token).relu(),
     "a constant beside it": lambda m, x: m.one(torch.cat([x, m.token.expand(x.size(0), -1, -1, -1)], 1)).relu(),
-    "a padded constant": lambda m, x: m.conv(x) + m.conv(m.token + 0 * x),
+    "a padded constant": lambda m, x: m.conv(x) + m.conv(m.token.expand(x.size(0), -1, -1, -1)),
 }  # fmt: skip
 
 

@@ -372,8 +372,8 @@ def test_what_makes_no_model_is_answered_in_one_line(tmp_path, reference, reason
 
 
 @pytest.mark.parametrize("name", ["state.pt", "state.pt2"])
-def test_a_state_in_place_of_a_program_is_called_one(folder, tmp_path, name):
+def test_a_state_in_place_of_a_program_is_not_loaded(folder, tmp_path, name):
     torch.save(trained(Chain).state_dict(), tmp_path / name)
     result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / name)
     assert result.exit_code == 1
-    assert "it holds a state_dict, which is no program" in result.stderr
+    assert f"{name} is not loaded: programs that torch saved hold code" in result.stderr
