@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
+from ana_fx.exact_products import Finish, accumulate_int8, combine, fits_int8, fits_sum
 from ana_fx.layer_map import LayerMap, Phase, levels_of
 from ana_fx.numbers import EXACT_FLOAT32
+from ana_fx.pairs import Sum
 from ana_fx.quantizers import ClipRange
 from ana_fx.scale import positive
 from ana_fx.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_qlinear, fit_shift, integer_dtype
@@ -152,13 +154,10 @@ class AffineMap(LayerMap):
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         with torch.autocast(tensors[0].device.type, enabled=False):
-            accumulator = accumulate(
-                self.affine,
-                levels_of(tensors, scales),
-                form.weight,
-                bound=form.bound,
-                integer=integer_dtype(form.bound * self.factor),
-            )
+            finished = self._finished(tensors, form, scales)
+            if finished is not None:
+                return finished
+            accumulator = self._accumulate(tensors, form, scales)
             axis = self.affine.channel_axis(accumulator.ndim)
             if form.sign is not None:
                 accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
@@ -167,6 +166,32 @@ class AffineMap(LayerMap):
             assert form.bias is not None
             logits = accumulator * form.factor + along(form.bias, axis, accumulator.ndim)
             return logits.to(torch.float32) * form.output_scale
+
+    def _accumulate(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
+        integer = integer_dtype(form.bound * self.factor)
+        if self._fits_int8(tensors[0].device, form):
+            return accumulate_int8(self.affine, tensors, scales, form.weight, self.input_types).to(integer)
+        return accumulate(self.affine, levels_of(tensors, scales), form.weight, bound=form.bound, integer=integer)
+
+    def _finished(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor | None:
+        """The output from one kernel, where there is one."""
+        if form.staircase is None or form.weight is None:
+            return None
+        if isinstance(self.affine, Sum):
+            if not fits_sum(tensors) or form.sign is None or form.sign.numel() != 1:
+                return None
+            finish = Finish.of(form.staircase, form.output_scale, 1)
+            return None if finish is None else combine(tensors, scales, form.weight, form.sign, finish)
+        if form.sign is not None or not self._fits_int8(tensors[0].device, form):
+            return None
+        finish = Finish.of(form.staircase, form.output_scale, len(form.weight))
+        if finish is None:
+            return None
+        return accumulate_int8(self.affine, tensors, scales, form.weight, self.input_types, finish)
+
+    def _fits_int8(self, device: torch.device, form: IntegerForm) -> bool:
+        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
+        return fits_int8(self.affine, device, self.input_types, magnitude, form.bound)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:

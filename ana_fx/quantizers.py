@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import least_squares_scale, positive
@@ -171,6 +172,11 @@ class Quantizer(nn.Module):
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_eagerly(x)
+        scale_gradient = (x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5
+        if is_fused(x, self.noise, self.strategy, self.num_neighbours):
+            ends = self.clip_range.minimum, self.clip_range.maximum
+            grid = Grid(self._lowest, self.integer_type.qmax, self.offset, *ends)
+            return fused_fake_quantize(x, self.scale, self.mean, self.std, grid=grid, scale_gradient=scale_gradient)
         return fake_quantize(
             x,
             positive(self.scale),
@@ -180,7 +186,7 @@ class Quantizer(nn.Module):
             noise=self.noise,
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
-            scale_gradient=(x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5,
+            scale_gradient=scale_gradient,
         )
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
