@@ -61,6 +61,10 @@ class Affine(ABC):
         """The map on reals is the accumulator of the same numbers divided by this."""
         return 1
 
+    def is_depthwise(self, weight: Tensor) -> bool:
+        """Whether each output channel has one input channel, and the other way round."""
+        return False
+
     def integer_weight(self, weight: Tensor) -> Tensor:
         """The levels of the weight as `accumulate` takes them, output channels first."""
         return weight
@@ -141,6 +145,10 @@ class Convolution(Affine):
     def rank(self) -> int:
         """The number of spatial axes."""
         return len(self.stride)
+
+    def is_depthwise(self, weight: Tensor) -> bool:
+        """See the base class; weight [out, in / groups, *kernel]."""
+        return self.groups == len(weight) and weight.shape[1] == 1
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """[N, C, *size] to [N, out, *size']."""

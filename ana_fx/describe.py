@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
-from ana_fx.graph import module_of
+from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.ordering import OrderBreak
@@ -39,6 +39,7 @@ class Row:
         output: Type of the output.
         scale: Step of the output.
         accumulator: Largest absolute value that the accumulator can reach.
+        pair_sum: Largest absolute sum of two neighbouring products, where kernels of the target add them in 16 bits.
         encoding: How the requantizer is computed.
         multiplier_bits: Bits of the largest integer multiplier.
         proof: What was compared.
@@ -53,6 +54,7 @@ class Row:
     output: str | None = None
     scale: float | None = None
     accumulator: int | None = None
+    pair_sum: int | None = None
     encoding: str | None = None
     multiplier_bits: int | None = None
     proof: str | None = None
@@ -100,13 +102,26 @@ def describe(module: GraphModule) -> Summary:
             rows.append(row)
     stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
-    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())))
+    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())), *_limit_notes(module))
     return Summary(title, tuple(rows), (*notes, *_order_notes(module.meta.get("order_breaks", ()))))
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Which layer maps have one scale, because their outputs are joined."""
     return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
+
+
+def _limit_notes(module: GraphModule) -> tuple[str, ...]:
+    """Which layer maps have less than eight bits of a weight, so that no kernel saturates."""
+    types = {path: q.integer_type for path, m in layer_maps(module).items() if (q := m.weight_quantizer) is not None}
+    cut = {path: each for path, each in types.items() if each.limit is not None}
+    if not cut:
+        return ()
+    limits = ", ".join(f"±{limit}" for limit in sorted({each.limit for each in cut.values() if each.limit}))
+    return (
+        f"{len(cut)} layer map(s) keep weights within {limits} (reduce_range): with more, x86 kernels without VNNI "
+        f"saturate. Target 'onnxruntime-vnni' has all 8 bits.",
+    )
 
 
 def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
@@ -132,7 +147,16 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
     )
     if isinstance(module, IntegerHead):
         size = module.bound * module.factor + int(module.bias.abs().max())
-        return Row(name, kind, **timing, weight=weight, output="int32", accumulator=size, encoding="accumulator")  # type: ignore[arg-type]  # the three timings fit
+        return Row(
+            name,
+            kind,
+            **timing,  # type: ignore[arg-type]  # the three timings fit
+            weight=weight,
+            output="int32",
+            accumulator=size,
+            pair_sum=module.pair_sum,
+            encoding="accumulator",
+        )
     proof = module.proof
     return Row(
         name,
@@ -142,6 +166,7 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
         output=str(module.integer_type),
         scale=float(module.output_scale),
         accumulator=module.bound,
+        pair_sum=module.pair_sum,
         encoding=_encoding(module),
         multiplier_bits=module.multiply_shift.multiplier_bits,
         proof=None if proof is None else f"{proof.num_thresholds:,} thresholds",

@@ -102,7 +102,8 @@ class _Accumulating(nn.Module):
     """What integer maps and heads share: coefficients and the range of their accumulators.
 
     `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1]; no
-    accumulator, whole or partial, exceeds `bound` in absolute value.
+    accumulator, whole or partial, exceeds `bound` in absolute value. `pair_sum` bounds the sum of two neighbouring
+    products where kernels of the target add these in 16 bits, and is None elsewhere.
     """
 
     weight: Tensor | None
@@ -113,6 +114,7 @@ class _Accumulating(nn.Module):
         self.lowest = lowest
         self.highest = highest
         self.bound = int(torch.maximum(-lowest, highest).max())
+        self.pair_sum: int | None = None
         self.register_buffer("weight", weight)
 
     def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,19 +25,27 @@ class IntegerType:
     `zero_point` is the unsigned number that stands for level 0 where that is not in the middle, as
     with images: the range is [−zero_point, 2**bits − 1 − zero_point].
 
-    Holds: 2 <= bits <= 8; an unsigned type is not narrow and has no zero point.
+    `limit` cuts a narrow type to [−limit, limit]: weights of eight bits beyond ±63 can saturate in the kernels of
+    some processors (see `ana_fx.pair_sums`).
+
+    Holds: 2 <= bits <= 8; an unsigned type is not narrow and has no zero point; a limit is of a narrow type, and less
+    than its highest level.
     """
 
     bits: int
     signed: bool
     narrow: bool = False
     zero_point: int | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"an integer type has 2 to 8 bits, got {self.bits}")
         if self.narrow and not self.signed:
             raise ValueError("only a signed integer type can be narrow")
+        highest = (1 << (self.bits - 1)) - 1
+        if self.limit is not None and not (self.narrow and 0 < self.limit < highest):
+            raise ValueError(f"a limit is of a narrow type, in [1, {highest - 1}], got {self.limit}")
         if self.zero_point is None:
             return
         if not self.signed or self.narrow or not 0 < self.zero_point < 1 << self.bits:
@@ -65,6 +73,8 @@ class IntegerType:
         """The lowest level."""
         if self.zero_point is not None:
             return -self.zero_point
+        if self.limit is not None:
+            return -self.limit
         return self.narrow - (1 << (self.bits - 1)) if self.signed else 0
 
     @property
@@ -72,6 +82,8 @@ class IntegerType:
         """The highest level."""
         if self.zero_point is not None:
             return (1 << self.bits) - 1 - self.zero_point
+        if self.limit is not None:
+            return self.limit
         return (1 << (self.bits - self.signed)) - 1
 
     @property
@@ -86,7 +98,21 @@ class IntegerType:
             return torch.int16
         return torch.int8 if self.signed else torch.uint8
 
+    def within(self, limit: int) -> IntegerType:
+        """The same type if no level exceeds `limit` in absolute value, else cut at the odd number below.
+
+        An odd cut keeps seven bits to what seven narrow bits hold: ±63 where ±64 would do.
+
+        >>> str(IntegerType.parse("int8").within(64))
+        'int8 within ±63'
+        """
+        if self.magnitude <= limit:
+            return self
+        return replace(self, narrow=True, limit=limit - (limit % 2 == 0))
+
     def __str__(self) -> str:
+        if self.limit is not None:
+            return f"int{self.bits} within ±{self.limit}"
         if self.zero_point is not None:
             return f"uint{self.bits} - {self.zero_point}"
         if self.bits == 2 and self.narrow:

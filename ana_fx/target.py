@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ana_fx.numbers import IntegerType
+from ana_fx.pair_sums import largest_safe_weight
 
 __all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
 
@@ -29,7 +30,6 @@ OPERATORS = frozenset(
     }
 )
 
-_PAIR_LIMIT = 2**15 - 1
 _WHOLE_BITS = (2, 4, 8)
 
 
@@ -90,8 +90,10 @@ class Target:
         whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else, so that an activation
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
-        sums_pairs_in_16_bits: Whether some of its kernels add two products in 16 bits and saturate
-            (x86 without VNNI).
+        sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
+            saturate (x86 without VNNI; see `ana_fx.pair_sums`). Their weights are trained and stored within what
+            cannot saturate. Depthwise convolutions add no pairs.
+        saturates: Whether it writes weights that can saturate there all the same, for processors without such kernels.
         borders: Values of `export(io=…)` that it takes.
         runtimes: What `verify` runs its files in if it is not told.
         exact_runtimes: Those in which no output may differ, since their arithmetic is that of the files; None: all.
@@ -115,28 +117,33 @@ class Target:
     aligned_sums: bool = False
     whole_ranges: bool = False
     stored_weight_max: int = 127
-    sums_pairs_in_16_bits: bool = False
+    sums_pairs_in_16_bits: frozenset[str] = frozenset()
+    saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
     runtimes: tuple[str, ...] = ("onnxruntime",)
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.operators <= OPERATORS:
-            unknown = ", ".join(sorted(self.operators - OPERATORS))
+        if not self.operators | self.sums_pairs_in_16_bits <= OPERATORS:
+            unknown = ", ".join(sorted((self.operators | self.sums_pairs_in_16_bits) - OPERATORS))
             raise ValueError(f"unknown operators {unknown}; known are {', '.join(sorted(OPERATORS))}")
         for name in ("weight_bits", "activation_bits"):
             low, high = getattr(self, name)
             if not 2 <= low <= high <= 8:
                 raise ValueError(f"{name} is a range within 2 to 8, got {low} to {high}")
 
-    def headroom(self, weight_magnitude: int, input_type: IntegerType) -> int:
+    def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
+        """The largest absolute value of a weight that this operator stores next to inputs of that type."""
+        if operator not in self.sums_pairs_in_16_bits or is_depthwise:
+            return self.stored_weight_max
+        return min(self.stored_weight_max, largest_safe_weight(stored_magnitude(input_type)))
+
+    def headroom(self, operator: str, weight_magnitude: int, input_type: IntegerType) -> int:
         """The largest odd factor by which weights of that magnitude may be stored.
 
         It is odd because then no accumulator meets a tie of an odd number of half steps.
         """
-        factor = self.stored_weight_max // weight_magnitude
-        if self.sums_pairs_in_16_bits:
-            factor = min(factor, _PAIR_LIMIT // (2 * stored_magnitude(input_type) * weight_magnitude))
+        factor = self.largest_weight(operator, input_type) // weight_magnitude
         return max(1, factor - (factor % 2 == 0))
 
     def refusals(self, layer: LayerNeeds) -> list[str]:

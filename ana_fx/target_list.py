@@ -13,6 +13,8 @@ __all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
 
 ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
 
+# What the QLinear operators of onnxruntime multiply in pairs; averages and rescales are depthwise, and kept as safe.
+_PAIRED = frozenset({"average", "convolution", "identity", "linear"})
 _LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool", "movement", "reduce", "sum"})
 
 _BUILT_IN = (
@@ -21,12 +23,20 @@ _BUILT_IN = (
         "QLinear operators, for onnxruntime on x86 and Arm",
         emitter="ana_fx.targets.onnxruntime:OnnxRuntimeEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
+    ),
+    Target(
+        "onnxruntime-vnni",
+        "the same with all 8 bits of a weight, for Arm and for x86 with VNNI; inexact on other x86 processors",
+        emitter="ana_fx.targets.onnxruntime:OnnxRuntimeEmitter",
+        requantizer=Requantizer.QLINEAR,
+        saturates=True,
     ),
     Target(
         "integer",
         "standard integer operators only, for any reader of ONNX",
         emitter="ana_fx.targets.integer:IntegerEmitter",
+        sums_pairs_in_16_bits=frozenset({"linear"}),  # MatMulInteger, but not ConvInteger
         runtimes=("onnxruntime", "onnx.reference"),
     ),
     Target(
@@ -34,7 +44,7 @@ _BUILT_IN = (
         "QuantizeLinear and DequantizeLinear around float operators; weights as INT8, INT4 or INT2",
         emitter="ana_fx.targets.qdq:QdqEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
     ),
     Target(
@@ -42,7 +52,7 @@ _BUILT_IN = (
         "the same with all weights as INT8, for OpenVINO, tract and other readers that know no narrower type",
         emitter="ana_fx.targets.qdq:WideQdqEmitter",
         requantizer=Requantizer.QLINEAR,
-        sums_pairs_in_16_bits=True,
+        sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
     ),
     Target(

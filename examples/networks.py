@@ -1,12 +1,14 @@
-"""The two networks of the ANA paper in plain PyTorch; nothing in them knows of quantisation."""
+"""The networks of the examples in plain PyTorch; nothing in them knows of quantisation."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DSCNN", "VGG8"]
+__all__ = ["DSCNN", "VGG8", "ResNet20"]
 
 
 class VGG8(nn.Module):
@@ -76,6 +78,55 @@ class DSCNN(nn.Module):
         """Logits of mel-frequency cepstra, [batch, 1, 49 frames, 10 coefficients]."""
         logits: Tensor = self.classifier(self.features(cepstra))
         return logits
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for 32×32 colour images, with shortcuts that have no parameters.
+
+    A shortcut into half the size takes every second pixel and pads the channels with zeros on both sides. The names
+    of parameters are those of torchvision's ResNets, but for `linear`.
+
+    Args:
+        num_classes: Features of the output.
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16)
+        self.layer2 = _stage(16, 32)
+        self.layer3 = _stage(32, 64)
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images, [batch, 3, 32, 32]."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.stride = 1 if in_channels == out_channels else 2
+        self.padding = (out_channels - in_channels) // 2
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, self.stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+        return F.relu(y + x)
+
+
+def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    channels = (in_channels, out_channels, out_channels, out_channels)
+    return nn.Sequential(*(_BasicBlock(*pair) for pair in pairwise(channels)))
 
 
 def _convolution(

@@ -13,12 +13,14 @@ from torch.utils import _pytree as pytree
 from ana_fx.annealer import annealing_ranges
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
 from ana_fx.graph import layer_maps, location, quantizers
+from ana_fx.passes.bound_pairs import BoundPairs
 from ana_fx.passes.check_finite import CheckFinite
 from ana_fx.passes.lower import Lower
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.prove import Prove
 from ana_fx.passes.shapes import Run, record
 from ana_fx.schedule import Strategy
+from ana_fx.target_list import target_called
 
 __all__ = ["convert"]
 
@@ -37,7 +39,7 @@ def convert(qat: GraphModule) -> GraphModule:
         CalibrationError: A scale is not known yet.
         NotAnnealedError: The training forward pass is still another function than eval mode's.
         AccumulatorError: A sum of products can leave 32 bits.
-        ProofError: A requantizer cannot be encoded exactly.
+        ProofError: A requantizer cannot be encoded exactly, or products could saturate in a kernel of the target.
         MismatchError: The program differs from the model on example inputs.
         UnsupportedError: Weights are NaN or infinite.
 
@@ -60,7 +62,7 @@ def convert(qat: GraphModule) -> GraphModule:
         layer_map.learns = False  # a copy that is only run: its integers are computed once
     CheckFinite()(program)
     recording = record(program)  # of the trained model, before anything is lowered
-    run_pipeline(program, (Lower(recording), Prove()))
+    run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))
     program.meta["annealing_ranges"] = annealing_ranges(qat)
     for trained in recording.runs:
         _check_equal(trained, program)

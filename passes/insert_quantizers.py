@@ -1,4 +1,4 @@
-"""Quantizers on inputs, weights and layer map outputs, with their first scales."""
+"""Quantizers on inputs and layer map outputs, with their first scales."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ana_fx.affine import Convolution, Linear, Reduce, TransposedConvolution
+from ana_fx.affine import Convolution, Linear
 from ana_fx.affine_map import AffineMap, Norm
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import PrecisionError
@@ -18,37 +18,32 @@ from ana_fx.image_input import ImageInput
 from ana_fx.layer_map import LayerMap
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
-from ana_fx.pairs import Product, Sum
+from ana_fx.pairs import Sum
 from ana_fx.passes.dialect import is_movement, is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision import Precision
 from ana_fx.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
-from ana_fx.resampling import Interpolation
 from ana_fx.schedule import Schedule
 from ana_fx.softmax_map import SoftmaxMap
-from ana_fx.staircase import ShiftArithmetic
 from ana_fx.table_map import TableMap
-from ana_fx.target import Requantizer, Target
+from ana_fx.target import Target
 
 __all__ = ["InsertQuantizers"]
 
-_EXACT_LOGITS = 2**22  # below it, float32 logits are different where the integers are
-_HEADROOM_BOUND = 2**29
 _GAUSSIAN_SAMPLES, _GAUSSIAN_REACH = 127, 5.0
 _NO_SPREAD = 1e-6
-_IN_INTEGER_ARITHMETIC = (Normalization, Reduce, Interpolation)  # no QLinear operator computes them
 
 
 @dataclass(frozen=True)
 class InsertQuantizers(Pass):
-    """Quantise what flows into, through and out of every layer map.
+    """Quantise what flows into and out of every layer map.
 
     before   x -> layer map -> max pool -> layer map
     after    x -> input quantizer -> layer map(·, scale) -> max pool -> layer map(·, scale)
 
-    Scales are explicit edges: a layer map takes the scale of each input as an argument. A weight that
-    several layer maps share has one quantizer; layer maps whose outputs are joined have one scale.
+    Scales are explicit edges: a layer map takes the scale of each input as an argument. Layer maps whose outputs
+    are joined have one scale.
     Requires fused layer maps and requantizers; leaves float what `precision` leaves float.
 
     Args:
@@ -67,7 +62,6 @@ class InsertQuantizers(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         sources: dict[Node, _Source] = {}  # for each node that carries levels, where they come from
-        weight_quantizers: dict[tuple[int, bool], Quantizer] = {}
         placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
         for index, node in enumerate(placeholders):
             if not node.users:
@@ -79,7 +73,7 @@ class InsertQuantizers(Pass):
         for node in list(gm.graph.nodes):
             module = module_of(node)
             if isinstance(module, LayerMap):
-                self._connect(gm, node, module, outputs.get(node), sources, weight_quantizers)
+                self._connect(gm, node, module, outputs.get(node), sources)
             elif passes_levels(node):
                 operands = [source for source in node.all_input_nodes if source in sources]
                 if operands:
@@ -151,9 +145,8 @@ class InsertQuantizers(Pass):
         layer_map: LayerMap,
         output: str | None,
         sources: dict[Node, _Source],
-        weight_quantizers: dict[tuple[int, bool], Quantizer],
     ) -> None:
-        """Give a layer map the scales of its inputs and the quantizer of its weight."""
+        """Give a layer map the scales of its inputs."""
         if output == "float":
             return
         if layer_map.output_quantizer is not None:
@@ -165,41 +158,9 @@ class InsertQuantizers(Pass):
         operands = node.args[: layer_map.num_inputs]
         inputs = [sources[source] for source in operands if isinstance(source, Node)]
         layer_map.input_types = tuple(source.integer_type for source in inputs)
-        if isinstance(layer_map, AffineMap):
-            self._quantize_weight(layer_map, self.precision.of(str(node.target)), output, weight_quantizers)
-            layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
-            layer_map.factor = self._factor(layer_map)
         with gm.graph.inserting_before(node):
             scales = tuple(gm.graph.get_attr(source.scale_path) for source in inputs)
         node.args = (*operands, *scales)
-
-    def _quantize_weight(
-        self,
-        layer_map: AffineMap,
-        precision: Precision,
-        output: str | None,
-        weight_quantizers: dict[tuple[int, bool], Quantizer],
-    ) -> None:
-        if layer_map.weight is None:
-            return
-        key = (id(layer_map.weight), output == "int32")
-        if key not in weight_quantizers:
-            has_one_step = output == "int32" or isinstance(layer_map.affine, TransposedConvolution)
-            has_one_step |= not self.target.per_channel
-            weight_quantizers[key] = self._weight_quantizer(layer_map.weight, precision, has_one_step=has_one_step)
-        layer_map.weight_quantizer = weight_quantizers[key].train(layer_map.training)
-
-    def _weight_quantizer(self, weight: nn.Parameter, precision: Precision, *, has_one_step: bool) -> Quantizer:
-        shape = () if has_one_step else (weight.shape[0], *[1] * (weight.ndim - 1))
-        quantizer = Quantizer(
-            precision.weight,
-            self.schedule,
-            precision.rounding,
-            scale_shape=shape,
-            learn_scale=self.schedule.learn_scales,
-        ).to(weight.device)
-        quantizer.calibrate(weight)
-        return quantizer
 
     def _output_type(self, node: Node, layer_map: LayerMap, is_nonnegative: bool, output: str | None) -> IntegerType:
         """The type of a layer map's output, if it shares its scale with no other."""
@@ -233,24 +194,6 @@ class InsertQuantizers(Pass):
             quantizer.calibrate(node.meta["samples"])
         layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
         return quantizer
-
-    def _shift_arithmetic(self, layer_map: AffineMap) -> ShiftArithmetic | None:
-        if self.target.requantizer is Requantizer.SHIFT:
-            return ShiftArithmetic(self.target.requantizer_bits, self.target.common_shift)
-        return ShiftArithmetic() if isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC) else None
-
-    def _factor(self, layer_map: AffineMap) -> int:
-        affine, input_type = layer_map.affine, layer_map.input_types[0]
-        if isinstance(affine, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
-            return 1  # their coefficients are fine enough, or no weight is stored
-        magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.target.headroom(magnitude, input_type)
-        if layer_map.weight is None:
-            return factor
-        bound = affine.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
-        limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
-        factor = max(1, min(factor, limit // bound))
-        return factor - (factor % 2 == 0)
 
 
 @dataclass(frozen=True)

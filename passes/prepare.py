@@ -28,6 +28,7 @@ from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.insert_quantizers import InsertQuantizers
 from ana_fx.passes.pass_ import run_pipeline
 from ana_fx.passes.plain import plain
+from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
 from ana_fx.passes.unwrap import unwrap
@@ -119,6 +120,7 @@ def prepare(
         (
             InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
             InsertQuantizers(precision, schedule, chosen, inputs),
+            QuantizeWeights(precision, schedule, chosen),  # within what the types of the inputs leave
             CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),
         ),

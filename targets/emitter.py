@@ -35,14 +35,15 @@ __all__ = ["Carrier", "Emitter", "NodeReport", "numpy"]
 class Carrier:
     """A value of the file that carries levels: stored number = level + zero_point.
 
-    `shape` is that of one sample, `largest` the largest stored number that occurs. Of a constant,
-    which has no batch axis, `constant` holds the levels and `shape` is the whole shape.
+    `shape` is that of one sample, `largest` the largest stored number that occurs, `smallest` the smallest. Of a
+    constant, which has no batch axis, `constant` holds the levels and `shape` is the whole shape.
     """
 
     value: ir.Value
     zero_point: int
     shape: tuple[int, ...]
-    largest: int = 0
+    largest: int = 255
+    smallest: int = -128
     constant: np.ndarray[Any, Any] | None = None
 
     @property
@@ -62,6 +63,8 @@ class NodeReport:
         arithmetic: Type of the requantisation arithmetic.
         needs_vnni: Whether an x86 kernel without VNNI could saturate on it.
         reason: Why this operator, where a faster one was not proven equal.
+        pair_sum: The largest absolute sum of two neighbouring products that its inputs can give, where some kernel
+            adds these in 16 bits; None where none does. At most 32,767, unless it needs VNNI.
     """
 
     name: str
@@ -69,6 +72,7 @@ class NodeReport:
     arithmetic: str
     needs_vnni: bool = False
     reason: str = ""
+    pair_sum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Emitter(ABC):
         """Write a max pool."""
         settings = {"pads_itself": self.pads_max_pools, "writes_zero_pads": self.writes_zero_pads}
         value = write_max_pool(builder, path, module, x.value, x.shape, shape, **settings)
-        return Carrier(value, x.zero_point, shape, x.largest)
+        return Carrier(value, x.zero_point, shape, x.largest, x.smallest)
 
     def finish(self, model: ir.Model) -> ir.Model:
         """The model as the dialect's readers want it beyond its operators."""

@@ -17,16 +17,20 @@ from rich.table import Table
 from torch.fx import GraphModule
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.pair_sums import PAIR_LIMIT
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.emitter import Emitter, NodeReport
+from ana_fx.targets.kernel_families import KernelFamily, proven_families
 from ana_fx.targets.program_needs import program_misfits
-from ana_fx.targets.writer import LABELS, Writer
+from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
 
 __all__ = ["ExportReport", "export"]
 
 _TITLE_WIDTH = 80
+_PAIRS_PROVEN = f"No sum of two products leaves 16 bits ({PAIR_LIMIT:,}): exact on every processor."
+_PAIRS_NEED_VNNI = f"Sums of two products can leave 16 bits ({PAIR_LIMIT:,}): inexact on x86 without VNNI."
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class ExportReport:
         """The layer maps that could saturate on x86 processors without VNNI."""
         return tuple(node.name for node in self.nodes if node.needs_vnni)
 
+    @property
+    def proven_for(self) -> tuple[KernelFamily, ...]:
+        """The kernels of onnxruntime that are proven to compute the program's integers; none if it is for others."""
+        return proven_families(target_called(self.target), self.needs_vnni)
+
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
         with console.capture() as capture:
@@ -67,11 +76,16 @@ class ExportReport:
             title_justify="left",
             min_width=_TITLE_WIDTH,
         )
-        for column in ("layer map", "operator", "arithmetic", "note"):
+        has_pairs = any(node.pair_sum is not None for node in self.nodes)
+        for column in ("layer map", "operator", "arithmetic", *["pair sum"] * has_pairs, "note"):
             table.add_column(column)
         for node in self.nodes:
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
-            table.add_row(node.name, node.operator, node.arithmetic, note)
+            pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
+            table.add_row(node.name, node.operator, node.arithmetic, *pair_sum, note)
+        if has_pairs:
+            table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
+            table.caption_justify = "left"
         return table
 
 
@@ -122,6 +136,9 @@ def export(
         raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
     writer = Writer(integer, emitter, is_float=io == "float")
     model = writer.write()
+    needs_vnni = [node.name for node in writer.reports if node.needs_vnni]
+    if needs_vnni:
+        model.metadata_props[NEEDS_VNNI] = json.dumps(needs_vnni)
     if labels is not None:
         model.metadata_props[LABELS] = _labels(labels, model)
     proto = ir.to_proto(emitter.finish(model))

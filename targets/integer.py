@@ -15,8 +15,10 @@ from ana_fx.affine import Affine, Convolution, Identity, Linear, Reduce
 from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
+from ana_fx.pair_sums import PAIR_LIMIT
 from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.resampling import Average, Resampling
+from ana_fx.targets.borders import scalar, shift
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.portable import (
@@ -28,6 +30,7 @@ from ana_fx.targets.portable import (
     write_softmax,
     write_table,
 )
+from ana_fx.targets.weight_bytes import WeightBytes, largest_byte, store_weight
 
 __all__ = ["IntegerEmitter", "has_one_window", "pooling_attributes"]
 
@@ -60,12 +63,12 @@ class IntegerEmitter(Emitter):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The accumulator, then the multiply-shift requantizer."""
-        accumulator, operator = _accumulate(builder, path, module, inputs, shape)
+        accumulator, operator, weight = self._accumulate(builder, path, module, inputs, shape)
         dtype, zero_point = self.container(module.integer_type)
         requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
         value = requantizer.write(module, accumulator, dtype, zero_point)
-        carrier = Carrier(value, zero_point, shape, module.hi + zero_point)
-        return carrier, NodeReport(path, operator, requantizer.arithmetic)
+        carrier = Carrier(value, zero_point, shape, module.hi + zero_point, module.lo + zero_point)
+        return carrier, _report(path, operator, requantizer.arithmetic, weight)
 
     def table(
         self, builder: Builder, path: str, module: IntegerTable, x: Carrier, shape: tuple[int, ...]
@@ -73,7 +76,8 @@ class IntegerEmitter(Emitter):
         """A Gather from the table of the function."""
         dtype, zero_point = self.container(module.integer_type)
         value = write_table(Scribe(builder, path), module, x, shape, dtype, zero_point)
-        return Carrier(value, zero_point, shape, module.hi + zero_point), NodeReport(path, "Gather", "table")
+        carrier = Carrier(value, zero_point, shape, module.hi + zero_point, module.lo + zero_point)
+        return carrier, NodeReport(path, "Gather", "table")
 
     def softmax(
         self, builder: Builder, path: str, module: IntegerSoftmax, x: Carrier, shape: tuple[int, ...]
@@ -81,7 +85,8 @@ class IntegerEmitter(Emitter):
         """Exponentials from a table, and a Div."""
         dtype, zero_point = self.container(module.integer_type)
         value = write_softmax(Scribe(builder, path), module, x, shape, dtype, zero_point)
-        return Carrier(value, zero_point, shape, module.highest + zero_point), NodeReport(path, "Gather, Div", "int32")
+        carrier = Carrier(value, zero_point, shape, module.highest + zero_point, zero_point)
+        return carrier, NodeReport(path, "Gather, Div", "int32")
 
     def head(
         self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
@@ -89,38 +94,64 @@ class IntegerEmitter(Emitter):
         """Stored weights are `factor` times the trained ones; the bias is added in int32."""
         assert module.weight is not None
         weight = module.weight.to(torch.int32) * module.factor
-        value, operator = _multiply(builder, path, module.affine, weight, x, shape)
+        value, operator, stored = self._weigh(builder, path, module.affine, weight, x, shape)
         requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
         value = requantizer.apply("Add", value, module.bias.expand(weight.shape[0]), neutral=0)
-        return Carrier(value, 0, shape), NodeReport(path, operator, "int32")
+        return Carrier(value, 0, shape), _report(path, operator, "int32", stored)
+
+    def _accumulate(
+        self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
+    ) -> tuple[ir.Value, str, WeightBytes | None]:
+        """The raw int32 accumulators, the operator that computes them, and its weight if it has one."""
+        affine, x = module.affine, inputs[0]
+        scribe = Scribe(builder, path)
+        if isinstance(affine, MatMul):
+            return _matrix_product(scribe, inputs, shape), "MatMulInteger", None
+        if isinstance(affine, Product):
+            return scribe.op("Mul", [levels(scribe, each) for each in inputs], shape), "Mul", None
+        if isinstance(affine, Sum):
+            return _weighted_sum(scribe, module, inputs, shape), "Add", None
+        if isinstance(affine, Identity):
+            return levels(scribe, x), "Cast", None
+        if isinstance(affine, Reduce):
+            return write_reduction(builder, path, affine.axes, affine.keepdim, x, shape), "ReduceSum", None
+        if isinstance(affine, Normalization):
+            assert module.weight is not None
+            return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization", None
+        if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
+            return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul", None
+        weight = module.weight
+        if isinstance(affine, Average):
+            weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
+        assert weight is not None
+        return self._weigh(builder, path, affine, weight, x, shape)
+
+    def _weigh(
+        self, builder: Builder, path: str, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
+    ) -> tuple[ir.Value, str, WeightBytes]:
+        """ConvInteger or MatMulInteger; weights [out, in, …] that fit int8."""
+        is_matrix = isinstance(affine, Linear)
+        stored = store_weight(weight, x, self.target, adds_pairs=is_matrix)
+        operator = "MatMulInteger" if is_matrix else "ConvInteger"
+        attributes = {} if is_matrix else pooling_attributes(affine, x.shape[0])
+        inputs = [x.value, builder.constant(stored.array.T.copy() if is_matrix else stored.array, f"{path}.weight")]
+        if x.zero_point or stored.zero_point:
+            inputs.append(_zero_point(builder, path, x.dtype, x.zero_point))
+        if stored.zero_point:
+            inputs.append(_zero_point(builder, path, ir.DataType.UINT8, stored.zero_point))
+        int32 = ir.DataType.INT32
+        value = builder.op(operator, inputs, path=path, dtype=int32, shape=shape, attributes=attributes)
+        return value, operator, stored
 
 
-def _accumulate(
-    builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
-) -> tuple[ir.Value, str]:
-    """The raw int32 accumulators, and the operator that computes them."""
-    affine, x = module.affine, inputs[0]
-    scribe = Scribe(builder, path)
-    if isinstance(affine, MatMul):
-        return _matrix_product(scribe, inputs, shape), "MatMulInteger"
-    if isinstance(affine, Product):
-        return scribe.op("Mul", [levels(scribe, each) for each in inputs], shape), "Mul"
-    if isinstance(affine, Sum):
-        return _weighted_sum(scribe, module, inputs, shape), "Add"
-    if isinstance(affine, Identity):
-        return levels(scribe, x), "Cast"
-    if isinstance(affine, Reduce):
-        return write_reduction(builder, path, affine.axes, affine.keepdim, x, shape), "ReduceSum"
-    if isinstance(affine, Normalization):
-        assert module.weight is not None
-        return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization"
-    if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
-        return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul"
-    if isinstance(affine, Average):
-        weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
-        return _multiply(builder, path, affine, weight, x, shape)
-    assert module.weight is not None
-    return _multiply(builder, path, affine, module.weight, x, shape)
+def _zero_point(builder: Builder, path: str, dtype: ir.DataType, zero_point: int) -> ir.Value:
+    return builder.constant(scalar(zero_point, dtype), f"{path}.zero_point")
+
+
+def _report(path: str, operator: str, arithmetic: str, weight: WeightBytes | None) -> NodeReport:
+    if weight is None:
+        return NodeReport(path, operator, arithmetic)
+    return NodeReport(path, operator, arithmetic, weight.needs_vnni, weight.reason, weight.pair_sum)
 
 
 def has_one_window(affine: Affine, shape: tuple[int, ...]) -> bool:
@@ -140,28 +171,29 @@ def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier],
 
 
 def _matrix_product(scribe: Scribe, inputs: Sequence[Carrier], shape: tuple[int, ...]) -> ir.Value:
-    """MatMulInteger of two tensors of levels."""
-    values = [x.value for x in inputs]
-    if any(x.zero_point for x in inputs):
-        dtypes = [np.uint8 if x.dtype is ir.DataType.UINT8 else np.int8 for x in inputs]
-        points = zip(dtypes, inputs, strict=True)
-        values += [scribe.builder.constant(dtype(x.zero_point), f"{scribe.path}.zero_point") for dtype, x in points]
+    """MatMulInteger of two tensors of levels, unsigned by signed bytes or both alike, within 16 bits in pairs.
+
+    Signed bytes by unsigned ones are not implemented everywhere, and unsigned ones are never added in pairs.
+    """
+    first, second = inputs
+    is_wide = 2 * largest_byte(first) * max(second.largest, -second.smallest) > PAIR_LIMIT
+    if second.dtype is ir.DataType.UINT8 or is_wide:
+        first, second = _unsigned(scribe, first), _unsigned(scribe, second)
+    values = [first.value, second.value]
+    if first.zero_point or second.zero_point:
+        values += [_zero_point(scribe.builder, scribe.path, x.dtype, x.zero_point) for x in (first, second)]
     return scribe.op("MatMulInteger", values, shape)
 
 
-def _multiply(
-    builder: Builder, path: str, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
-) -> tuple[ir.Value, str]:
-    """ConvInteger or MatMulInteger; weights [out, in, …] that fit int8."""
-    stored = numpy(weight.to(torch.int8))
-    operator, attributes = "ConvInteger", pooling_attributes(affine, x.shape[0])
-    if isinstance(affine, Linear):
-        operator, attributes, stored = "MatMulInteger", {}, stored.T.copy()
-    inputs = [x.value, builder.constant(stored, f"{path}.weight")]
-    if x.zero_point:
-        inputs.append(builder.constant(np.uint8(x.zero_point), f"{path}.zero_point"))
-    value = builder.op(operator, inputs, path=path, dtype=ir.DataType.INT32, shape=shape, attributes=attributes)
-    return value, operator
+def _unsigned(scribe: Scribe, x: Carrier) -> Carrier:
+    """Levels as unsigned bytes, signed ones with zero point 128."""
+    if x.dtype is ir.DataType.UINT8:
+        return x
+    if x.constant is not None:
+        value = scribe.builder.constant((x.constant + 128).astype(np.uint8), f"{scribe.path}.constant")
+    else:
+        value = shift(scribe.builder, scribe.path, x.value, x.shape, 128, ir.DataType.UINT8)
+    return Carrier(value, 128, x.shape, x.largest + 128, x.smallest + 128)
 
 
 def pooling_attributes(affine: Any, num_channels: int) -> dict[str, Any]:
@@ -217,8 +249,8 @@ class _Requantizer:
             value = self.apply("Add", value, first, neutral=0)
         value = self.apply("Mul", value, code.multiplier, neutral=1)
         value = self.apply("Add", value, offset, neutral=0)
-        for shift in ((code.shift - _MAX_DIVISION).clamp_min(0), code.shift.clamp_max(_MAX_DIVISION)):
-            value = self.apply("Div", value, torch.ones_like(shift) << shift, neutral=1)
+        for bits in ((code.shift - _MAX_DIVISION).clamp_min(0), code.shift.clamp_max(_MAX_DIVISION)):
+            value = self.apply("Div", value, torch.ones_like(bits) << bits, neutral=1)
         if self.dtype is ir.DataType.INT64:  # levels by now; onnxruntime's Clip is wrong on int64
             value = self._cast(value, ir.DataType.INT32)
         bounds = [self._scalar(bound, name) for name, bound in (("min", 0), ("max", hi - lo))]

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from ana_fx.affine import Affine, Convolution, Identity, Linear
 from ana_fx.graph import calls_to
-from ana_fx.integer import IntegerHead, IntegerMap
+from ana_fx.integer import IntegerMap
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.resampling import Average
@@ -22,13 +22,13 @@ from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, NodeReport, numpy
 from ana_fx.targets.integer import IntegerEmitter, pooling_attributes
+from ana_fx.targets.weight_bytes import WeightBytes, store_weight
 
-__all__ = ["OnnxRuntimeEmitter", "add_scales", "can_saturate", "clip_levels", "qlinear_staircase", "stored_weight"]
+__all__ = ["OnnxRuntimeEmitter", "add_scales", "clip_levels", "product_report", "qlinear_staircase", "stored_weight"]
 
 _UINT8 = ir.DataType.UINT8
 _BYTE = 255
 _SIGNED_ZERO = 128
-_PAIR_LIMIT = 2**15 - 1
 _FLOAT32_HALF_ULP = 2.0**-24
 _QLINEAR = (Convolution, Linear, Average, Identity, Sum, Product)
 
@@ -65,15 +65,6 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         for pool in [node for node in model.graph if node.op_type == "MaxPool"]:
             _pool_before_clip(model.graph, pool)
         return model
-
-    def head(
-        self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
-    ) -> tuple[Carrier, NodeReport]:
-        """As the base class writes it; its products can saturate as those of any layer."""
-        carrier, report = super().head(builder, path, module, x, shape)
-        assert module.weight is not None
-        stored = module.weight.to(torch.int32) * module.factor
-        return carrier, replace(report, needs_vnni=can_saturate(stored, x))
 
     def integer_map(
         self,
@@ -137,33 +128,47 @@ class OnnxRuntimeEmitter(IntegerEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """QGemm over the rows."""
         weight = stored_weight(module, x.shape)
-        value = builder.reshape(x.value, weight.shape[1:], path=path)
-        factors, result, bias = self._factors(builder, path, module, x, weight.T.contiguous(), weight.shape[0])
-        inputs, row = [value, *factors, bias, *result], (weight.shape[0],)
+        stored = store_weight(weight, x, self.target)
+        value = builder.reshape(x.value, tuple(weight.shape[1:]), path=path)
+        factors, result, bias = self._factors(builder, path, module, x, stored, transposes=True)
+        inputs, row = [value, *factors, bias, *result], (len(weight),)
         value = builder.op("QGemm", inputs, path=path, dtype=_UINT8, shape=row, domain="com.microsoft")
-        return self._leave(builder, path, value, module, row, shape), _report(path, "QGemm", weight, x)
+        return self._leave(builder, path, value, module, row, shape), product_report(path, "QGemm", stored)
 
     def _convolve(
         self, builder: Builder, path: str, module: IntegerMap, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[Carrier, NodeReport]:
         """QLinearConv; averages and rescales are depthwise ones."""
-        weight = stored_weight(module, x.shape)
+        stored = self._convolution_bytes(module, x)
         image_in, image_out = x.shape, shape
         attributes = pooling_attributes(module.affine, x.shape[0])
         if isinstance(module.affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             attributes = {"group": x.shape[0]}
         value = builder.reshape(x.value, image_in, path=path)
-        factors, result, bias = self._factors(builder, path, module, x, weight, weight.shape[0])
+        factors, result, bias = self._factors(builder, path, module, x, stored)
         inputs = [value, *factors, *result, bias]
         value = builder.op("QLinearConv", inputs, path=path, dtype=_UINT8, shape=image_out, attributes=attributes)
-        return self._leave(builder, path, value, module, image_out, shape), _report(path, "QLinearConv", weight, x)
+        return self._leave(builder, path, value, module, image_out, shape), product_report(path, "QLinearConv", stored)
+
+    def _convolution_bytes(self, module: IntegerMap, x: Carrier) -> WeightBytes:
+        """The stored weight; the kernels of depthwise convolutions, averages and rescales add no pairs."""
+        is_dense = module.weight is not None and not module.affine.is_depthwise(module.weight)
+        return store_weight(stored_weight(module, x.shape), x, self.target, adds_pairs=is_dense)
 
     def _factors(
-        self, builder: Builder, path: str, module: IntegerMap, x: Carrier, weight: Tensor, num_channels: int
+        self,
+        builder: Builder,
+        path: str,
+        module: IntegerMap,
+        x: Carrier,
+        weight: WeightBytes,
+        *,
+        transposes: bool = False,
     ) -> tuple[list[ir.Value], list[ir.Value], ir.Value]:
         """What follows the input of a QLinear operator: of x and the weight, of the result; and the bias."""
         staircase, zero_point = qlinear_staircase(module), self.container(module.integer_type)[1]
+        num_channels, dtype = len(weight.array), weight.array.dtype
 
         def constant(array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
             return builder.constant(array, f"{path}.{name}")
@@ -171,9 +176,9 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         factors = [
             constant(numpy(staircase.x_scale), "x_scale"),
             constant(np.uint8(x.zero_point), "x_zero_point"),
-            constant(numpy(weight.to(torch.int8)), "weight"),
+            constant(weight.array.T.copy() if transposes else weight.array, "weight"),
             constant(numpy(staircase.weight_scale.expand(num_channels)), "weight_scale"),
-            constant(np.zeros(num_channels, np.int8), "weight_zero_point"),
+            constant(np.full(num_channels, weight.zero_point, dtype), "weight_zero_point"),
         ]
         result = [
             constant(numpy(staircase.y_scale), "y_scale"),
@@ -250,8 +255,9 @@ def _is_convolution(affine: Affine, shape: tuple[int, ...]) -> bool:
     return isinstance(affine, (Convolution, Identity))
 
 
-def _report(path: str, operator: str, weight: Tensor, x: Carrier) -> NodeReport:
-    return NodeReport(path, operator, "float32", needs_vnni=can_saturate(weight, x))
+def product_report(path: str, operator: str, weight: WeightBytes) -> NodeReport:
+    """How a layer map stands in the file whose operator multiplies these bytes in float32 arithmetic."""
+    return NodeReport(path, operator, "float32", weight.needs_vnni, weight.reason, weight.pair_sum)
 
 
 def qlinear_staircase(module: IntegerMap) -> QLinearStaircase:
@@ -279,11 +285,6 @@ def clip_levels(
         return value
     bounds = [builder.constant(np.uint8(bound), f"{path}.{name}") for name, bound in (("min", low), ("max", high))]
     return builder.op("Clip", [value, *bounds], path=path, dtype=ir.DataType.UINT8, shape=shape)
-
-
-def can_saturate(weight: Tensor, x: Carrier) -> bool:
-    """Whether two neighbouring products can leave 16 bits on x86 without VNNI."""
-    return 2 * x.largest * int(weight.abs().max()) > _PAIR_LIMIT
 
 
 def add_scales(module: IntegerMap) -> list[float]:

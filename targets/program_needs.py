@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from ana_fx.affine_map import AffineMap
 from ana_fx.graph import location, module_of
 from ana_fx.integer import IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.passes.bound_pairs import level_types
 from ana_fx.passes.check_target import operator_of
 from ana_fx.target import LayerNeeds, Target
 
@@ -19,15 +20,10 @@ __all__ = ["program_misfits"]
 def program_misfits(program: GraphModule, target: Target) -> list[str]:
     """Every reason why a target's description cannot hold a program, with its place."""
     misfits = []
-    types: dict[Node, IntegerType] = {}
+    types = level_types(program)
     for node in program.graph.nodes:
         module = module_of(node)
         inputs = tuple(types[source] for source in node.all_input_nodes if source in types)
-        integer_type = getattr(module, "integer_type", None)
-        if isinstance(integer_type, IntegerType):
-            types[node] = integer_type
-        elif inputs and isinstance(module, (Movement, IntegerMaxPool)):
-            types[node] = inputs[0]
         needs = _needs(module, inputs)
         if needs is not None:
             misfits += [f"{location(node)}: {reason}" for reason in _reasons(target, needs, module)]

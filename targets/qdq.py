@@ -23,11 +23,12 @@ from ana_fx.targets.integer import pooling_attributes
 from ana_fx.targets.onnxruntime import (
     OnnxRuntimeEmitter,
     add_scales,
-    can_saturate,
     clip_levels,
+    product_report,
     qlinear_staircase,
     stored_weight,
 )
+from ana_fx.targets.weight_bytes import WeightBytes, store_weight
 
 __all__ = ["QdqEmitter", "WideQdqEmitter"]
 
@@ -72,15 +73,14 @@ class QdqEmitter(OnnxRuntimeEmitter):
         stored = module.weight.to(torch.int32) * module.factor
         if module.bound * module.factor + int(module.bias.abs().max()) >= EXACT:
             return super().head(builder, path, module, x, shape)
-        one = np.ones((), np.float32)
+        one, weight = np.ones((), np.float32), self._bytes(module.affine, stored, x)
         operands = [
             dequantize_linear(builder, path, x.value, x.zero_point, one, x.shape),
-            self._weight(builder, path, stored, module.factor, one),
+            self._weight(builder, path, weight, module.factor, one),
             _dequantized(builder, path, _bias(builder, path, module.bias.expand(len(stored))), one, "bias"),
         ]
         value, operator = _multiply(builder, path, module.affine, operands, x.shape, shape)
-        report = NodeReport(path, operator, "float32", needs_vnni=False)
-        return Carrier(value, 0, shape), report
+        return Carrier(value, 0, shape), product_report(path, operator, weight)
 
     def dequantize(self, builder: Builder, path: str, x: Carrier, scale: np.ndarray[Any, Any]) -> ir.Value:
         """DequantizeLinear, or a Mul of what is in floats already."""
@@ -100,14 +100,15 @@ class QdqEmitter(OnnxRuntimeEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """Conv or Gemm between DequantizeLinear and QuantizeLinear; averages and rescales are depthwise."""
         staircase = qlinear_staircase(module)
-        weight, affine = stored_weight(module, x.shape), module.affine
+        affine = module.affine
+        weight = self._bytes(affine, stored_weight(module, x.shape), x)
         image_in, image_out = x.shape, shape
         if isinstance(affine, Linear):
             image_in, image_out = x.shape[-1:], shape[-1:]  # a row each
         elif isinstance(affine, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             affine = Convolution((1, 1), ((0, 0), (0, 0)), (1, 1), groups=x.shape[0])
-        scale, bias = staircase.weight_scale, staircase.bias.to(torch.int32).expand(len(weight))
+        scale, bias = staircase.weight_scale, staircase.bias.to(torch.int32).expand(len(weight.array))
         value = builder.reshape(x.value, image_in, path=path)
         operands = [
             dequantize_linear(builder, path, value, x.zero_point, numpy(staircase.x_scale), image_in),
@@ -116,15 +117,19 @@ class QdqEmitter(OnnxRuntimeEmitter):
                 builder,
                 path,
                 _bias(builder, path, bias),
-                numpy((staircase.x_scale * scale).expand(len(weight))),
+                numpy((staircase.x_scale * scale).expand(len(weight.array))),
                 "bias",
             ),
         ]
         value, operator = _multiply(builder, path, affine, operands, image_in, image_out)
         carrier = self._quantized(builder, path, module, value, image_out)
         value = builder.reshape(carrier.value, shape, path=path)
-        report = NodeReport(path, operator, "float32", needs_vnni=can_saturate(weight, x))
-        return replace(carrier, value=value, shape=shape), report
+        return replace(carrier, value=value, shape=shape), product_report(path, operator, weight)
+
+    def _bytes(self, affine: Affine, stored: Tensor, x: Carrier) -> WeightBytes:
+        """The stored weight; onnxruntime fuses to kernels that add pairs, but not for depthwise convolutions."""
+        is_dense = isinstance(affine, Linear) or (affine.has_weight and not affine.is_depthwise(stored))
+        return store_weight(stored, x, self.target, adds_pairs=is_dense)
 
     def _multiply(
         self,
@@ -187,22 +192,22 @@ class QdqEmitter(OnnxRuntimeEmitter):
         self,
         builder: Builder,
         path: str,
-        stored: Tensor,
+        weight: WeightBytes,
         factor: int,
         scale: np.ndarray[Any, Any],
         *,
         is_trained: bool = True,
     ) -> ir.Value:
         """The float weight of levels that are stored `factor` times as large."""
-        levels = torch.div(stored, factor, rounding_mode="trunc")
+        levels = (weight.array.astype(np.int32) - weight.zero_point) // factor
         dtype = _narrowest(levels) if self.packs_weights and is_trained else _INT8
         if dtype is _INT8:
-            value = builder.constant(numpy(stored.to(torch.int8)), f"{path}.weight")
+            value = builder.constant(weight.array, f"{path}.weight")
         else:
-            value = _widened(
-                builder, path, builder.constant(numpy(levels).astype(dtype.numpy()), f"{path}.weight"), factor
-            )
-        return _dequantized(builder, path, value, scale if scale.size > 1 else scale.reshape(()), "weight")
+            packed = builder.constant(levels.astype(dtype.numpy()), f"{path}.weight")
+            value = _widened(builder, path, packed, factor, weight)
+        array = scale if scale.size > 1 else scale.reshape(())
+        return _dequantized(builder, path, value, array, "weight", weight.zero_point)
 
 
 @dataclass(frozen=True)
@@ -212,24 +217,27 @@ class WideQdqEmitter(QdqEmitter):
     packs_weights: ClassVar[bool] = False
 
 
-def _narrowest(weight: Tensor) -> ir.DataType:
+def _narrowest(levels: np.ndarray[Any, Any]) -> ir.DataType:
     """The narrowest type that ONNX has for these levels."""
-    low, high = int(weight.min()), int(weight.max())
+    low, high = int(levels.min()), int(levels.max())
     return next(dtype for dtype, least in _LEAST.items() if least <= low and high < -least)
 
 
-def _widened(builder: Builder, path: str, value: ir.Value, factor: int) -> ir.Value:
-    """A constant of few bits times its head-room, as INT8; every runtime folds this when it loads the file."""
+def _widened(builder: Builder, path: str, value: ir.Value, factor: int, weight: WeightBytes) -> ir.Value:
+    """A constant of few bits times its head-room, as the bytes of a weight; runtimes fold this when they load."""
+    int32, byte = ir.DataType.INT32, ir.DataType.from_numpy(weight.array.dtype)
 
     def op(op_type: str, inputs: list[ir.Value], dtype: ir.DataType, attributes: dict[str, Any]) -> ir.Value:
         shape = _constant_shape(value)
         return builder.op(op_type, inputs, path=path, dtype=dtype, shape=shape, attributes=attributes, has_batch=False)
 
-    if factor > 1:
-        int32 = ir.DataType.INT32
-        wide = op("Cast", [value], int32, {"to": int32})
-        value = op("Mul", [wide, builder.constant(np.int32(factor), f"{path}.headroom")], int32, {})
-    return op("Cast", [value], _INT8, {"to": _INT8})
+    steps = [("Mul", factor, 1, "headroom"), ("Add", weight.zero_point, 0, "zero")]
+    steps = [step for step in steps if step[1] != step[2]]
+    if steps:
+        value = op("Cast", [value], int32, {"to": int32})
+    for op_type, number, _, name in steps:
+        value = op(op_type, [value, builder.constant(np.int32(number), f"{path}.{name}")], int32, {})
+    return op("Cast", [value], byte, {"to": byte})
 
 
 def _is_of_whole_images(affine: Affine, rank: int) -> bool:
@@ -241,13 +249,14 @@ def _bias(builder: Builder, path: str, bias: Tensor) -> ir.Value:
     return builder.constant(numpy(bias.to(torch.int32)), f"{path}.bias")
 
 
-def _dequantized(builder: Builder, path: str, value: ir.Value, scale: Any, name: str) -> ir.Value:
+def _dequantized(builder: Builder, path: str, value: ir.Value, scale: Any, name: str, zero_point: int = 0) -> ir.Value:
     """DequantizeLinear of a constant, of each output channel with its scale; onnxruntime's Gemm needs the zero."""
     array = np.asarray(scale, np.float32)
     assert value.dtype is not None
     inputs = [value, builder.constant(array, f"{path}.{name}_scale")]
     if value.dtype is not ir.DataType.INT32:
-        inputs.append(builder.constant(np.zeros(array.shape, value.dtype.numpy()), f"{path}.{name}_zero_point"))
+        zeros = np.full(array.shape, zero_point, value.dtype.numpy())
+        inputs.append(builder.constant(zeros, f"{path}.{name}_zero_point"))
     shape = _constant_shape(value)
     attributes = {"axis": 0} if array.ndim else {}
     return builder.op(

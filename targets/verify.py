@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.float_layer import float_tolerance
+from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import Runtime, runtime_called
-from ana_fx.targets.writer import FLOAT_INPUT, IO, TARGET, producer_type
+from ana_fx.targets.writer import FLOAT_INPUT, IO, NEEDS_VNNI, TARGET, producer_type
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
@@ -44,12 +46,17 @@ class VerifyReport:
         num_outputs: Output numbers that were compared, in all runtimes together.
         different: For each runtime how many of them differed. It is 0 wherever the target promises equal numbers,
             since there a difference raises.
+        processor: The kernels that ran it, or None where that cannot be told.
+        proven_for: The kernels of onnxruntime that are proven to compute the program's integers; none for files
+            that are for other tools.
     """
 
     path: Path
     runtimes: tuple[str, ...]
     num_outputs: int
     different: tuple[int, ...] = ()
+    processor: KernelFamily | None = None
+    proven_for: tuple[KernelFamily, ...] = ()
 
     @property
     def num_different(self) -> int:
@@ -60,7 +67,12 @@ class VerifyReport:
         runtimes = list(self.runtimes)
         if self.num_different:
             runtimes = [f"{title}: {count}" for title, count in zip(self.runtimes, self.different, strict=True)]
-        return f"{self.path}: {self.num_different} of {self.num_outputs:,} outputs differ ({', '.join(runtimes)})"
+        where = f" on {self.processor.value}" if self.processor else ""
+        is_for_all = set(self.proven_for) == set(KernelFamily)
+        families = "every processor" if is_for_all else ", ".join(each.value for each in self.proven_for)
+        proof = f"; proven for {families}" if self.proven_for else ""
+        counts = f"{self.num_different} of {self.num_outputs:,} outputs differ"
+        return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 
 
 @torch.no_grad()
@@ -94,16 +106,33 @@ def verify(
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
     given = _inputs(integer, inputs)
+    needs_vnni = tuple(json.loads(metadata.get(NEEDS_VNNI, "[]")))
     titles, compared, different = [], 0, []
     for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
         found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
-        counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), must_equal=is_exact)
+        doubt = _doubt(runtime.name, needs_vnni)
+        counts = _compare(path, runtime.name, found, _expected(integer, few, is_float), is_exact, doubt)
         titles.append(runtime.title)
         compared += counts[0]
         different.append(counts[1])
-    return VerifyReport(path, tuple(titles), compared, tuple(different))
+    return VerifyReport(
+        path, tuple(titles), compared, tuple(different), this_family(), proven_families(target, needs_vnni)
+    )
+
+
+def _doubt(runtime: str, needs_vnni: tuple[str, ...]) -> str:
+    """What to think of first where a file differs: kernels that its layers are not proven for, or another file."""
+    family = this_family()
+    if runtime != "onnxruntime" or not needs_vnni or family not in (KernelFamily.PAIRS, None):
+        return "was the file written from this program, and is it unchanged?"
+    processor = family.value if family else "of an unknown kind"
+    return (
+        f"this processor ({processor}) adds two products in 16 bits, which the layers {', '.join(needs_vnni)} can "
+        f"leave; run the file on Arm or on x86 with VNNI, or export the program for a target without saturation, "
+        f"such as 'onnxruntime'"
+    )
 
 
 def file_target(model: onnx.ModelProto) -> Target:
@@ -216,7 +245,7 @@ def _float_layer(node: Node) -> Node | None:
 
 
 def _compare(
-    path: Path, runtime: str, found: list[Any], expected: list[_Expected], *, must_equal: bool
+    path: Path, runtime: str, found: list[Any], expected: list[_Expected], must_equal: bool, doubt: str
 ) -> tuple[int, int]:
     """How many numbers were compared, and how many differ; raises at the first if they must be equal."""
     if len(found) != len(expected):
@@ -237,8 +266,7 @@ def _compare(
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(
                 f"{path}: output {index} in {runtime} differs from the program at {int(different.sum())} of "
-                f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; "
-                f"was the file written from this program, and is it unchanged?"
+                f"{different.size} numbers, first at {where}: found {have[where]}, needed {want[where]}; {doubt}"
             )
         compared += want.size
         num_different += int(different.sum())

@@ -32,13 +32,14 @@ from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
 
-__all__ = ["FLOAT_INPUT", "IO", "LABELS", "TARGET", "Writer", "producer_type"]
+__all__ = ["FLOAT_INPUT", "IO", "LABELS", "NEEDS_VNNI", "TARGET", "Writer", "producer_type"]
 
-TARGET, IO, FLOAT_INPUT, LABELS = (
+TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
     "ana_fx.target",
     "ana_fx.io",
     "ana_fx.float_input",
     "ana_fx.labels",
+    "ana_fx.needs_vnni",
 )  # keys of the metadata
 
 
@@ -114,7 +115,8 @@ class Writer:
         if inputs:
             x = inputs[0]
             value = write_movement(self.builder, path, module, [each.value for each in inputs], x.zero_point, shape)
-            self.carriers[node] = Carrier(value, x.zero_point, shape, max(each.largest for each in inputs))
+            largest, smallest = max(each.largest for each in inputs), min(each.smallest for each in inputs)
+            self.carriers[node] = Carrier(value, x.zero_point, shape, largest, smallest)
         else:
             values = [self.floats[source] for source in node.all_input_nodes]
             self.floats[node] = write_movement(self.builder, path, module, values, 0, shape)
@@ -124,7 +126,7 @@ class Writer:
         levels = numpy(module.levels).astype(np.int64)
         stored = (levels + zero_point).astype(dtype.numpy())
         value = self.builder.constant(stored, path)
-        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), levels)
+        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), int(stored.min()), constant=levels)
 
     def _repeat(self, path: str, constant: Carrier, samples: Carrier) -> Carrier:
         """A constant for each sample."""
@@ -149,7 +151,7 @@ class Writer:
             has_batch=False,
         )
         value = self._op("Expand", [constant.value, shape], path, constant.dtype, constant.shape)
-        return Carrier(value, constant.zero_point, constant.shape, constant.largest)
+        return Carrier(value, constant.zero_point, constant.shape, constant.largest, constant.smallest)
 
     def _input(self, placeholder: Node, module: Quantize, shape: tuple[int, ...]) -> Carrier:
         """The border into the integers."""
@@ -162,14 +164,13 @@ class Writer:
         if isinstance(module, QuantizeImage):
             for part, channels in (("gain", module.gain), ("shift", module.shift)):
                 self.metadata[f"{name}.pixel_{part}"] = json.dumps(channels.flatten().tolist())
-        largest = integer_type.qmax + zero_point
         if self.is_float:
             value = self.builder.input(name, ir.DataType.FLOAT, shape)
             value = self.emitter.quantize(self.builder, name, module, value, shape)
         else:
             value = self.builder.input(name, self.emitter.border(natural), shape)
             value = self.emitter.take(self.builder, name, integer_type, value, shape)
-        return Carrier(value, zero_point, shape, largest)
+        return Carrier(value, zero_point, shape, integer_type.qmax + zero_point, integer_type.qmin + zero_point)
 
     def _write_output(self, node: Node, name: str) -> None:
         """The border out of the integers, unless a float layer was that already."""

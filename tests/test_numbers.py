@@ -63,3 +63,22 @@ def test_widths_outside_two_to_eight_bits_are_refused(bits):
 def test_an_unsigned_type_cannot_be_narrow():
     with pytest.raises(ValueError, match="only a signed integer type can be narrow"):
         IntegerType(bits=4, signed=False, narrow=True)
+
+
+@pytest.mark.parametrize("limit", [64, 63])
+def test_eight_bits_within_a_limit_are_cut_at_an_odd_number(limit):
+    cut = IntegerType.parse("int8").within(limit)
+    assert (cut.qmin, cut.qmax, cut.magnitude, cut.bits) == (-63, 63, 63, 8)
+    assert str(cut) == "int8 within ±63"
+    assert cut.dtype is torch.int8
+
+
+@pytest.mark.parametrize("name", ["ternary", "int4", "int7"])
+def test_a_type_within_its_limit_stays_as_it_is(name):
+    assert IntegerType.parse(name).within(64) == IntegerType.parse(name)
+
+
+@pytest.mark.parametrize(("narrow", "limit"), [(False, 63), (True, 127), (True, 0)])
+def test_a_limit_that_cannot_be_is_refused(narrow, limit):
+    with pytest.raises(ValueError, match=f"a limit is of a narrow type, in \\[1, 126\\], got {limit}"):
+        IntegerType(bits=8, signed=True, narrow=narrow, limit=limit)

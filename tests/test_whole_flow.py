@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
+from ana_fx.pair_sums import PAIR_LIMIT
 from tests.models import (
     INPUT_SHAPES,
     Chain,
@@ -24,6 +26,7 @@ from tests.models import (
     make_awkward,
     train,
 )
+from tests.pair_model import extreme_inputs, largest_pair_sums
 
 NETWORKS = [Chain, Residual, Depthwise, OneDimensional, Shared, Volume]
 PRECISIONS = {
@@ -79,7 +82,14 @@ def assert_no_integer_differs(qat: GraphModule, x: torch.Tensor, folder: Path) -
                 np.testing.assert_array_equal(found, expected[:batch].numpy())
         ana_fx.export(integer, path, target=target, io="integer")
         ana_fx.verify(integer, path)
+        assert_no_pair_saturates(path)
     return expected.numel()
+
+
+def assert_no_pair_saturates(path: Path) -> None:
+    """Wherever it runs: no two products that some kernel adds in 16 bits leave these, on any processor."""
+    model = onnx.load(path)
+    assert max(largest_pair_sums(model, extreme_inputs(model)).values(), default=0) <= PAIR_LIMIT
 
 
 @pytest.mark.parametrize("awkward", [False, True], ids=["tame", "awkward"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from examples.networks import DSCNN, VGG8
+from examples.networks import DSCNN, VGG8, ResNet20
 
 
 def test_vgg8_has_the_widths_of_the_paper():
@@ -27,3 +27,10 @@ def test_dscnn_pads_cepstra_to_half_their_size():
     net, cepstra = DSCNN(), torch.rand(2, 1, 49, 10)
     assert net.features[:2](cepstra).shape == (2, 64, 25, 5)
     assert net(cepstra).shape == (2, 12)
+
+
+def test_resnet20_has_20_layers_and_shortcuts_without_parameters():
+    net = ResNet20()
+    assert len([p for p in net.parameters() if p.ndim > 1]) == 20
+    assert sum(p.numel() for p in net.parameters()) == 269_722
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)

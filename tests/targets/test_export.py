@@ -21,6 +21,8 @@ from ana_fx.affine import Linear
 from ana_fx.graph import module_of
 from ana_fx.integer import Dequantize, IntegerHead, IntegerMap, IntegerMaxPool, Quantize
 from ana_fx.movement import Reshape
+from ana_fx.pair_sums import PAIR_LIMIT
+from ana_fx.targets.kernel_families import KernelFamily
 from tests.graphs import Written, WrittenForTwo
 from tests.models import INPUT_SHAPES, Chain, OneDimensional, Residual, Shared, example
 from tests.programs import converted, written
@@ -268,15 +270,27 @@ def test_a_report_says_what_each_layer_map_became(tmp_path):
         assert key in str(report)
 
 
-@pytest.mark.parametrize("precision", ["ternary", "int2", "int3", "int4", "int5", "int6", "int7"])
-def test_narrow_weights_cannot_saturate_pairs_of_products(precision, tmp_path):
-    assert ana_fx.export(converted(Residual, precision), tmp_path / "model.onnx").needs_vnni == ()
+@pytest.mark.parametrize("target", ["onnxruntime", "integer", "qdq", "qdq-int8"])
+@pytest.mark.parametrize("precision", ["ternary", *(f"int{bits}" for bits in range(2, 9))])
+def test_no_layer_needs_vnni_by_default(precision, target, tmp_path):
+    report = ana_fx.export(converted(Residual, precision), tmp_path / "model.onnx", target=target)
+    assert report.needs_vnni == ()
+    assert report.proven_for == tuple(KernelFamily)
+    assert max(node.pair_sum or 0 for node in report.nodes) <= PAIR_LIMIT
 
 
-def test_eight_bit_weights_are_reported_to_need_vnni(tmp_path):
-    report = ana_fx.export(converted(Chain, "int8"), tmp_path / "model.onnx")
+def test_all_eight_bits_are_reported_to_need_vnni(tmp_path):
+    report = ana_fx.export(converted(Chain, "int8", target="onnxruntime-vnni"), tmp_path / "model.onnx")
     assert report.needs_vnni == ("features.0", "features.5", "hidden", "head")  # MatMulInteger has the same kernel
+    assert KernelFamily.PAIRS not in report.proven_for
     assert str(report).count("needs VNNI on x86") == 4
+    assert "inexact on x86 without VNNI" in str(report)
+
+
+def test_a_report_says_that_no_pair_of_products_saturates(tmp_path):
+    report = ana_fx.export(converted(Chain, "int8"), tmp_path / "model.onnx")
+    assert all(0 < node.pair_sum <= PAIR_LIMIT for node in report.nodes)
+    assert "exact on every processor" in str(report)
 
 
 # what is refused
@@ -298,7 +312,7 @@ def test_a_refusal_of_a_target_names_all_layer_maps(tmp_path):
 
 
 def test_unknown_names_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown target 'tensorrt'; known are 'onnxruntime', 'integer'"):
+    with pytest.raises(ValueError, match="unknown target 'tensorrt'; known are 'onnxruntime', 'onnxruntime-vnni'"):
         ana_fx.export(converted(Chain), tmp_path / "model.onnx", target="tensorrt")
     with pytest.raises(ValueError, match="io is 'integer' or 'float', got 'int8'"):
         ana_fx.export(converted(Chain), tmp_path / "model.onnx", io="int8")

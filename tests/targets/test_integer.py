@@ -17,14 +17,14 @@ from ana_fx.integer import IntegerMap
 from tests.models import INPUT_SHAPES, Depthwise, Residual, example
 from tests.programs import converted, trained
 
-FEATURES, LARGEST = 20, 127
+FEATURES, LARGEST = 39, 63  # what MatMulInteger multiplies exactly on every processor
 TOP = 255 * (1 + LARGEST * (FEATURES - 1))  # the largest accumulator of the staircases below
 
 
 def staircases(slopes: list[float], target: str, rounding: str) -> GraphModule:
     """A program of one linear layer whose channels have these levels per accumulator, each reachable.
 
-    Its weights are 1, 127, 127, …, so that inputs can be found for every accumulator.
+    Its weights are 1, 63, 63, …, so that inputs can be found for every accumulator.
     """
     model = nn.Sequential(nn.Linear(FEATURES, len(slopes)), nn.BatchNorm1d(len(slopes)))
     model[0].weight.data.fill_(float(LARGEST))[:, 0] = 1.0

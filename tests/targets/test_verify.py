@@ -15,6 +15,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.targets.compare import verify_against
+from ana_fx.targets.kernel_families import KernelFamily, this_family
 from ana_fx.targets.metadata import borders
 from tests.models import Chain, OneDimensional, Residual, example
 from tests.programs import converted
@@ -51,7 +52,34 @@ def test_a_report_counts_what_was_compared(path, batch):
     report = ana_fx.verify(converted(Chain, "int4"), path, example(Chain, batch))
     assert (report.num_outputs, report.num_different) == (batch * 10, 0)
     assert report.runtimes == (f"onnxruntime {onnxruntime.__version__}",)
-    assert str(report) == f"{path}: 0 of {batch * 10} outputs differ ({report.runtimes[0]})"
+    assert str(report).startswith(f"{path}: 0 of {batch * 10} outputs differ ({report.runtimes[0]}")
+
+
+def test_a_report_says_what_ran_the_file_and_for_which_kernels_it_is_proven(path):
+    report = ana_fx.verify(converted(Chain, "int4"), path)
+    assert report.processor is this_family()
+    assert report.proven_for == tuple(KernelFamily)
+    assert str(report).endswith("proven for every processor)")
+
+
+def test_a_file_with_all_eight_bits_is_not_proven_for_processors_that_add_pairs(tmp_path):
+    program = converted(Chain, "int8", target="onnxruntime-vnni")
+    ana_fx.export(program, tmp_path / "model.onnx")
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert metadata["ana_fx.needs_vnni"] == '["features.0", "features.5", "hidden", "head"]'
+    if this_family() is not KernelFamily.PAIRS:
+        assert KernelFamily.PAIRS not in ana_fx.verify(program, tmp_path / "model.onnx").proven_for
+
+
+def test_a_difference_on_a_processor_that_adds_pairs_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr("ana_fx.targets.verify.this_family", lambda: KernelFamily.PAIRS)
+    program, path = converted(Chain, "int8", target="onnxruntime-vnni"), tmp_path / "model.onnx"
+    ana_fx.export(program, path)
+    tamper(path, "head.add", 0)
+    found = refusal(path, program)
+    assert "this processor (x86 AVX2 or AVX-512 without VNNI) adds two products in 16 bits" in found
+    assert "features.0, features.5, hidden, head" in found
+    assert "'onnxruntime'" in found
 
 
 def test_without_inputs_random_levels_are_compared(path):
