@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch.fx import GraphModule
 
+from ana_fx.annealing_notes import record_progress, too_short
+from ana_fx.compiled import renew_code, uncompiled
 from ana_fx.freezing import set_phases
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
-from ana_fx.schedule import AnnealingRange, Rule, Schedule
+from ana_fx.schedule import AnnealingRange, Schedule
 from ana_fx.stages import Stage, stages_of
 
-__all__ = ["Annealer", "annealing_ranges", "quantizer_ranges"]
+__all__ = ["Annealer", "annealing_ranges", "noise_at", "quantizer_ranges", "set_noise"]
+
+_LOG = logging.getLogger("ana_fx")
+_STAGES_COMPILED = 4  # at most, by one code object; of the eight compilations that torch allows some are eval mode's
 
 
 def annealing_ranges(qat: GraphModule) -> dict[str, AnnealingRange]:
@@ -23,7 +29,7 @@ def annealing_ranges(qat: GraphModule) -> dict[str, AnnealingRange]:
         qat: What `prepare` returned.
     """
     ranges = {}
-    for path, layer_map in layer_maps(qat).items():
+    for path, layer_map in layer_maps(uncompiled(qat)).items():
         assert layer_map.annealing_range is not None
         ranges[path] = layer_map.annealing_range
     return ranges
@@ -36,7 +42,7 @@ class Annealer:
     model which is saved and loaded goes on where it was.
 
     Args:
-        qat: What `prepare` returned.
+        qat: What `prepare` returned, or what torch.compile made of it.
         total_steps: Steps of the whole training, of which the schedule's ranges are fractions.
 
     Raises:
@@ -46,18 +52,20 @@ class Annealer:
     def __init__(self, qat: GraphModule, total_steps: int) -> None:
         if total_steps <= 0:
             raise ValueError(f"total_steps is positive, got {total_steps}")
+        qat = uncompiled(qat)
         if "schedule" not in qat.meta:
             raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
         self._qat = qat
         self._schedule: Schedule = qat.meta["schedule"]
         self._layer_maps: list[LayerMap] = list(layer_maps(qat).values())
         self._ranges = quantizer_ranges(self._layer_maps)
-        self._num_depths = 1 + max((r.depth for r in annealing_ranges(qat).values()), default=0)
         self._written: dict[AnnealingRange, tuple[float, float]] = {}
         self._seen: tuple[int, int] | None = None
         self._annealed: set[AnnealingRange] | None = None
+        self._num_stages = 0
         self._count = 0
         self.total_steps = total_steps
+        self._warn_if_too_short()
         self._read()
         self._apply()
 
@@ -74,8 +82,7 @@ class Annealer:
         A layer whose noise is gone learns nothing any more, so a drop helps those alone that are not yet `annealed` in
         the stage it falls into. Most layers profit from a drop before their own range ends.
         """
-        is_static = self._schedule.mean is Rule.STATIC and self._schedule.variance is Rule.STATIC
-        return stages_of(annealing_ranges(self._qat), self.total_steps, is_static=is_static)
+        return stages_of(annealing_ranges(self._qat), self.total_steps, is_static=self._schedule.is_static)
 
     def step(self) -> None:
         """Count one step and set the noise of every quantizer; layer maps without noise stop learning."""
@@ -105,19 +112,24 @@ class Annealer:
             self._written.clear()
             self._annealed = None
 
+    def _warn_if_too_short(self) -> None:
+        note = None if self._schedule.is_static else too_short(annealing_ranges(self._qat), self.total_steps)
+        if note is not None:
+            _LOG.warning(note)
+
     def _apply(self) -> None:
         progress = min(1.0, self._count / self.total_steps)
-        noise = {r: self._schedule.noise_at(progress, r, self._num_depths) for r in set(self._ranges.values())}
-        for quantizer, annealing_range in self._ranges.items():
-            mean, std = noise[annealing_range]
-            if self._written.get(annealing_range) != (mean, std):
-                quantizer.mean.fill_(mean)
-                quantizer.std.fill_(std)
+        noise = noise_at(progress, self._schedule, self._ranges)
+        set_noise(self._ranges, noise, self._written)
         self._written = noise
         annealed = {r for r, levels in noise.items() if levels == (0.0, 0.0)}
         if annealed != self._annealed:  # once for each stage of the annealing
             self._annealed = annealed
             set_phases(self._qat, {m for m in self._layer_maps if m.annealing_range in annealed})
+            self._num_stages += 1
+            if self._num_stages % _STAGES_COMPILED == 0:
+                renew_code(self._qat)
+        record_progress(self._qat, progress)
         buffer = self._qat.get_buffer("annealing_step")
         buffer.fill_(self._count)
         self._seen = (id(buffer), buffer._version)
@@ -133,3 +145,24 @@ def quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRan
             if layer_map.annealing_range.depth > known.depth:
                 ranges[quantizer] = layer_map.annealing_range
     return ranges
+
+
+def noise_at(
+    progress: float, schedule: Schedule, ranges: dict[Quantizer, AnnealingRange]
+) -> dict[AnnealingRange, tuple[float, float]]:
+    """Mean and standard deviation, in steps, that a schedule gives each annealing range at a time."""
+    num_depths = 1 + max((r.depth for r in ranges.values()), default=0)
+    return {r: schedule.noise_at(progress, r, num_depths) for r in set(ranges.values())}
+
+
+def set_noise(
+    ranges: dict[Quantizer, AnnealingRange],
+    noise: dict[AnnealingRange, tuple[float, float]],
+    written: dict[AnnealingRange, tuple[float, float]] | None = None,
+) -> None:
+    """Write the noise of each quantizer's range, unless it is what was `written` there before."""
+    for quantizer, annealing_range in ranges.items():
+        mean, std = noise[annealing_range]
+        if written is None or written.get(annealing_range) != (mean, std):
+            quantizer.mean.fill_(mean)
+            quantizer.std.fill_(std)

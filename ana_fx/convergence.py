@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.annealer import quantizer_ranges
+from ana_fx.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap, Phase
 from ana_fx.ordering import annealing_order, layer_map_graph
@@ -84,12 +84,11 @@ def compositional_convergence(
     moments = tuple(progress)
     if not moments:
         raise ValueError("progress holds no fraction of training, needed at least one")
-    num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
     model = _noiseless(qat, schedule, ranges)
     exact = _outputs(model, inputs)
     errors: dict[str, list[tuple[float, float]]] = {path: [] for path in ranges}
     for moment in moments:
-        _set_noise(model, schedule, num_depths, moment)
+        _set_noise(model, schedule, moment)
         for path, output in _outputs(model, inputs).items():
             error = (output - exact[path]).abs()
             errors[path].append((float(error.mean()), float(error.max())))
@@ -112,11 +111,9 @@ def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, Annealing
     return model
 
 
-def _set_noise(model: GraphModule, schedule: Schedule, num_depths: int, moment: float) -> None:
-    for quantizer, own in quantizer_ranges(list(layer_maps(model).values())).items():
-        mean, std = schedule.noise_at(moment, own, num_depths)
-        quantizer.mean.fill_(mean)
-        quantizer.std.fill_(std)
+def _set_noise(model: GraphModule, schedule: Schedule, moment: float) -> None:
+    ranges = quantizer_ranges(list(layer_maps(model).values()))
+    set_noise(ranges, noise_at(moment, schedule, ranges))
 
 
 def _outputs(model: GraphModule, inputs: tuple[Any, ...]) -> dict[str, Tensor]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.annealing_notes import noise_left
+from ana_fx.compiled import uncompiled
 from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
-from ana_fx.ordering import OrderBreak
 from ana_fx.quantizers import Quantizer
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
+
+if TYPE_CHECKING:  # these take long to import
+    from rich.console import Group
+
+    from ana_fx.ordering import OrderBreak
 
 __all__ = ["Row", "Summary", "describe"]
 
@@ -69,6 +72,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=_WIDTH, no_color=True)
         with console.capture() as capture:
             console.print(self.__rich__())
@@ -76,6 +81,10 @@ class Summary:
 
     def __rich__(self) -> Group:
         """The table and the notes, for rich consoles; columns without an entry are left out."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=self.title, title_justify="left")
         shown = [f.name for f in fields(Row) if any(getattr(row, f.name) is not None for row in self.rows)]
         for name in shown:
@@ -93,17 +102,21 @@ def describe(module: GraphModule) -> Summary:
     """Describe a prepared model or a converted program, a row for each layer map.
 
     Args:
-        module: What `prepare` or `convert` returned.
+        module: What `prepare` or `convert` returned, or what torch.compile made of it.
     """
+    module = uncompiled(module)
     rows = []
     for node in module.graph.nodes:
         row = _row(str(node.target), module_of(node), module.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    stage = "integer program" if "annealing_ranges" in module.meta else "prepared model"
+    is_program = "annealing_ranges" in module.meta
+    stage = "integer program" if is_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
     notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())), *_limit_notes(module))
-    return Summary(title, tuple(rows), (*notes, *_order_notes(module.meta.get("order_breaks", ()))))
+    left = None if is_program or "schedule" not in module.meta else noise_left(module)
+    said = (*notes, *_order_notes(module.meta.get("order_breaks", ())), *(() if left is None else (left,)))
+    return Summary(title, tuple(rows), said)
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:

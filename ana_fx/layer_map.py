@@ -53,8 +53,8 @@ class LayerMap(nn.Module):
         self.leaves_model = False
         self.learns = True  # whether parameters can change between two calls in eval mode
         self.phase = Phase.LEARNING
-        self._form: Any = None
-        self._anchor: Tensor | None = None
+        self._form: tuple[Any, Any] | None = None  # and what it was computed from
+        self.anchor: nn.Parameter | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -108,34 +108,41 @@ class LayerMap(nn.Module):
         """Enter a phase of training."""
         if phase is not self.phase:
             self.phase = phase
-            self._form = None
             self.train(self.training)
 
-    def set_leaves_model(self, leaves_model: bool) -> None:
-        """Say whether the output is one of the model."""
-        self.leaves_model = leaves_model
-        self._set_anchor()
+    def train(self, mode: bool = True) -> LayerMap:
+        """As in torch; what was computed once is computed anew."""
+        self._form = None
+        super().train(mode)
+        return self
 
-    def _set_anchor(self) -> None:
-        """Have a zero that an output on which nothing learns any more can depend on."""
+    def set_leaves_model(self, leaves_model: bool, *, is_annealed: bool = True) -> None:
+        """Say whether the output is one of the model, and whether a time comes when nothing learns any more."""
+        self.leaves_model = leaves_model
         device = next((tensor.device for tensor in self.buffers()), None)
-        self._anchor = torch.zeros((), device=device, requires_grad=True) if self.leaves_model else None
+        zero = torch.zeros((), device=device)
+        self.anchor = nn.Parameter(zero, requires_grad=is_annealed) if leaves_model else None
 
     def _anchored(self, y: Tensor) -> Tensor:
-        """The output, with an end for the user's backward() even if nothing learns any more."""
-        return y if self._anchor is None or y.requires_grad else y + self._anchor
+        """The output, with an end for the user's backward() even if nothing learns any more.
+
+        The anchor is a zero whose gradient is zero, from the first step to the last: an optimiser leaves it there, and
+        a gradient scaler always has a gradient to look at.
+        """
+        return y if self.anchor is None or not self.anchor.requires_grad else y + 0.0 * self.anchor
 
     def current_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
         """The integer form, as `integer_form`; computed once if parameters do not change any more."""
         return self.integer_form(scales, input_shape) if self.learns else self._fixed_form(scales, input_shape)
 
     def _fixed_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
-        """The integer form of parameters that do not change any more, computed once."""
+        """The integer form of parameters that do not change any more, computed once; again if someone writes them."""
         if torch.compiler.is_compiling():  # a compiled graph does not keep Python objects
             return self.integer_form(scales, input_shape)
-        if self._form is None:
-            self._form = self.narrowed(self.integer_form(scales, input_shape), input_shape)
-        return self._form
+        versions = [(id(tensor), tensor._version) for tensor in (*self.parameters(), *scales)]  # not of buffers: DDP
+        if self._form is None or self._form[0] != versions:  # writes them at every step
+            self._form = (versions, self.narrowed(self.integer_form(scales, input_shape), input_shape))
+        return self._form[1]
 
     def narrowed(self, form: Any, input_shape: tuple[int, ...]) -> Any:
         """The form with bounds of what these parameters can give, not any parameters; worth it if they are fixed."""
@@ -149,12 +156,13 @@ class LayerMap(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._set_anchor()
         return self
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._form = None
-        super()._load_from_state_dict(*args)
+        if self.anchor is not None:  # states of older versions have none
+            state_dict.setdefault(f"{prefix}anchor", torch.zeros_like(self.anchor))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

@@ -7,7 +7,6 @@ from enum import Enum
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
@@ -15,7 +14,7 @@ from ana_fx.fake_quantize import Levels, fake_quantize, quantize
 from ana_fx.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
-from ana_fx.scale import least_squares_scale, positive
+from ana_fx.scale import from_first_process, positive, searched_scale
 from ana_fx.schedule import Schedule
 
 __all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer", "Rounding"]
@@ -101,7 +100,7 @@ class Quantizer(nn.Module):
         self.shares_scale = False
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.zeros(()))
-        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("calibrated", torch.zeros(()))  # 1 or 0, as a float: averages of models have no bools
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
         self._seen_version = self.calibrated._version
 
@@ -114,9 +113,11 @@ class Quantizer(nn.Module):
     def is_calibrated(self) -> bool:
         """Whether the scale is known.
 
-        The buffer is read only if something else wrote it, as an average of models does.
+        The buffer is read only if something else wrote it, as an average of models does; a compiled graph cannot ask.
         """
-        if not self._is_calibrated and self.calibrated._version != self._seen_version:
+        if self._is_calibrated or torch.compiler.is_compiling():
+            return self._is_calibrated
+        if self.calibrated._version != self._seen_version:
             self._seen_version = self.calibrated._version
             self._is_calibrated = bool(self.calibrated)
         return self._is_calibrated
@@ -144,7 +145,7 @@ class Quantizer(nn.Module):
         rows = clipped.reshape(max(1, self.scale.numel()), -1)
         levels = Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
         shaped = None if weights is None else weights.reshape(rows.shape)
-        scale = least_squares_scale(rows, levels, shaped)
+        scale = searched_scale(rows, levels, shaped)
         if self.fills_range:
             scale = scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax)
         self.set_scale(scale)
@@ -171,7 +172,7 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
-            self._calibrate_eagerly(x)
+            self._calibrate_on_first_batch(x)
         scale_gradient = (x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5
         if is_fused(x, self.noise, self.strategy, self.num_neighbours):
             ends = self.clip_range.minimum, self.clip_range.maximum
@@ -189,12 +190,11 @@ class Quantizer(nn.Module):
             scale_gradient=scale_gradient,
         )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-    def _calibrate_eagerly(self, x: Tensor) -> None:
+    @torch.no_grad()
+    def _calibrate_on_first_batch(self, x: Tensor) -> None:
         """Take the step from the first batch; from the first process's if there are several."""
         self.calibrate(x)
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(self.scale.detach(), src=0)
+        self.scale.copy_(from_first_process(self.scale))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -235,15 +235,11 @@ class InputQuantizer(Quantizer):
         if not self.is_calibrated:
             if not self.training:
                 raise CalibrationError(UNKNOWN_SCALE.format("the model input"))
-            self._calibrate_eagerly(x)
+            self._calibrate_on_first_batch(x)
         if self._shape is None:
-            self._remember_eagerly(x)
+            self.remember_shape(tuple(x.shape[1:]))
         scale = positive(self.scale)
         return torch.round(x.float() / scale).clamp(self._lowest, self.integer_type.qmax) * scale
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-    def _remember_eagerly(self, x: Tensor) -> None:
-        self.remember_shape(tuple(x.shape[1:]))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -274,7 +270,7 @@ class ImageQuantizer(InputQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         """x as multiples of the step, from the nearest pixel."""
         if self._shape is None:
-            self._remember_eagerly(x)
+            self.remember_shape(tuple(x.shape[1:]))
         pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
         return (pixels - self.zero_point) * positive(self.scale)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from ana_fx.compiled import uncompiled
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import Phase
 from ana_fx.quantizers import Quantizer
@@ -36,6 +37,7 @@ def reestimate_batch_norms(qat: GraphModule, batches: Iterable[Any]) -> int:
     Raises:
         ValueError: There is no batch.
     """
+    qat = uncompiled(qat)
     num_inputs = sum(node.op == "placeholder" for node in qat.graph.nodes)
     was_training = qat.training
     norms = _learning_norms(qat)

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ana_fx.fake_quantize import Levels
 
-__all__ = ["least_squares_scale", "positive"]
+__all__ = ["from_first_process", "least_squares_scale", "positive", "searched_scale"]
 
 _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
 _FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
@@ -105,3 +106,43 @@ class _Rows:
 
 def _subsample(rows: Tensor) -> Tensor:
     return rows[:, :: math.ceil(rows.shape[1] / max(_NUM_SAMPLES, _NUM_NUMBERS // len(rows))) or 1]
+
+
+def searched_scale(rows: Tensor, levels: Levels, weights: Tensor | None = None) -> Tensor:
+    """`least_squares_scale` as one operation, so that torch.compile does not have to follow its search."""
+    found: Tensor = _search(rows, weights, int(levels.lo), int(levels.hi), levels.offset)
+    return found
+
+
+def from_first_process(scale: Tensor) -> Tensor:
+    """The scale that the first process has; one operation, for the same reason."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return scale
+    found: Tensor = _broadcast(scale)
+    return found
+
+
+@torch.library.custom_op(
+    "ana_fx::search_scale",
+    mutates_args=(),
+    schema="(Tensor rows, Tensor? weights, int lo, int hi, float offset) -> Tensor",
+)
+def _search(rows: Tensor, weights: Tensor | None, lo: int, hi: int, offset: float) -> Tensor:
+    return least_squares_scale(rows, Levels(lo, hi, offset), weights)
+
+
+@_search.register_fake
+def _(rows: Tensor, weights: Tensor | None, lo: int, hi: int, offset: float) -> Tensor:
+    return rows.new_empty(len(rows), dtype=torch.float32)
+
+
+@torch.library.custom_op("ana_fx::broadcast_scale", mutates_args=(), schema="(Tensor scale) -> Tensor")
+def _broadcast(scale: Tensor) -> Tensor:
+    received = scale.detach().clone()
+    dist.broadcast(received, src=0)
+    return received
+
+
+@_broadcast.register_fake
+def _(scale: Tensor) -> Tensor:
+    return torch.empty_like(scale)

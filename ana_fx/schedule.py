@@ -142,6 +142,11 @@ class Schedule:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def is_static(self) -> bool:
+        """Whether its noise never changes, so that all layers learn to the end."""
+        return self.mean is Rule.STATIC and self.variance is Rule.STATIC
+
     def override(self, depth: int, path: str | None = None) -> LayerSchedule | None:
         """What the layer map at a module path and a depth does otherwise, or None."""
         own = dict(self.depth_overrides).get(depth)

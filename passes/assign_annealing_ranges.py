@@ -10,7 +10,7 @@ from typing import ClassVar
 import networkx as nx
 from torch.fx import GraphModule, Node
 
-from ana_fx.annealer import quantizer_ranges
+from ana_fx.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.errors import ScheduleError, listing
 from ana_fx.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.passes.pass_ import Pass
@@ -28,7 +28,7 @@ class AssignAnnealingRanges(Pass):
 
     Afterwards, for each edge u -> v: start(u) <= start(v) and end(u) <= end(v), and under `partition`
     end(u) <= start(v), unless the schedule says by name that it breaks this order; where it does is
-    noted in `gm.meta["order_breaks"]`. Quantizers get the width of their noise and a static mean.
+    noted in `gm.meta["order_breaks"]`. Quantizers get the width of their noise, a static mean, and the noise of time 0.
     """
 
     name: ClassVar[str] = "assign-annealing-ranges"
@@ -44,9 +44,11 @@ class AssignAnnealingRanges(Pass):
             _refuse([each for each in breaks if not each.is_named])
         for node, annealing_range in ranges.items():
             graph.nodes[node]["layer_map"].annealing_range = annealing_range
-        for quantizer, annealing_range in quantizer_ranges([graph.nodes[node]["layer_map"] for node in graph]).items():
+        of_quantizers = quantizer_ranges([graph.nodes[node]["layer_map"] for node in graph])
+        for quantizer, annealing_range in of_quantizers.items():
             half_width = self.schedule.constants(annealing_range).half_width
             quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
+        set_noise(of_quantizers, noise_at(0.0, self.schedule, of_quantizers))
         gm.meta["order_breaks"] = breaks
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.annealer import annealing_ranges
+from ana_fx.annealing_notes import noise_left
+from ana_fx.compiled import uncompiled
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
 from ana_fx.graph import layer_maps, location, quantizers
 from ana_fx.passes.bound_pairs import BoundPairs
@@ -24,12 +27,16 @@ from ana_fx.target_list import target_called
 
 __all__ = ["convert"]
 
+_LOG = logging.getLogger("ana_fx")
+
 
 def convert(qat: GraphModule) -> GraphModule:
     """Lower a trained model to integers, and prove that nothing changes.
 
     Args:
-        qat: What `prepare` returned, trained until its noise is annealed; it is not touched.
+        qat: What `prepare` returned, trained until its noise is annealed, or what torch.compile made of it; it is
+            not touched. If a training left noise, a warning in the log "ana_fx" and a note that `describe` shows say
+            so.
 
     Returns:
         A GraphModule that takes and gives the same floats as `qat` in eval mode, bit for bit, and
@@ -52,6 +59,7 @@ def convert(qat: GraphModule) -> GraphModule:
         >>> torch.equal(convert(qat)(x), qat.eval()(x))
         True
     """
+    qat = uncompiled(qat)
     if "schedule" not in qat.meta or "annealing_ranges" in qat.meta:
         raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
     _check_calibrated(qat)
@@ -64,6 +72,10 @@ def convert(qat: GraphModule) -> GraphModule:
     recording = record(program)  # of the trained model, before anything is lowered
     run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))
     program.meta["annealing_ranges"] = annealing_ranges(qat)
+    note = noise_left(qat)
+    if note is not None:
+        program.meta["notes"] = [*program.meta["notes"], note]
+        _LOG.warning(note)
     for trained in recording.runs:
         _check_equal(trained, program)
     return program.to(device)

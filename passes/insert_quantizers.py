@@ -151,7 +151,7 @@ class InsertQuantizers(Pass):
             return
         if layer_map.output_quantizer is not None:
             sources[node] = _Source(f"{node.target}.output_quantizer.scale", layer_map.output_quantizer.integer_type)
-        layer_map.set_leaves_model(output is not None)
+        layer_map.set_leaves_model(output is not None, is_annealed=not self.schedule.is_static)
         layer_map.train(gm.training)
         if isinstance(layer_map, ConstantMap):
             return

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from ana_fx.annealing_notes import start_record
 from ana_fx.errors import TraceError
 from ana_fx.freezing import resume_phases
 from ana_fx.image_input import ImageInput
@@ -32,6 +33,7 @@ from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
 from ana_fx.passes.unwrap import unwrap
+from ana_fx.pickling import refuse_pickling
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.schedule import Schedule
@@ -55,7 +57,8 @@ def prepare(
     """Make a quantisation-aware copy of a float model, ready to be trained.
 
     In training mode the copy computes with noisy quantizers; in eval mode it computes exactly what
-    `convert` and `export` will ship.
+    `convert` and `export` will ship. Its noise is that of the start of training: it learns as it is, and an
+    `Annealer` takes the noise away.
 
     Args:
         model: The float model; it is not touched. Wrappers such as `DistributedDataParallel` or `torch.compile`
@@ -128,6 +131,8 @@ def prepare(
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
+    start_record(gm)
+    refuse_pickling(gm)
     return gm
 
 
