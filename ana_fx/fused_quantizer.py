@@ -7,8 +7,6 @@ there; or, if the scale learns, the numbers themselves.
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +14,12 @@ from torch import Tensor
 
 from ana_fx.noise import NoiseType
 from ana_fx.schedule import Strategy
+from ana_fx.triton_launch import has_triton, launch
 
 __all__ = ["Grid", "fused_fake_quantize", "is_fused"]
+
+_DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
+_WIDE = 2**31
 
 
 class Grid(NamedTuple):
@@ -40,17 +42,21 @@ class Grid(NamedTuple):
 
 def is_fused(x: Tensor, noise: NoiseType, strategy: Strategy, num_neighbours: int) -> bool:
     """Whether there is a kernel for these numbers and this noise; a compiler that traces makes its own."""
+    if not x.is_cuda or torch.compiler.is_compiling():
+        return False
     is_simple = noise is NoiseType.UNIFORM and strategy is Strategy.MODE and num_neighbours == 0
-    return is_simple and x.is_cuda and not torch.compiler.is_compiling() and x.numel() > 0 and _has_triton()
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return is_simple and x.numel() > 0 and has_triton()
 
 
 def fused_fake_quantize(
-    x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, *, grid: Grid, scale_gradient: float = 1.0
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    grid: Grid,
+    scale_gradient: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """See `ana_fx.fake_quantize.fake_quantize`.
 
@@ -61,61 +67,102 @@ def fused_fake_quantize(
         std: Standard deviation of the noise in steps, 0-dimensional.
         grid: The levels.
         scale_gradient: Factor of the gradient with respect to `scale`.
+        dtype: What the float32 result is rounded to.
     """
-    out: Tensor = _FusedFakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, grid, scale_gradient
-    )
+    x = x if _is_dense(x) else x.contiguous()
+    settings = _Settings(mean, std, grid, scale_gradient, dtype)
+    out: Tensor = _FusedFakeQuantize.apply(x, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
+
+
+class _Settings(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    grid: Grid
+    scale_gradient: float
+    dtype: torch.dtype
 
 
 class _FusedFakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, grid: Grid, scale_gradient: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
         from ana_fx import triton_kernels as kernels
 
-        x = x if _is_dense(x) else x.contiguous()
-        learns_x, learns_scale = ctx.needs_input_grad[:2]
+        mean, std, grid, _, dtype = settings
+        learns_x, learns_scale, _ = ctx.needs_input_grad
         keeps_near = learns_x and not learns_scale
-        y = torch.empty_like(x, dtype=torch.float32)
-        near = torch.empty_like(x, dtype=torch.uint8) if keeps_near else y
-        density = torch.empty((), dtype=torch.float32, device=x.device)
-        row_size = x.numel() // scale.numel()
-        kernels.quantize_forward[(scale.numel() * -(-row_size // kernels.BLOCK),)](
-            x, scale, mean, std, y, near, density, row_size, *map(float, grid),
-            KEEPS_NEAR=keeps_near, BLOCK=kernels.BLOCK, num_warps=kernels.NUM_WARPS, enable_fp_fusion=False,
-        )  # fmt: skip
-        if learns_scale:
+        y = torch.empty_like(x, dtype=dtype)
+        size, rows = x.numel(), scale.numel()
+        padded = -(-size // _DENSITY_BYTES) * _DENSITY_BYTES
+        near = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_near else y
+        row_size = size // rows
+        launch(
+            kernels.quantize_forward,
+            (rows * -(-row_size // kernels.BLOCK), 1, 1),
+            (x, scale, mean, std, y, near),
+            (row_size, padded, *map(float, grid)),
+            (keeps_near, kernels.BLOCK),
+            (x.dtype, dtype, scale.dtype, _kind_of(row_size), padded < _WIDE),
+            num_warps=kernels.NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+        if keeps_near:
+            ctx.save_for_backward(near)
+        elif learns_scale:
             ctx.save_for_backward(x, scale, torch.stack((mean, std)))
-        elif learns_x:
-            ctx.save_for_backward(near, density)
-        ctx.dtype, ctx.grid, ctx.scale_gradient = x.dtype, grid, scale_gradient
+        if keeps_near or learns_scale:
+            ctx.dtype, ctx.strides, ctx.settings = x.dtype, x.stride(), settings
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from ana_fx import triton_kernels as kernels
 
-        first = ctx.saved_tensors[0]
-        if grad.stride() != first.stride():
-            grad = torch.empty_like(first, dtype=grad.dtype).copy_(grad)
-        grad_x = torch.empty_like(first, dtype=ctx.dtype)
-        options = {"BLOCK": kernels.BLOCK, "num_warps": kernels.NUM_WARPS, "enable_fp_fusion": False}
-        if not ctx.needs_input_grad[1]:
-            near, density = ctx.saved_tensors
-            size = near.numel()
-            kernels.quantize_backward[(-(-size // kernels.BLOCK),)](grad, near, density, grad_x, size, **options)
-            return grad_x, None, None, None, None, None
-        x, scale, noise = ctx.saved_tensors
-        row_size = x.numel() // scale.numel()
-        blocks = -(-row_size // kernels.BLOCK)
-        partial = torch.empty((scale.numel(), blocks), dtype=torch.float32, device=x.device)
-        kernels.scale_backward[(partial.numel(),)](
-            grad, x, scale, noise, grad_x, partial, row_size, *map(float, ctx.grid), ctx.scale_gradient, **options
+        if grad.stride() != ctx.strides:
+            grad = torch.empty_strided(grad.shape, ctx.strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+        if ctx.needs_input_grad[1]:
+            return *_learned_scale_gradients(ctx, grad), None
+        (near,) = ctx.saved_tensors
+        grad_x = torch.empty_like(grad, dtype=ctx.dtype)
+        size = grad.numel()
+        launch(
+            kernels.quantize_backward,
+            (-(-size // kernels.BLOCK), 1, 1),
+            (grad, near, grad_x),
+            (size, near.numel() - _DENSITY_BYTES),
+            (kernels.BLOCK,),
+            (grad.dtype, ctx.dtype, _kind_of(size), size < _WIDE - _DENSITY_BYTES),
+            num_warps=kernels.NUM_WARPS,
+            enable_fp_fusion=False,
         )
-        grad_scale = partial.sum(1).reshape(scale.shape).mul_(_sign(scale))
-        return grad_x, grad_scale, None, None, None, None
+        return grad_x, None, None
+
+
+def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x and of the scale, from x itself."""
+    from ana_fx import triton_kernels as kernels
+
+    x, scale, noise = ctx.saved_tensors
+    settings = ctx.settings
+    grad_x = torch.empty_like(x)
+    row_size = x.numel() // scale.numel()
+    partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=x.device)
+    launch(
+        kernels.scale_backward,
+        (partial.numel(), 1, 1),
+        (grad, x, scale, noise, grad_x, partial),
+        (row_size, *map(float, settings.grid), settings.scale_gradient),
+        (kernels.BLOCK,),
+        (grad.dtype, x.dtype, scale.dtype, _kind_of(row_size)),
+        num_warps=kernels.NUM_WARPS,
+        enable_fp_fusion=False,
+    )
+    return grad_x, partial.sum(1).reshape(scale.shape).mul_(_sign(scale))
+
+
+def _kind_of(size: int) -> int:
+    """What Triton tells apart in a size."""
+    return 1 if size == 1 else (size % 16 == 0) * 2 + (size >= _WIDE) * 4
 
 
 def _sign(scale: Tensor) -> Tensor:

@@ -169,18 +169,22 @@ class Quantizer(nn.Module):
         """The levels of `x` without noise, as float32 integers."""
         return quantize(x, positive(self.scale), self.levels())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The noisy quantizer; float32, shaped as `x`."""
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The noisy quantizer, shaped as `x`, its float32 result rounded to `dtype`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        scale_gradient = (x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5
+        scale = self.scale
+        scale_gradient = 1.0
+        if scale.requires_grad:
+            scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
         if is_fused(x, self.noise, self.strategy, self.num_neighbours):
-            ends = self.clip_range.minimum, self.clip_range.maximum
-            grid = Grid(self._lowest, self.integer_type.qmax, self.offset, *ends)
-            return fused_fake_quantize(x, self.scale, self.mean, self.std, grid=grid, scale_gradient=scale_gradient)
+            grid = Grid(self._lowest, self.integer_type.qmax, self.offset, self.clip_range.minimum, self.clip_range.maximum)
+            return fused_fake_quantize(
+                x, scale, self.mean, self.std, grid=grid, scale_gradient=scale_gradient, dtype=dtype
+            )
         return fake_quantize(
             x,
-            positive(self.scale),
+            positive(scale),
             self.mean,
             self.std,
             levels=self.levels(),
@@ -188,7 +192,7 @@ class Quantizer(nn.Module):
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
-        )
+        ).to(dtype)
 
     @torch.no_grad()
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -50,11 +50,11 @@ def _density(std):
 
 @triton.jit
 def quantize_forward(
-    x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, near_ptr, density_ptr,
-    row_size, lowest, highest, offset, minimum, maximum,
+    x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, near_ptr,
+    row_size, density_at, lowest, highest, offset, minimum, maximum,
     KEEPS_NEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """y = step · level of x − mean; whether each number is near a threshold, and the density there."""
+    """y = step · level of x − mean; whether each number is near a threshold, a byte each, and behind these the density."""
     blocks = tl.cdiv(row_size, BLOCK)
     row = tl.program_id(0) // blocks
     column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -66,20 +66,21 @@ def quantize_forward(
     v = tl.div_rn(x, scale) + (offset - tl.load(mean_ptr))
     level = tl.minimum(tl.floor(v), hi, propagate_nan=_ALL)
     level = tl.maximum(level, lo, propagate_nan=_ALL)
-    tl.store(y_ptr + index, level * scale, mask=is_there)
+    tl.store(y_ptr + index, (level * scale).to(y_ptr.dtype.element_ty), mask=is_there)
     if KEEPS_NEAR:
         tl.store(near_ptr + index, _is_near(v, std, lo, hi).to(tl.uint8), mask=is_there)
-    tl.store(density_ptr, _density(std), mask=tl.program_id(0) == 0)
+        density_ptr = (near_ptr + density_at).to(tl.pointer_type(tl.float32))
+        tl.store(density_ptr, _density(std), mask=tl.program_id(0) == 0)
 
 
 @triton.jit
-def quantize_backward(grad_ptr, near_ptr, density_ptr, grad_x_ptr, num_numbers, BLOCK: tl.constexpr):
-    """The gradient where noise reaches a threshold."""
+def quantize_backward(grad_ptr, near_ptr, grad_x_ptr, num_numbers, density_at, BLOCK: tl.constexpr):
+    """The gradient where noise reaches a threshold, from what `quantize_forward` kept."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = index < num_numbers
     is_near = tl.load(near_ptr + index, mask=is_there, other=0) != 0
     grad = tl.load(grad_ptr + index, mask=is_there & is_near, other=0.0)
-    grad_x = grad.to(tl.float32) * tl.load(density_ptr)
+    grad_x = grad.to(tl.float32) * tl.load((near_ptr + density_at).to(tl.pointer_type(tl.float32)))
     tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
 
 
