@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
-from ana_fx.exact_products import Finish, accumulate_int8, combine, fits_int8, fits_sum
+from ana_fx.exact_products import Finish, Int8Convolution, Int8MatMul, Int8Sum, fits_int8, int8_products
 from ana_fx.layer_map import LayerMap, Phase, levels_of
 from ana_fx.numbers import EXACT_FLOAT32
 from ana_fx.pairs import Sum
@@ -48,6 +48,7 @@ class ChannelAffine(nn.Module):
 
 
 Norm = BatchNorm | ChannelAffine
+Kernel = Int8Convolution | Int8MatMul | Int8Sum
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class IntegerForm:
         staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
         factor: Head-room of a head.
         bias: Bias of a head, int32, [channels].
+        kernel: What computes all or most of it on a GPU.
     """
 
     weight: Tensor | None
@@ -71,6 +73,7 @@ class IntegerForm:
     staircase: Staircase | None = None
     factor: int = 1
     bias: Tensor | None = None
+    kernel: Kernel | None = None
 
 
 class AffineMap(LayerMap):
@@ -153,11 +156,16 @@ class AffineMap(LayerMap):
 
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
+        kernel = form.kernel
+        if kernel is not None and kernel.finish is not None and (not isinstance(kernel, Int8Sum) or kernel.takes(tensors)):
+            return kernel(tensors, scales)
         with torch.autocast(tensors[0].device.type, enabled=False):
-            finished = self._finished(tensors, form, scales)
-            if finished is not None:
-                return finished
-            accumulator = self._accumulate(tensors, form, scales)
+            integer = integer_dtype(form.bound * self.factor)
+            if kernel is None or isinstance(kernel, Int8Sum):
+                levels = levels_of(tensors, scales)
+                accumulator = accumulate(self.affine, levels, form.weight, bound=form.bound, integer=integer)
+            else:
+                accumulator = kernel(tensors, scales).to(integer)
             axis = self.affine.channel_axis(accumulator.ndim)
             if form.sign is not None:
                 accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
@@ -166,32 +174,6 @@ class AffineMap(LayerMap):
             assert form.bias is not None
             logits = accumulator * form.factor + along(form.bias, axis, accumulator.ndim)
             return logits.to(torch.float32) * form.output_scale
-
-    def _accumulate(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
-        integer = integer_dtype(form.bound * self.factor)
-        if self._fits_int8(tensors[0].device, form):
-            return accumulate_int8(self.affine, tensors, scales, form.weight, self.input_types).to(integer)
-        return accumulate(self.affine, levels_of(tensors, scales), form.weight, bound=form.bound, integer=integer)
-
-    def _finished(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor | None:
-        """The output from one kernel, where there is one."""
-        if form.staircase is None or form.weight is None:
-            return None
-        if isinstance(self.affine, Sum):
-            if not fits_sum(tensors) or form.sign is None or form.sign.numel() != 1:
-                return None
-            finish = Finish.of(form.staircase, form.output_scale, 1)
-            return None if finish is None else combine(tensors, scales, form.weight, form.sign, finish)
-        if form.sign is not None or not self._fits_int8(tensors[0].device, form):
-            return None
-        finish = Finish.of(form.staircase, form.output_scale, len(form.weight))
-        if finish is None:
-            return None
-        return accumulate_int8(self.affine, tensors, scales, form.weight, self.input_types, finish)
-
-    def _fits_int8(self, device: torch.device, form: IntegerForm) -> bool:
-        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
-        return fits_int8(self.affine, device, self.input_types, magnitude, form.bound)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
@@ -220,11 +202,30 @@ class AffineMap(LayerMap):
             return IntegerForm(found.weight, sign, bound, y_scale, staircase)
         return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
 
+    @torch.no_grad()
     def narrowed(self, form: IntegerForm, input_shape: tuple[int, ...]) -> IntegerForm:
         """See the base class."""
-        if form.weight is None or form.bound < EXACT_FLOAT32:
-            return form
+        kernel = self._kernel(form)
+        if kernel is not None or form.weight is None or form.bound < EXACT_FLOAT32:
+            return replace(form, kernel=kernel)
         return replace(form, bound=int(self._reach(form.weight, input_shape).max()))
+
+    def _kernel(self, form: IntegerForm) -> Kernel | None:
+        """What computes the form on a GPU, in one go where its staircase can follow at once."""
+        device = form.output_scale.device
+        if isinstance(self.affine, Sum):
+            if not fits_int8(self.affine, device, self.input_types, 0, form.bound) or form.sign is None:
+                return None
+            finish = Finish.of(form.staircase, form.output_scale, 1)
+            is_one = form.sign.numel() == 1 and form.weight is not None and finish is not None
+            return Int8Sum(form.weight, form.sign, finish) if is_one else None  # type: ignore[arg-type]  # none is None
+        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
+        if not fits_int8(self.affine, device, self.input_types, magnitude, form.bound):
+            return None
+        finish = None
+        if form.weight is not None and form.sign is None:
+            finish = Finish.of(form.staircase, form.output_scale, len(form.weight))
+        return int8_products(self.affine, form.weight, self.input_types, finish)
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""

@@ -9,23 +9,25 @@ shift times the sum of its weights, another integer, which is added.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ana_fx.affine import Affine, Convolution, Linear, TransposedConvolution
 from ana_fx.numbers import IntegerType
-from ana_fx.pairs import MatMul
+from ana_fx.pairs import MatMul, Sum
 from ana_fx.staircase import QLinearStaircase, Staircase
+from ana_fx.triton_launch import has_triton, launch
 
-__all__ = ["Finish", "accumulate_int8", "fits_int8"]
+__all__ = ["Finish", "Int8Convolution", "Int8MatMul", "Int8Sum", "fits_int8", "int8_products", "is_channels_last"]
 
 _LARGEST_SUM = 2**31
+_FLAT_BLOCK = 2048
+_FEW_CHANNELS = 16  # with fewer, a block of products takes channels of several taps
 
 
 @dataclass(frozen=True)
@@ -69,160 +71,268 @@ def fits_int8(affine: Affine, device: torch.device, kinds: Sequence[IntegerType]
         weight_magnitude: No coefficient exceeds this in absolute value.
         bound: Nor does an accumulator this.
     """
-    if device.type != "cuda" or torch.compiler.is_compiling() or not _has_triton():
+    if device.type != "cuda" or not has_triton():
         return False
-    if isinstance(affine, MatMul):
+    if isinstance(affine, MatMul | Sum):
         return len(kinds) == 2 and bound < _LARGEST_SUM
     is_product = isinstance(affine, Convolution | TransposedConvolution | Linear)
     return is_product and len(kinds) == 1 and weight_magnitude < 128 and bound < _LARGEST_SUM
 
 
-def fits_sum(tensors: tuple[Tensor, ...]) -> bool:
-    """Whether there is a kernel for the sum of two tensors."""
-    first, second = tensors
-    if not first.is_cuda or torch.compiler.is_compiling() or not _has_triton():
-        return False
-    is_dense = first.is_contiguous() or _is_channels_last(first)
-    return first.shape == second.shape and first.stride() == second.stride() and is_dense
-
-
-@cache
-def _has_triton() -> bool:
-    return torch.version.hip is None and importlib.util.find_spec("triton") is not None
-
-
-def accumulate_int8(
-    affine: Affine,
-    tensors: tuple[Tensor, ...],
-    scales: tuple[Tensor, ...],
-    weight: Tensor | None,
-    kinds: Sequence[IntegerType],
-    finish: Finish | None = None,
-) -> Tensor:
-    """The int32 accumulators of a map that fits, or what a staircase makes of them.
+def int8_products(
+    affine: Affine, weight: Tensor | None, kinds: Sequence[IntegerType], finish: Finish | None = None
+) -> Int8Convolution | Int8MatMul:
+    """The products of a map that fits.
 
     Args:
         affine: The map.
-        tensors: Reals, multiples of their scales.
-        scales: The scale of each.
-        weight: Integer coefficients.
+        weight: Integer coefficients, if it has any.
         kinds: The levels of each input.
-        finish: The staircase; with it the result is real.
+        finish: The staircase of a convolution or linear map; with it results are real.
     """
     shifts = [0 if kind.qmax < 128 else kind.qmin + 128 for kind in kinds]
     if isinstance(affine, MatMul):
-        return _multiply(tensors, scales, shifts)
+        return Int8MatMul((shifts[0], shifts[1]))
     assert weight is not None
-    (x,), (scale,), (shift,) = tensors, scales, shifts
-    if isinstance(affine, Linear):
-        rows = x.reshape(-1, x.shape[-1], 1)
-        convolution = Convolution((1,), ((0, 0),), (1,), 1)
-        y = _convolve(convolution, rows, scale, weight.unsqueeze(-1), shift, finish)
-        return y.reshape(*x.shape[:-1], len(weight))
-    if isinstance(affine, TransposedConvolution):
-        affine, x = affine.convolution, affine.spread(x)
-    assert isinstance(affine, Convolution)
-    return _convolve(affine, x, scale, weight, shift, finish)
+    return Int8Convolution(affine, weight, shifts[0], finish)
 
 
-def _levels(x: Tensor, scale: Tensor, shift: int) -> Tensor:
-    """The levels of [N, C, *size] less `shift`, int8 [N, places, C]."""
+class Int8Convolution:
+    """A convolution, transposed convolution or linear map of levels.
+
+    Args:
+        affine: The map.
+        weight: Integer coefficients.
+        shift: What is taken from the levels so that they fit int8.
+        finish: The staircase, if there is one.
+    """
+
+    def __init__(self, affine: Affine, weight: Tensor, shift: int, finish: Finish | None = None) -> None:
+        self.finish = finish
+        self._affine = affine
+        self._shift = shift
+        whole = weight.unsqueeze(-1) if isinstance(affine, Linear) else weight
+        self._weight = whole.to(torch.int8).flatten(2).transpose(1, 2).contiguous()  # [out, taps, in]
+        self._correction = self._weight.sum((1, 2), dtype=torch.int32).mul_(shift)
+        self._kernel_size = tuple(whole.shape[2:])
+        unused = (self._correction, self._correction, self._correction)
+        self._finish = unused if finish is None else (finish.slope, finish.bias, finish.ends)
+        self._plans: dict[Any, _Plan] = {}
+
+    def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
+        """Of reals, multiples of their scale: int32 accumulators, or what the staircase makes of them, real."""
+        (x,), (scale,), affine = tensors, scales, self._affine
+        if isinstance(affine, TransposedConvolution):
+            x = affine.spread(x)
+        if not x.is_contiguous() and not is_channels_last(x):
+            x = x.contiguous()
+        key = (x.shape, x.stride(), x.dtype)
+        plan = self._plans.get(key)
+        if plan is None:
+            self._plans.clear()  # of other batch sizes
+            plan = self._plans[key] = self._plan(x)
+        levels = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+        _write_levels(x, scale, levels, self._shift, is_moved=plan.moves_channels)
+        out = torch.empty(plan.shape, dtype=plan.dtype, device=x.device, memory_format=plan.layout)
+        launch(
+            plan.kernel,
+            plan.grid,
+            (levels, self._weight, self._correction, out, *self._finish),
+            plan.numbers,
+            plan.constants,
+            plan.key,
+            enable_fp_fusion=False,
+            **plan.options,
+        )
+        return out
+
+    def _plan(self, x: Tensor) -> _Plan:
+        from ana_fx import triton_products as kernels
+
+        affine = self._affine
+        total_out, taps, in_channels = self._weight.shape
+        if isinstance(affine, Linear):
+            convolution, samples, sizes = Convolution((1,), ((0, 0),), (1,), 1), math.prod(x.shape[:-1]), (1,)
+        else:
+            convolution = affine.convolution if isinstance(affine, TransposedConvolution) else affine  # type: ignore[assignment]  # fits_int8 let nothing else pass
+            samples, sizes = x.shape[0], tuple(x.shape[2:])
+        size, kernel = _three(sizes), _three(self._kernel_size)
+        stride, dilation = _three(convolution.stride), _three(convolution.dilation)
+        padding = [(0, 0)] * (3 - convolution.rank) + list(convolution.padding)
+        out_size = [
+            (n + before + after - d * (k - 1) - 1) // s + 1
+            for n, (before, after), d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+        ]
+        places, groups = math.prod(out_size), convolution.groups
+        shape = (samples, total_out, *out_size[3 - convolution.rank :])
+        is_last = is_channels_last(x)
+        if isinstance(affine, Linear):
+            shape = (*x.shape[:-1], total_out)
+        layout = torch.contiguous_format
+        if is_last:
+            layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        by_channel, by_place = (1, total_out) if is_last or places == 1 else (places, 1)
+        rows = samples * places
+        factor = 1 if self.finish is None else self.finish.factor
+        window = (
+            *size, *out_size[1:], *kernel[1:], taps, *stride, *(before for before, _ in padding), *dilation,
+            total_out * places, by_place, by_channel, -self._shift, factor,
+        )  # fmt: skip
+        finishes = self.finish is not None
+        out_channels = total_out // groups
+        if in_channels == 1 and groups > 1:
+            grid = (-(-rows // 32), -(-total_out // 64), 1)
+            numbers, blocks, options = (rows, places, out_channels, groups, total_out, *window), (32, 64), {"num_warps": 4}
+            run = kernels.convolve_depthwise
+        else:
+            block_n = min(128, max(32, _power_of_two(out_channels)))
+            is_flat = in_channels < _FEW_CHANNELS and taps > 1
+            block_k = 32 if in_channels * (taps if is_flat else 1) <= 32 else 64
+            grid = (-(-rows // 128), -(-out_channels // block_n), groups)
+            numbers = (rows, places, in_channels, out_channels, in_channels * groups, total_out, *window)
+            blocks = (is_flat, 128, block_n, block_k)  # type: ignore[assignment]  # one more than above
+            options = {"num_warps": 8 if block_n == 128 else 4, "num_stages": 4}
+            run = kernels.convolve
+        key = (numbers[2:6], tuple(number >= _LARGEST_SUM for number in numbers))
+        constants = (finishes, *blocks)
+        dtype = torch.float32 if finishes else torch.int32
+        moves_channels = not isinstance(affine, Linear) and not is_last and math.prod(sizes) > 1
+        return _Plan(run, grid, numbers, constants, key, options, shape, dtype, layout, moves_channels)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a kernel runs on inputs of one shape."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    numbers: tuple[int, ...]
+    constants: tuple[Any, ...]
+    key: Any
+    options: dict[str, int]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    layout: torch.memory_format
+    moves_channels: bool
+
+
+@dataclass(frozen=True)
+class Int8MatMul:
+    """Matrix products over the last two axes.
+
+    Args:
+        shifts: What is taken from the levels of each factor so that they fit int8.
+    """
+
+    shifts: tuple[int, int]
+    finish: None = field(default=None, init=False)
+
+    def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
+        """Of reals, multiples of their scales: int32 accumulators."""
+        from ana_fx import triton_products as kernels
+
+        batch = torch.broadcast_shapes(tensors[0].shape[:-2], tensors[1].shape[:-2])
+        factors = []
+        for x, scale, shift in zip(tensors, scales, self.shifts, strict=True):
+            x = x.contiguous()
+            levels = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+            _write_levels(x, scale, levels, shift, is_moved=False)
+            factors.append(levels.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]))
+        first, second = factors
+        (count, m, inner), n = first.shape, second.shape[-1]
+        out = torch.empty((count, m, n), dtype=torch.int32, device=first.device)
+        numbers = (m, n, inner, *first.stride(), *second.stride(), *self.shifts)
+        block_k = 32 if inner <= 32 else 64
+        launch(
+            kernels.multiply,
+            (-(-m // 64), -(-n // 64), count),
+            (first, second, out),
+            numbers,
+            (64, 64, block_k),
+            numbers,
+            num_warps=4,
+            num_stages=3,
+        )
+        return out.reshape(*batch, m, n)
+
+
+@dataclass(frozen=True)
+class Int8Sum:
+    """The reals that a staircase makes of c₀ · n₀ + c₁ · n₁; one channel.
+
+    Args:
+        coefficients: c, [2].
+        sign: Of the sum, [1].
+        finish: The staircase.
+    """
+
+    coefficients: Tensor
+    sign: Tensor
+    finish: Finish
+
+    def takes(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether both tensors have one shape and layout."""
+        first, second = tensors
+        is_dense = first.is_contiguous() or is_channels_last(first)
+        return first.shape == second.shape and first.stride() == second.stride() and is_dense
+
+    def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
+        """Of two tensors that it takes."""
+        from ana_fx import triton_products as kernels
+
+        first, second = tensors
+        y = torch.empty_like(first, dtype=torch.float32)
+        size, finish = first.numel(), self.finish
+        launch(
+            kernels.combine,
+            (-(-size // 1024), 1, 1),
+            (first, second, *scales, self.coefficients, self.sign, y, finish.slope, finish.bias, finish.ends),
+            (size, finish.factor),
+            (1024,),
+            (first.dtype, second.dtype, scales[0].dtype, scales[1].dtype, size % 16 == 0, size >= _LARGEST_SUM),
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+        return y
+
+
+def _write_levels(x: Tensor, scale: Tensor, levels: Tensor, shift: int, *, is_moved: bool) -> None:
+    """The levels less `shift`, in the order of `x` in memory, or with the channels of [N, C, *size] last."""
     from ana_fx import triton_products as kernels
 
-    x = x if _is_channels_last(x) or x.is_contiguous() else x.contiguous()
+    size = x.numel()
+    if not is_moved:
+        launch(
+            kernels.write_flat_levels,
+            (-(-size // _FLAT_BLOCK), 1, 1),
+            (x, scale, levels),
+            (size, float(shift)),
+            (_FLAT_BLOCK,),
+            (x.dtype, scale.dtype, size == 1, size % 16 == 0, size >= _LARGEST_SUM),
+            num_warps=8,
+            enable_fp_fusion=False,
+        )
+        return
     samples, channels = x.shape[:2]
-    places = math.prod(x.shape[2:])
-    levels = torch.empty((samples, places, channels), dtype=torch.int8, device=x.device)
-    by_channel, by_place = (1, channels) if _is_channels_last(x) else (places, 1)
-    block_p, block_c = (32, 64) if places > 1 else (1, 1024)
-    if places == 1:  # rows of a matrix
-        samples, places, by_place = 1, samples, channels
-        by_channel, block_p, block_c = 1, 16, 128
-    kernels.write_levels[(-(-places // block_p), -(-channels // block_c), samples)](
-        x, scale, levels, places, channels, by_channel, by_place, places * channels, float(shift),
-        BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
-    return levels
+    places = size // (samples * channels)
+    launch(
+        kernels.write_levels,
+        (-(-places // 32), -(-channels // 64), samples),
+        (x, scale, levels),
+        (places, channels, float(shift)),
+        (32, 64),
+        (x.dtype, scale.dtype, channels == 1, channels % 16 == 0, places % 16 == 0),
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels lie together in memory, and not also as they do by default."""
     if x.ndim in (4, 5):
         layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
         return x.is_contiguous(memory_format=layout) and not x.is_contiguous()
     return False
-
-
-def _convolve(
-    convolution: Convolution, x: Tensor, scale: Tensor, weight: Tensor, shift: int, finish: Finish | None
-) -> Tensor:
-    from ana_fx import triton_products as kernels
-
-    levels = _levels(x, scale, shift)
-    total_out, in_channels = weight.shape[:2]
-    w = weight.to(torch.int8).flatten(2).transpose(1, 2).contiguous()  # [out, taps, in]
-    correction = w.sum((1, 2), dtype=torch.int32).mul_(shift)
-    size, kernel = _three(x.shape[2:]), _three(weight.shape[2:])
-    stride, dilation = _three(convolution.stride), _three(convolution.dilation)
-    padding = [(0, 0)] * (3 - convolution.rank) + list(convolution.padding)
-    out_size = [
-        (n + before + after - d * (k - 1) - 1) // s + 1
-        for n, (before, after), d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
-    ]
-    places, taps, groups = math.prod(out_size), math.prod(kernel), convolution.groups
-    shape = (len(x), total_out, *out_size[3 - convolution.rank :])
-    out = _empty(shape, x, torch.int32 if finish is None else torch.float32)
-    by_channel, by_place = (1, total_out) if _is_channels_last(x) or places == 1 else (places, 1)
-    rows = len(x) * places
-    last = (scale, correction, scale, 1)  # unused
-    if finish is not None:
-        last = (finish.slope, finish.bias, finish.ends, finish.factor)
-    numbers = (
-        *size, *out_size[1:], *kernel[1:], taps, *stride, *(before for before, _ in padding), *dilation,
-        total_out * places, by_place, by_channel, -shift, last[3],
-    )  # fmt: skip
-    head = (levels, w, correction, out, *last[:3], rows, places)
-    if in_channels == 1 and groups > 1:
-        block_m, block_n = 32, 64
-        kernels.convolve_depthwise[(-(-rows // block_m), -(-total_out // block_n))](
-            *head, total_out // groups, groups, total_out, *numbers,
-            FINISHES=finish is not None, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, enable_fp_fusion=False,
-        )  # fmt: skip
-        return out
-    out_channels = total_out // groups
-    block_n = min(128, max(32, _power_of_two(out_channels)))
-    block_m, block_k = 128, 32 if in_channels <= 32 else 64
-    kernels.convolve[(-(-rows // block_m), -(-out_channels // block_n), groups)](
-        *head, in_channels, out_channels, in_channels * groups, total_out, *numbers,
-        FINISHES=finish is not None, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
-        num_warps=8 if block_n == 128 else 4, num_stages=4, enable_fp_fusion=False,
-    )  # fmt: skip
-    return out
-
-
-def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
-    layout = torch.contiguous_format
-    if _is_channels_last(like):
-        layout = torch.channels_last if like.ndim == 4 else torch.channels_last_3d
-    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
-
-
-def _multiply(tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...], shifts: list[int]) -> Tensor:
-    """Matrix products over the last two axes, int32."""
-    from ana_fx import triton_products as kernels
-
-    batch = torch.broadcast_shapes(tensors[0].shape[:-2], tensors[1].shape[:-2])
-    first, second = (
-        _levels(x.reshape(-1, 1), scale, shift).reshape(x.shape).expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
-        for x, scale, shift in zip(tensors, scales, shifts, strict=True)
-    )
-    (count, m, inner), n = first.shape, second.shape[-1]
-    out = torch.empty((count, m, n), dtype=torch.int32, device=first.device)
-    block_k = 32 if inner <= 32 else 64
-    kernels.multiply[(-(-m // 64), -(-n // 64), count)](
-        first, second, out, m, n, inner, *first.stride(), *second.stride(), *shifts,
-        BLOCK_M=64, BLOCK_N=64, BLOCK_K=block_k, num_warps=4, num_stages=3,
-    )  # fmt: skip
-    return out.reshape(*batch, m, n)
 
 
 def _three(sizes: Sequence[int]) -> list[int]:
@@ -233,18 +343,3 @@ def _three(sizes: Sequence[int]) -> list[int]:
 def _power_of_two(number: int) -> int:
     """The smallest that is not less."""
     return 1 << (number - 1).bit_length()
-
-
-def combine(
-    tensors: tuple[Tensor, Tensor], scales: tuple[Tensor, ...], coefficients: Tensor, sign: Tensor, finish: Finish
-) -> Tensor:
-    """The reals that a staircase makes of c₀ · n₀ + c₁ · n₁, of two tensors of one shape and layout; one channel."""
-    from ana_fx import triton_products as kernels
-
-    first, second = tensors
-    y = torch.empty_like(first, dtype=torch.float32)
-    kernels.combine[(-(-first.numel() // 1024),)](
-        first, second, *scales, coefficients, sign, y, finish.slope, finish.bias, finish.ends,
-        first.numel(), 1, 1, finish.factor, BLOCK=1024, num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
-    return y

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["convolve", "convolve_depthwise", "multiply", "write_levels"]
+__all__ = ["combine", "convolve", "convolve_depthwise", "multiply", "write_flat_levels", "write_levels"]
 
 _WINDOW = (  # one compiled kernel for all values of these
     "num_rows num_places D H W OH OW KH KW taps stride_d stride_h stride_w pad_d pad_h pad_w dil_d dil_h dil_w "
@@ -19,21 +19,34 @@ _INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it lose
 _SMALLEST = tl.constexpr(2.0**-60)
 
 
-@triton.jit(do_not_specialize=["num_places", "x_sample"])
+@triton.jit
+def _level(x_ptr, at, is_there, scale_ptr, shift):
+    """round(x / scale) − shift as int8."""
+    scale = tl.maximum(tl.abs(tl.load(scale_ptr).to(tl.float32)), _SMALLEST)
+    x = tl.load(x_ptr + at, mask=is_there, other=0.0).to(tl.float32)
+    level = (tl.div_rn(x, scale) + _INTEGERS) - _INTEGERS
+    return (level - shift).to(tl.int32).to(tl.int8)
+
+
+@triton.jit
+def write_flat_levels(x_ptr, scale_ptr, levels_ptr, num_numbers, shift, BLOCK: tl.constexpr):
+    """The levels in the order of the reals."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = at < num_numbers
+    tl.store(levels_ptr + at, _level(x_ptr, at, is_there, scale_ptr, shift), mask=is_there)
+
+
+@triton.jit
 def write_levels(
-    x_ptr, scale_ptr, levels_ptr, num_places, num_channels, x_channel, x_place, x_sample, shift,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    x_ptr, scale_ptr, levels_ptr, num_places, num_channels, shift, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    """round(x / scale) − shift as int8 [sample, place, channel], from reals with any strides."""
+    """The levels as [sample, place, channel], from [sample, channel, place]."""
     place = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
     channel = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
-    sample = tl.program_id(2).to(tl.int64)
+    first = tl.program_id(2).to(tl.int64) * num_places * num_channels
     is_there = (place < num_places) & (channel < num_channels)
-    scale = tl.maximum(tl.abs(tl.load(scale_ptr)), _SMALLEST)
-    x = tl.load(x_ptr + sample * x_sample + place * x_place + channel * x_channel, mask=is_there, other=0.0)
-    level = (tl.div_rn(x.to(tl.float32), scale) + _INTEGERS) - _INTEGERS
-    at = levels_ptr + (sample * num_places + place) * num_channels + channel
-    tl.store(at, (level - shift).to(tl.int32).to(tl.int8), mask=is_there)
+    level = _level(x_ptr, first + channel * num_places + place, is_there, scale_ptr, shift)
+    tl.store(levels_ptr + first + place * num_channels + channel, level, mask=is_there)
 
 
 @triton.jit
@@ -52,7 +65,7 @@ def convolve(
     num_rows, num_places, in_channels, out_channels, total_in, total_out,
     D, H, W, OH, OW, KH, KW, taps, stride_d, stride_h, stride_w, pad_d, pad_h, pad_w, dil_d, dil_h, dil_w,
     out_sample, out_place, out_channel, pad_level, factor,
-    FINISHES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FINISHES: tl.constexpr, IS_FLAT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Windows of [N, D, H, W, total_in] times [total_out, taps, in_channels], for one group of channels."""
     group = tl.program_id(2)
@@ -64,22 +77,25 @@ def convolve(
     w0 = place % OW * stride_w - pad_w
     channel = group * out_channels + column
     is_row, is_column = row < num_rows, column < out_channels
-    k = tl.arange(0, BLOCK_K)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    blocks = tl.cdiv(in_channels, BLOCK_K)
-    for step in range(taps * blocks):
-        tap = step // blocks
-        kk = step % blocks * BLOCK_K + k
-        d = d0 + tap // (KH * KW) * dil_d
-        h = h0 + tap // KW % KH * dil_h
-        w = w0 + tap % KW * dil_w
-        is_inside = is_row & (d >= 0) & (d < D) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        at = (((sample.to(tl.int64) * D + d) * H + h) * W + w) * total_in + group * in_channels
-        x = tl.load(
-            x_ptr + at[:, None] + kk[None, :], mask=is_inside[:, None] & (kk < in_channels)[None, :], other=pad_level
-        )
-        weight_at = (channel[None, :] * taps + tap) * in_channels + kk[:, None]
-        weight = tl.load(w_ptr + weight_at, mask=is_column[None, :] & (kk < in_channels)[:, None], other=0)
+    first = sample.to(tl.int64) * D * H * W
+    blocks = tl.cdiv(taps * in_channels if IS_FLAT else in_channels, BLOCK_K)
+    for step in range(blocks if IS_FLAT else taps * blocks):
+        if IS_FLAT:  # the products of all taps in one row
+            k = step * BLOCK_K + tl.arange(0, BLOCK_K)
+            tap, kk, is_k, weight_k = k // in_channels, k % in_channels, k < taps * in_channels, k
+        else:
+            tap = step // blocks
+            kk = step % blocks * BLOCK_K + tl.arange(0, BLOCK_K)
+            is_k, weight_k = kk < in_channels, tap * in_channels + kk
+        d = d0[:, None] + tap // (KH * KW) * dil_d
+        h = h0[:, None] + tap // KW % KH * dil_h
+        w = w0[:, None] + tap % KW * dil_w
+        is_inside = (d >= 0) & (d < D) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        at = (first[:, None] + (d * H + h) * W + w) * total_in + group * in_channels + kk[None, :]
+        x = tl.load(x_ptr + at, mask=is_inside & is_row[:, None] & is_k[None, :], other=pad_level)
+        weight_at = channel[None, :] * taps * in_channels + weight_k[:, None]
+        weight = tl.load(w_ptr + weight_at, mask=is_column[None, :] & is_k[:, None], other=0)
         acc = tl.dot(x, weight, acc, out_dtype=tl.int32)
     acc += tl.load(correction_ptr + channel, mask=is_column, other=0)[None, :]
     out_at = sample.to(tl.int64)[:, None] * out_sample + place[:, None] * out_place + channel[None, :] * out_channel
@@ -154,21 +170,20 @@ def multiply(
     tl.store(at, acc, mask=(row < M)[:, None] & (column < N)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["factor"])
 def combine(
     a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, coefficients_ptr, sign_ptr, out_ptr, slope_ptr, bias_ptr, ends_ptr,
-    num_numbers, num_places, num_channels, factor, BLOCK: tl.constexpr,
+    num_numbers, factor, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The staircase of c₀ · a + c₁ · b, of tensors laid out alike."""
+    """The staircase of c₀ · a + c₁ · b, of tensors laid out alike; one channel."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = index < num_numbers
-    channel = index // num_places % num_channels
     a = tl.load(a_ptr + index, mask=is_there, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + index, mask=is_there, other=0.0).to(tl.float32)
     a = (tl.div_rn(a, tl.maximum(tl.abs(tl.load(a_scale_ptr)), _SMALLEST)) + _INTEGERS) - _INTEGERS
     b = (tl.div_rn(b, tl.maximum(tl.abs(tl.load(b_scale_ptr)), _SMALLEST)) + _INTEGERS) - _INTEGERS
     acc = a.to(tl.int32) * tl.load(coefficients_ptr).to(tl.int32)
     acc += b.to(tl.int32) * tl.load(coefficients_ptr + 1).to(tl.int32)
-    acc *= tl.load(sign_ptr + channel, mask=is_there, other=0.0).to(tl.int32)
-    y = _finished(acc, slope_ptr, bias_ptr, ends_ptr, channel, is_there, factor)
+    acc *= tl.load(sign_ptr).to(tl.int32)
+    y = _finished(acc, slope_ptr, bias_ptr, ends_ptr, tl.zeros_like(acc), is_there, factor)
     tl.store(out_ptr + index, y, mask=is_there)
