@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,17 @@ class IntegerForm:
     kernel: Kernel | None = None
 
 
+class _HandedWeight(NamedTuple):
+    """A quantised weight, and what it was quantised from."""
+
+    quantized: Tensor
+    weight: Tensor
+    version: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy quantises its own."""
+
+
 class AffineMap(LayerMap):
     """An affine map with optional batch norm, scalar factor and clipping activation, then a quantizer.
 
@@ -108,6 +120,7 @@ class AffineMap(LayerMap):
         self.line = line
         self.clip_range = clip_range
         self.factor = 1
+        self._handed: _HandedWeight | None = None
         self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of the QLinear operators
 
     @property
@@ -131,21 +144,36 @@ class AffineMap(LayerMap):
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
-        weight = self.weight
-        if self.weight_quantizer is not None:
-            assert weight is not None
-            weight = self.weight_quantizer(weight)
-        y = self.affine.real(tensors, weight, self.bias)
-        if self.norm is not None:
+        y = self.affine.real(tensors, self._noisy_weight(), self.bias)
+        norm = self.norm
+        if norm is not None:
             self._check_channels(y)
-            y = self.norm(y)
+            y = norm(y)
         if self.line != (1.0, 0.0):
             y = y * self.line[0] + self.line[1]
-        if self.output_quantizer is not None:
-            return self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        quantizer = self.output_quantizer
+        if quantizer is not None:
+            return quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
         if self.clip_range == ClipRange():
             return y
         return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
+
+    def hand_weight(self, quantized: Tensor) -> None:
+        """Take the weight that the next call of `real` needs, quantised already, unless it is written before."""
+        assert self.weight is not None
+        self._handed = _HandedWeight(quantized, self.weight, self.weight._version)
+
+    def _noisy_weight(self) -> Tensor | None:
+        weight, quantizer = self.weight, self.weight_quantizer
+        if quantizer is None:
+            return weight
+        assert weight is not None
+        handed = self._handed
+        if handed is not None:
+            self._handed = None
+            if handed.weight is weight and handed.version == weight._version:
+                return handed.quantized
+        return quantizer(weight)  # type: ignore[no-any-return]  # a module's call is untyped
 
     def _check_channels(self, y: Tensor) -> None:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.affine.channel_axis(y.ndim) != 1:

@@ -56,7 +56,6 @@ def fused_fake_quantize(
     *,
     grid: Grid,
     scale_gradient: float = 1.0,
-    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """See `ana_fx.fake_quantize.fake_quantize`.
 
@@ -67,10 +66,9 @@ def fused_fake_quantize(
         std: Standard deviation of the noise in steps, 0-dimensional.
         grid: The levels.
         scale_gradient: Factor of the gradient with respect to `scale`.
-        dtype: What the float32 result is rounded to.
     """
     x = x if _is_dense(x) else x.contiguous()
-    settings = _Settings(mean, std, grid, scale_gradient, dtype)
+    settings = _Settings(mean, std, grid, scale_gradient)
     out: Tensor = _FusedFakeQuantize.apply(x, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
@@ -80,7 +78,6 @@ class _Settings(NamedTuple):
     std: Tensor
     grid: Grid
     scale_gradient: float
-    dtype: torch.dtype
 
 
 class _FusedFakeQuantize(torch.autograd.Function):
@@ -88,10 +85,10 @@ class _FusedFakeQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
         from ana_fx import triton_kernels as kernels
 
-        mean, std, grid, _, dtype = settings
+        mean, std, grid, _ = settings
         learns_x, learns_scale, _ = ctx.needs_input_grad
         keeps_near = learns_x and not learns_scale
-        y = torch.empty_like(x, dtype=dtype)
+        y = torch.empty_like(x, dtype=torch.float32)
         size, rows = x.numel(), scale.numel()
         padded = -(-size // _DENSITY_BYTES) * _DENSITY_BYTES
         near = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_near else y
@@ -102,7 +99,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
             (x, scale, mean, std, y, near),
             (row_size, padded, *map(float, grid)),
             (keeps_near, kernels.BLOCK),
-            (x.dtype, dtype, scale.dtype, _kind_of(row_size), padded < _WIDE),
+            (x.dtype, scale.dtype, _kind_of(row_size), padded < _WIDE),
             num_warps=kernels.NUM_WARPS,
             enable_fp_fusion=False,
         )

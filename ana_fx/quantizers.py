@@ -165,12 +165,17 @@ class Quantizer(nn.Module):
         hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
         return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
 
+    def grid(self) -> Grid:
+        """What a kernel needs to know of the levels."""
+        ends = self.clip_range.minimum, self.clip_range.maximum
+        return Grid(self._lowest, self.integer_type.qmax, self.offset, *ends)
+
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""
         return quantize(x, positive(self.scale), self.levels())
 
-    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The noisy quantizer, shaped as `x`, its float32 result rounded to `dtype`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
         scale = self.scale
@@ -178,10 +183,7 @@ class Quantizer(nn.Module):
         if scale.requires_grad:
             scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
         if is_fused(x, self.noise, self.strategy, self.num_neighbours):
-            grid = Grid(self._lowest, self.integer_type.qmax, self.offset, self.clip_range.minimum, self.clip_range.maximum)
-            return fused_fake_quantize(
-                x, scale, self.mean, self.std, grid=grid, scale_gradient=scale_gradient, dtype=dtype
-            )
+            return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
             x,
             positive(scale),
@@ -192,7 +194,7 @@ class Quantizer(nn.Module):
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
-        ).to(dtype)
+        )
 
     @torch.no_grad()
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["BLOCK", "NUM_WARPS", "quantize_backward", "quantize_forward", "scale_backward"]
+__all__ = ["BLOCK", "NUM_WARPS", "quantize_backward", "quantize_forward", "quantize_many", "scale_backward"]
 
 BLOCK, NUM_WARPS = 2048, 8
 _ALL = tl.constexpr(tl.PropagateNan.ALL)
@@ -106,3 +106,24 @@ def scale_backward(
     tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
     scale_slope = (u * slope - level) * -scale_gradient
     tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * scale_slope, 0.0)))
+
+
+@triton.jit
+def quantize_many(pointers_ptr, grids_ptr, blocks_ptr, y_ptr, slope_ptr, BLOCK: tl.constexpr):
+    """As `quantize_forward`, of many float32 tensors (see `ana_fx.weight_bank`), with the derivative of each number."""
+    which = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    index = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1) + tl.arange(0, BLOCK)
+    entry, grid = pointers_ptr + 7 * which, grids_ptr + 5 * which
+    x_ptr = tl.load(entry).to(tl.pointer_type(tl.float32))
+    scale_ptr = tl.load(entry + 1).to(tl.pointer_type(tl.float32))
+    mean = tl.load(tl.load(entry + 2).to(tl.pointer_type(tl.float32)))
+    std = tl.load(tl.load(entry + 3).to(tl.pointer_type(tl.float32)))
+    is_there = index < tl.load(entry + 4)
+    row = tl.where(is_there, index // tl.load(entry + 5), 0)
+    out = tl.load(entry + 6) + index
+    lowest, highest, offset = tl.load(grid), tl.load(grid + 1), tl.load(grid + 2)
+    scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, tl.load(grid + 3), tl.load(grid + 4))
+    v = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0), scale) + (offset - mean)
+    level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
+    tl.store(y_ptr + out, (level * scale).to(y_ptr.dtype.element_ty), mask=is_there)
+    tl.store(slope_ptr + out, tl.where(_is_near(v, std, lo, hi), _density(std), 0.0), mask=is_there)

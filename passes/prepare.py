@@ -38,6 +38,7 @@ from ana_fx.precision import Precision
 from ana_fx.presets import preset
 from ana_fx.schedule import Schedule
 from ana_fx.target_list import target_called
+from ana_fx.weight_bank import WeightBank
 
 __all__ = ["prepare"]
 
@@ -129,6 +130,7 @@ def prepare(
         ),
     )
     gm.register_load_state_dict_post_hook(resume_phases)
+    gm.register_forward_pre_hook(WeightBank())
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
     start_record(gm)
