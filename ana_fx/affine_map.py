@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
+from ana_fx.exact_maps import ExactNormalization, exact_normalization
 from ana_fx.exact_products import Finish, Int8Convolution, Int8MatMul, Int8Sum, fits_int8, int8_products
 from ana_fx.layer_map import LayerMap, Phase, levels_of
+from ana_fx.normalization import Normalization
 from ana_fx.numbers import EXACT_FLOAT32
-from ana_fx.pairs import Sum
+from ana_fx.pairs import MatMul, Sum
 from ana_fx.quantizers import ClipRange
 from ana_fx.scale import positive
 from ana_fx.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_qlinear, fit_shift, integer_dtype
@@ -49,7 +51,7 @@ class ChannelAffine(nn.Module):
 
 
 Norm = BatchNorm | ChannelAffine
-Kernel = Int8Convolution | Int8MatMul | Int8Sum
+Kernel = Int8Convolution | Int8MatMul | Int8Sum | ExactNormalization
 
 
 @dataclass(frozen=True)
@@ -185,11 +187,11 @@ class AffineMap(LayerMap):
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         kernel = form.kernel
-        if kernel is not None and kernel.finish is not None and (not isinstance(kernel, Int8Sum) or kernel.takes(tensors)):
+        if kernel is not None and kernel.finish is not None and kernel.takes(tensors):
             return kernel(tensors, scales)
         with torch.autocast(tensors[0].device.type, enabled=False):
             integer = integer_dtype(form.bound * self.factor)
-            if kernel is None or isinstance(kernel, Int8Sum):
+            if not isinstance(kernel, Int8Convolution | Int8MatMul):
                 levels = levels_of(tensors, scales)
                 accumulator = accumulate(self.affine, levels, form.weight, bound=form.bound, integer=integer)
             else:
@@ -240,20 +242,21 @@ class AffineMap(LayerMap):
 
     def _kernel(self, form: IntegerForm) -> Kernel | None:
         """What computes the form on a GPU, in one go where its staircase can follow at once."""
-        device = form.output_scale.device
-        if isinstance(self.affine, Sum):
-            if not fits_int8(self.affine, device, self.input_types, 0, form.bound) or form.sign is None:
-                return None
-            finish = Finish.of(form.staircase, form.output_scale, 1)
-            is_one = form.sign.numel() == 1 and form.weight is not None and finish is not None
-            return Int8Sum(form.weight, form.sign, finish) if is_one else None  # type: ignore[arg-type]  # none is None
+        device, affine = form.output_scale.device, self.affine
+        if isinstance(affine, Normalization):
+            return exact_normalization(affine, form.weight, form.sign, form.staircase, form.output_scale)
         magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
-        if not fits_int8(self.affine, device, self.input_types, magnitude, form.bound):
+        if not fits_int8(affine, device, self.input_types, magnitude, form.bound):
             return None
-        finish = None
-        if form.weight is not None and form.sign is None:
-            finish = Finish.of(form.staircase, form.output_scale, len(form.weight))
-        return int8_products(self.affine, form.weight, self.input_types, finish)
+        if isinstance(affine, Sum | MatMul):
+            finish = Finish.of(form.staircase, form.output_scale, 1)
+            if not isinstance(affine, Sum):
+                return int8_products(affine, None, self.input_types, finish, form.sign)
+            has_all = finish is not None and form.sign is not None and form.weight is not None
+            return Int8Sum(form.weight, form.sign, finish) if has_all else None  # type: ignore[arg-type]  # none is None
+        assert form.weight is not None
+        finish = None if form.sign is not None else Finish.of(form.staircase, form.output_scale, len(form.weight))
+        return int8_products(affine, form.weight, self.input_types, finish)
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,6 +51,8 @@ class Finish:
         """Of a staircase whose sums stay in 32 bits, else None."""
         if not isinstance(staircase, QLinearStaircase) or staircase.bias.dtype != torch.int32:
             return None
+        if max(staircase.bias.numel(), staircase.stored_slope.numel()) > num_channels:
+            return None
         device = output_scale.device
         ends = [torch.as_tensor(end, device=device, dtype=torch.float32) for end in (staircase.lo, staircase.hi)]
         return cls(
@@ -80,7 +82,11 @@ def fits_int8(affine: Affine, device: torch.device, kinds: Sequence[IntegerType]
 
 
 def int8_products(
-    affine: Affine, weight: Tensor | None, kinds: Sequence[IntegerType], finish: Finish | None = None
+    affine: Affine,
+    weight: Tensor | None,
+    kinds: Sequence[IntegerType],
+    finish: Finish | None = None,
+    sign: Tensor | None = None,
 ) -> Int8Convolution | Int8MatMul:
     """The products of a map that fits.
 
@@ -88,11 +94,12 @@ def int8_products(
         affine: The map.
         weight: Integer coefficients, if it has any.
         kinds: The levels of each input.
-        finish: The staircase of a convolution or linear map; with it results are real.
+        finish: The staircase; with it results are real.
+        sign: Of the accumulators of a matrix product, before the staircase, [1].
     """
     shifts = [0 if kind.qmax < 128 else kind.qmin + 128 for kind in kinds]
     if isinstance(affine, MatMul):
-        return Int8MatMul((shifts[0], shifts[1]))
+        return Int8MatMul((shifts[0], shifts[1]), finish, sign)
     assert weight is not None
     return Int8Convolution(affine, weight, shifts[0], finish)
 
@@ -118,6 +125,10 @@ class Int8Convolution:
         unused = (self._correction, self._correction, self._correction)
         self._finish = unused if finish is None else (finish.slope, finish.bias, finish.ends)
         self._plans: dict[Any, _Plan] = {}
+
+    def takes(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Any tensors."""
+        return True
 
     def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
         """Of reals, multiples of their scale: int32 accumulators, or what the staircase makes of them, real."""
@@ -222,13 +233,20 @@ class Int8MatMul:
 
     Args:
         shifts: What is taken from the levels of each factor so that they fit int8.
+        finish: The staircase of one channel, if there is one.
+        sign: Of the accumulators then, float32, [1].
     """
 
     shifts: tuple[int, int]
-    finish: None = field(default=None, init=False)
+    finish: Finish | None = None
+    sign: Tensor | None = None
+
+    def takes(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Any tensors."""
+        return True
 
     def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
-        """Of reals, multiples of their scales: int32 accumulators."""
+        """Of reals, multiples of their scales: int32 accumulators, or what the staircase makes of them, real."""
         from ana_fx import triton_products as kernels
 
         batch = torch.broadcast_shapes(tensors[0].shape[:-2], tensors[1].shape[:-2])
@@ -240,18 +258,25 @@ class Int8MatMul:
             factors.append(levels.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]))
         first, second = factors
         (count, m, inner), n = first.shape, second.shape[-1]
-        out = torch.empty((count, m, n), dtype=torch.int32, device=first.device)
-        numbers = (m, n, inner, *first.stride(), *second.stride(), *self.shifts)
+        finish, sign = self.finish, self.sign
+        finishes = finish is not None and sign is not None
+        out = torch.empty((count, m, n), dtype=torch.float32 if finishes else torch.int32, device=first.device)
+        last = (out, out, out, out)
+        if finish is not None and sign is not None:
+            last = (sign, finish.slope, finish.bias, finish.ends)
+        factor = 1 if finish is None else finish.factor
+        numbers = (m, n, inner, *first.stride(), *second.stride(), *self.shifts, factor)
         block_k = 32 if inner <= 32 else 64
         launch(
             kernels.multiply,
             (-(-m // 64), -(-n // 64), count),
-            (first, second, out),
+            (first, second, out, *last),
             numbers,
-            (64, 64, block_k),
+            (finishes, 64, 64, block_k),
             numbers,
             num_warps=4,
             num_stages=3,
+            enable_fp_fusion=False,
         )
         return out.reshape(*batch, m, n)
 

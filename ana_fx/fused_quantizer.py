@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ana_fx.noise import NoiseType
 from ana_fx.schedule import Strategy
-from ana_fx.triton_launch import has_triton, launch
+from ana_fx.triton_launch import has_kernels, launch
 
 __all__ = ["Grid", "fused_fake_quantize", "is_fused"]
 
@@ -41,11 +41,8 @@ class Grid(NamedTuple):
 
 
 def is_fused(x: Tensor, noise: NoiseType, strategy: Strategy, num_neighbours: int) -> bool:
-    """Whether there is a kernel for these numbers and this noise; a compiler that traces makes its own."""
-    if not x.is_cuda or torch.compiler.is_compiling():
-        return False
-    is_simple = noise is NoiseType.UNIFORM and strategy is Strategy.MODE and num_neighbours == 0
-    return is_simple and x.numel() > 0 and has_triton()
+    """Whether there is a kernel for these numbers and this noise."""
+    return has_kernels(x) and noise is NoiseType.UNIFORM and strategy is Strategy.MODE and num_neighbours == 0
 
 
 def fused_fake_quantize(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["has_triton", "launch"]
+__all__ = ["has_kernels", "has_triton", "launch"]
 
 _ALIGNMENT = 16  # bytes; Triton compiles for pointers that are multiples of it
 _compiled: dict[tuple[Any, ...], Any] = {}
@@ -24,6 +24,11 @@ _compiled: dict[tuple[Any, ...], Any] = {}
 def has_triton() -> bool:
     """Whether Triton is installed and compiles for the GPUs of this torch; those of AMD are left to eager code."""
     return torch.version.hip is None and importlib.util.find_spec("triton") is not None
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether kernels are launched for a tensor; a compiler that traces makes its own."""
+    return x.is_cuda and not torch.compiler.is_compiling() and x.numel() > 0 and has_triton()
 
 
 @cache

@@ -9,7 +9,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["combine", "convolve", "convolve_depthwise", "multiply", "write_flat_levels", "write_levels"]
+__all__ = [
+    "combine",
+    "convolve",
+    "convolve_depthwise",
+    "finished",
+    "level_of",
+    "multiply",
+    "write_flat_levels",
+    "write_levels",
+]
 
 _WINDOW = (  # one compiled kernel for all values of these
     "num_rows num_places D H W OH OW KH KW taps stride_d stride_h stride_w pad_d pad_h pad_w dil_d dil_h dil_w "
@@ -20,12 +29,11 @@ _SMALLEST = tl.constexpr(2.0**-60)
 
 
 @triton.jit
-def _level(x_ptr, at, is_there, scale_ptr, shift):
-    """round(x / scale) − shift as int8."""
+def level_of(x_ptr, at, is_there, scale_ptr):
+    """round(x / scale), float32."""
     scale = tl.maximum(tl.abs(tl.load(scale_ptr).to(tl.float32)), _SMALLEST)
     x = tl.load(x_ptr + at, mask=is_there, other=0.0).to(tl.float32)
-    level = (tl.div_rn(x, scale) + _INTEGERS) - _INTEGERS
-    return (level - shift).to(tl.int32).to(tl.int8)
+    return (tl.div_rn(x, scale) + _INTEGERS) - _INTEGERS
 
 
 @triton.jit
@@ -33,7 +41,8 @@ def write_flat_levels(x_ptr, scale_ptr, levels_ptr, num_numbers, shift, BLOCK: t
     """The levels in the order of the reals."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = at < num_numbers
-    tl.store(levels_ptr + at, _level(x_ptr, at, is_there, scale_ptr, shift), mask=is_there)
+    level = level_of(x_ptr, at, is_there, scale_ptr) - shift
+    tl.store(levels_ptr + at, level.to(tl.int32).to(tl.int8), mask=is_there)
 
 
 @triton.jit
@@ -45,12 +54,12 @@ def write_levels(
     channel = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
     first = tl.program_id(2).to(tl.int64) * num_places * num_channels
     is_there = (place < num_places) & (channel < num_channels)
-    level = _level(x_ptr, first + channel * num_places + place, is_there, scale_ptr, shift)
-    tl.store(levels_ptr + first + place * num_channels + channel, level, mask=is_there)
+    level = level_of(x_ptr, first + channel * num_places + place, is_there, scale_ptr) - shift
+    tl.store(levels_ptr + first + place * num_channels + channel, level.to(tl.int32).to(tl.int8), mask=is_there)
 
 
 @triton.jit
-def _finished(acc, slope_ptr, bias_ptr, ends_ptr, channel, is_channel, factor):
+def finished(acc, slope_ptr, bias_ptr, ends_ptr, channel, is_channel, factor):
     """The QLinear formula of `ana_fx.staircase`, then the reals."""
     stored = acc * factor + tl.load(bias_ptr + channel, mask=is_channel, other=0)
     scaled = stored.to(tl.float32) * tl.load(slope_ptr + channel, mask=is_channel, other=0.0)
@@ -100,7 +109,7 @@ def convolve(
     acc += tl.load(correction_ptr + channel, mask=is_column, other=0)[None, :]
     out_at = sample.to(tl.int64)[:, None] * out_sample + place[:, None] * out_place + channel[None, :] * out_channel
     if FINISHES:
-        y = _finished(acc, slope_ptr, bias_ptr, ends_ptr, channel[None, :], is_column[None, :], factor)
+        y = finished(acc, slope_ptr, bias_ptr, ends_ptr, channel[None, :], is_column[None, :], factor)
         tl.store(out_ptr + out_at, y, mask=is_row[:, None] & is_column[None, :])
     else:
         tl.store(out_ptr + out_at, acc, mask=is_row[:, None] & is_column[None, :])
@@ -138,18 +147,19 @@ def convolve_depthwise(
     acc += tl.load(correction_ptr + channel, mask=is_channel, other=0)[None, :]
     out_at = sample.to(tl.int64)[:, None] * out_sample + place[:, None] * out_place + channel[None, :] * out_channel
     if FINISHES:
-        y = _finished(acc, slope_ptr, bias_ptr, ends_ptr, channel[None, :], is_channel[None, :], factor)
+        y = finished(acc, slope_ptr, bias_ptr, ends_ptr, channel[None, :], is_channel[None, :], factor)
         tl.store(out_ptr + out_at, y, mask=is_row[:, None] & is_channel[None, :])
     else:
         tl.store(out_ptr + out_at, acc, mask=is_row[:, None] & is_channel[None, :])
 
 
-@triton.jit(do_not_specialize=["M", "a_batch", "b_batch", "a_shift", "b_shift"])
+@triton.jit(do_not_specialize=["M", "a_batch", "b_batch", "a_shift", "b_shift", "factor"])
 def multiply(
-    a_ptr, b_ptr, out_ptr, M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, a_shift, b_shift,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    a_ptr, b_ptr, out_ptr, sign_ptr, slope_ptr, bias_ptr, ends_ptr,
+    M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, a_shift, b_shift, factor,
+    FINISHES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """(a + a_shift) · (b + b_shift) of each pair of int8 matrices, int32 [batch, M, N]."""
+    """(a + a_shift) · (b + b_shift) of each pair of int8 matrices, [batch, M, N], or its staircase; one channel."""
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -167,7 +177,13 @@ def multiply(
         b_sum += tl.sum(b.to(tl.int32), 0)
     acc += (a_sum * b_shift)[:, None] + (b_sum * a_shift + K * a_shift * b_shift)[None, :]
     at = out_ptr + batch * M * N + row[:, None] * N + column[None, :]
-    tl.store(at, acc, mask=(row < M)[:, None] & (column < N)[None, :])
+    is_there = (row < M)[:, None] & (column < N)[None, :]
+    if FINISHES:
+        acc *= tl.load(sign_ptr).to(tl.int32)
+        y = finished(acc, slope_ptr, bias_ptr, ends_ptr, tl.zeros_like(acc), is_there, factor)
+        tl.store(at, y, mask=is_there)
+    else:
+        tl.store(at, acc, mask=is_there)
 
 
 @triton.jit(do_not_specialize=["factor"])
@@ -178,12 +194,9 @@ def combine(
     """The staircase of c₀ · a + c₁ · b, of tensors laid out alike; one channel."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = index < num_numbers
-    a = tl.load(a_ptr + index, mask=is_there, other=0.0).to(tl.float32)
-    b = tl.load(b_ptr + index, mask=is_there, other=0.0).to(tl.float32)
-    a = (tl.div_rn(a, tl.maximum(tl.abs(tl.load(a_scale_ptr)), _SMALLEST)) + _INTEGERS) - _INTEGERS
-    b = (tl.div_rn(b, tl.maximum(tl.abs(tl.load(b_scale_ptr)), _SMALLEST)) + _INTEGERS) - _INTEGERS
+    a, b = level_of(a_ptr, index, is_there, a_scale_ptr), level_of(b_ptr, index, is_there, b_scale_ptr)
     acc = a.to(tl.int32) * tl.load(coefficients_ptr).to(tl.int32)
     acc += b.to(tl.int32) * tl.load(coefficients_ptr + 1).to(tl.int32)
     acc *= tl.load(sign_ptr).to(tl.int32)
-    y = _finished(acc, slope_ptr, bias_ptr, ends_ptr, tl.zeros_like(acc), is_there, factor)
+    y = finished(acc, slope_ptr, bias_ptr, ends_ptr, tl.zeros_like(acc), is_there, factor)
     tl.store(out_ptr + index, y, mask=is_there)
