@@ -66,7 +66,11 @@ class ExactNormalization:
 
 
 def exact_normalization(
-    affine: Normalization, epsilon: Tensor | None, sign: Tensor | None, staircase: Staircase | None, output_scale: Tensor
+    affine: Normalization,
+    epsilon: Tensor | None,
+    sign: Tensor | None,
+    staircase: Staircase | None,
+    output_scale: Tensor,
 ) -> ExactNormalization | None:
     """The kernel of a normalisation, if there is one for its staircase and the device of its scale."""
     if not output_scale.is_cuda or not has_triton() or epsilon is None or sign is None:
@@ -78,7 +82,7 @@ def exact_normalization(
 
 
 def look_up_levels(x: Tensor, scale: Tensor, table: Tensor, lowest: int, output_scale: Tensor) -> Tensor:
-    """The entry of each level, in the row of its channel on axis 1 if there are several rows, times the output's scale."""
+    """The real entry of each level, in the row of its channel on axis 1 if there are several rows."""
     from ana_fx import triton_maps as kernels
 
     x = x.contiguous()

@@ -63,7 +63,9 @@ class Finish:
         )
 
 
-def fits_int8(affine: Affine, device: torch.device, kinds: Sequence[IntegerType], weight_magnitude: int, bound: int) -> bool:
+def fits_int8(
+    affine: Affine, device: torch.device, kinds: Sequence[IntegerType], weight_magnitude: int, bound: int
+) -> bool:
     """Whether there is a kernel for the products of a map.
 
     Args:
@@ -160,13 +162,8 @@ class Int8Convolution:
     def _plan(self, x: Tensor) -> _Plan:
         from ana_fx import triton_products as kernels
 
-        affine = self._affine
+        convolution, samples, sizes = self._as_convolution(x)
         total_out, taps, in_channels = self._weight.shape
-        if isinstance(affine, Linear):
-            convolution, samples, sizes = Convolution((1,), ((0, 0),), (1,), 1), math.prod(x.shape[:-1]), (1,)
-        else:
-            convolution = affine.convolution if isinstance(affine, TransposedConvolution) else affine  # type: ignore[assignment]  # fits_int8 let nothing else pass
-            samples, sizes = x.shape[0], tuple(x.shape[2:])
         size, kernel = _three(sizes), _three(self._kernel_size)
         stride, dilation = _three(convolution.stride), _three(convolution.dilation)
         padding = [(0, 0)] * (3 - convolution.rank) + list(convolution.padding)
@@ -174,41 +171,51 @@ class Int8Convolution:
             (n + before + after - d * (k - 1) - 1) // s + 1
             for n, (before, after), d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
         ]
-        places, groups = math.prod(out_size), convolution.groups
-        shape = (samples, total_out, *out_size[3 - convolution.rank :])
-        is_last = is_channels_last(x)
-        if isinstance(affine, Linear):
-            shape = (*x.shape[:-1], total_out)
+        places, groups, is_last = math.prod(out_size), convolution.groups, is_channels_last(x)
+        by_place, by_channel = (total_out, 1) if is_last or places == 1 else (1, places)
+        finishes = self.finish is not None
+        window = (
+            *size, *out_size[1:], *kernel[1:], taps, *stride, *(before for before, _ in padding), *dilation,
+            total_out * places, by_place, by_channel, -self._shift, 1 if self.finish is None else self.finish.factor,
+        )  # fmt: skip
+        rows, out_channels = samples * places, total_out // groups
+        if in_channels == 1 and groups > 1:
+            run, num_warps, special = kernels.convolve_depthwise, 4, (out_channels, groups, total_out)
+            constants: tuple[Any, ...] = (finishes, 32, 64)
+            grid = (-(-rows // 32), -(-total_out // 64), 1)
+        else:
+            run, special = kernels.convolve, (in_channels, out_channels, in_channels * groups, total_out)
+            is_flat = in_channels < _FEW_CHANNELS and taps > 1
+            block_n = min(128, max(32, _power_of_two(out_channels)))
+            block_k = 32 if in_channels * (taps if is_flat else 1) <= 32 else 64
+            num_warps = 8 if block_n == 128 else 4
+            constants = (finishes, is_flat, 128, block_n, block_k)
+            grid = (-(-rows // 128), -(-out_channels // block_n), groups)
+        numbers = (rows, places, *special, *window)
+        is_linear = isinstance(self._affine, Linear)
         layout = torch.contiguous_format
         if is_last:
             layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        by_channel, by_place = (1, total_out) if is_last or places == 1 else (places, 1)
-        rows = samples * places
-        factor = 1 if self.finish is None else self.finish.factor
-        window = (
-            *size, *out_size[1:], *kernel[1:], taps, *stride, *(before for before, _ in padding), *dilation,
-            total_out * places, by_place, by_channel, -self._shift, factor,
-        )  # fmt: skip
-        finishes = self.finish is not None
-        out_channels = total_out // groups
-        if in_channels == 1 and groups > 1:
-            grid = (-(-rows // 32), -(-total_out // 64), 1)
-            numbers, blocks, options = (rows, places, out_channels, groups, total_out, *window), (32, 64), {"num_warps": 4}
-            run = kernels.convolve_depthwise
-        else:
-            block_n = min(128, max(32, _power_of_two(out_channels)))
-            is_flat = in_channels < _FEW_CHANNELS and taps > 1
-            block_k = 32 if in_channels * (taps if is_flat else 1) <= 32 else 64
-            grid = (-(-rows // 128), -(-out_channels // block_n), groups)
-            numbers = (rows, places, in_channels, out_channels, in_channels * groups, total_out, *window)
-            blocks = (is_flat, 128, block_n, block_k)  # type: ignore[assignment]  # one more than above
-            options = {"num_warps": 8 if block_n == 128 else 4, "num_stages": 4}
-            run = kernels.convolve
-        key = (numbers[2:6], tuple(number >= _LARGEST_SUM for number in numbers))
-        constants = (finishes, *blocks)
-        dtype = torch.float32 if finishes else torch.int32
-        moves_channels = not isinstance(affine, Linear) and not is_last and math.prod(sizes) > 1
-        return _Plan(run, grid, numbers, constants, key, options, shape, dtype, layout, moves_channels)
+        return _Plan(
+            run,
+            grid,
+            numbers,
+            constants,
+            (special, by_place, by_channel, tuple(number >= _LARGEST_SUM for number in numbers)),
+            {"num_warps": num_warps, "num_stages": 4},
+            (*x.shape[:-1], total_out) if is_linear else (samples, total_out, *out_size[3 - convolution.rank :]),
+            torch.float32 if finishes else torch.int32,
+            layout,
+            not is_linear and not is_last and math.prod(sizes) > 1,
+        )
+
+    def _as_convolution(self, x: Tensor) -> tuple[Convolution, int, tuple[int, ...]]:
+        """The map as a convolution, the number of its samples, and their size."""
+        if isinstance(self._affine, Linear):
+            return Convolution((1,), ((0, 0),), (1,), 1), math.prod(x.shape[:-1]), (1,)
+        affine = self._affine.convolution if isinstance(self._affine, TransposedConvolution) else self._affine
+        assert isinstance(affine, Convolution)
+        return affine, x.shape[0], tuple(x.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -314,7 +321,15 @@ class Int8Sum:
             (first, second, *scales, self.coefficients, self.sign, y, finish.slope, finish.bias, finish.ends),
             (size, finish.factor),
             (1024,),
-            (first.dtype, second.dtype, scales[0].dtype, scales[1].dtype, size % 16 == 0, size >= _LARGEST_SUM),
+            (
+                first.dtype,
+                second.dtype,
+                scales[0].dtype,
+                scales[1].dtype,
+                size == 1,
+                size % 16 == 0,
+                size >= _LARGEST_SUM,
+            ),
             num_warps=4,
             enable_fp_fusion=False,
         )

@@ -5,6 +5,10 @@ numbers bit for bit: quotients are rounded as IEEE says, and no product is fused
 `row_size` numbers for each of its steps; a program works on one block of one row.
 """
 
+# ruff: noqa: N803 - Triton's custom: constants of a kernel in capitals
+# Triton has no types, and gives a kernel's arguments those of each call:
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
+
 from __future__ import annotations
 
 import triton

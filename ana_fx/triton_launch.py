@@ -34,7 +34,7 @@ def has_kernels(x: Tensor) -> bool:
 @cache
 def _takes_all_arguments() -> bool:
     """Whether a compiled kernel is called with constants too, as `kernel[grid]` is."""
-    import triton
+    import triton  # type: ignore[import-untyped]  # it has no types
 
     major, minor = triton.__version__.split(".")[:2]
     return (int(major), int(minor)) >= (3, 3)

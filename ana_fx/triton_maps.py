@@ -4,6 +4,10 @@ All of it is integer arithmetic, as `ana_fx.table_map`, `ana_fx.softmax_map` and
 order of sums does not matter. Levels come from reals as everywhere, by one division and one rounding.
 """
 
+# ruff: noqa: N803 - Triton's custom: constants of a kernel in capitals
+# Triton has no types, and gives a kernel's arguments those of each call:
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
+
 from __future__ import annotations
 
 import triton

@@ -4,6 +4,10 @@ A block of accumulators is a chain of int8 matrix products (`tl.dot` with int32 
 as integer arithmetic: no rounding, no order that would matter. Numbers are laid out with the channels last.
 """
 
+# ruff: noqa: N803 - Triton's custom: constants of a kernel in capitals
+# Triton has no types, and gives a kernel's arguments those of each call:
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
+
 from __future__ import annotations
 
 import triton
@@ -20,10 +24,10 @@ __all__ = [
     "write_levels",
 ]
 
-_WINDOW = (  # one compiled kernel for all values of these
-    "num_rows num_places D H W OH OW KH KW taps stride_d stride_h stride_w pad_d pad_h pad_w dil_d dil_h dil_w "
-    "out_sample pad_level factor"
-).split()
+_WINDOW = [  # one compiled kernel for all values of these
+    *("num_rows", "num_places", "D", "H", "W", "OH", "OW", "KH", "KW", "taps", "stride_d", "stride_h", "stride_w"),
+    *("pad_d", "pad_h", "pad_w", "dil_d", "dil_h", "dil_w", "out_sample", "pad_level", "factor"),
+]
 _INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it loses its fraction, rounded half to even
 _SMALLEST = tl.constexpr(2.0**-60)
 

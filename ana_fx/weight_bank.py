@@ -73,7 +73,13 @@ def _sources(layer_map: AffineMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _takes_part(layer_map: AffineMap) -> bool:
     """Whether a kernel quantises its weight, which learns while its scale does not."""
     weight, quantizer = layer_map._parameters.get("weight"), layer_map._modules["weight_quantizer"]
-    if not layer_map.training or layer_map.phase is not Phase.LEARNING or weight is None or not weight.requires_grad or not weight.is_contiguous():
+    if (
+        not layer_map.training
+        or layer_map.phase is not Phase.LEARNING
+        or weight is None
+        or not weight.requires_grad
+        or not weight.is_contiguous()
+    ):
         return False
     assert quantizer is not None
     if quantizer._parameters["scale"].requires_grad or not quantizer.is_calibrated:  # type: ignore[union-attr]  # it has one

@@ -33,9 +33,7 @@ def main() -> None:
     for name in names:
         console = Console(width=160)
         if name == "training_step":
-            training_step.main(
-                console, device=arguments.device, names=networks, modes=modes, json_path=arguments.json
-            )
+            training_step.main(console, device=arguments.device, names=networks, modes=modes, json_path=arguments.json)
         elif name == "annealing":
             annealing.main(console, device=arguments.device, names=networks, json_path=arguments.json)
         else:

@@ -11,8 +11,7 @@ from rich.console import Console
 from torch import nn
 
 import ana_fx
-from ana_fx.graph import layer_maps
-from ana_fx.layer_map import Phase
+from ana_fx.layer_map import LayerMap, Phase
 from benchmarks.memory import peak_bytes, saved_bytes
 from benchmarks.networks import RESNET18, RESNET18_LARGE, VGG8_LARGE, VGG8_QUARTER, Network
 from benchmarks.results import Row, device_name, print_rows, write_json
@@ -51,10 +50,14 @@ def main(
     for name in names or NETWORKS[device]:
         network = NETWORKS[device][name]
         found = _measured(network, device, num_rounds if device == "cpu" else min(num_rounds, 5))
-        title = f"{network.name}, ternary: a step of a partition schedule over one of a static STE, {device_name(device)}"
+        title = (
+            f"{network.name}, ternary: a step of a partition schedule over one of a static STE, {device_name(device)}"
+        )
         print_rows(console, title, found)
         total, static = found[-1]["step"], found[0]["step"]
-        console.print(f"a whole training costs ×{total:.2f} of the static one, ×{float(total) / float(static):.2f} of float")
+        console.print(
+            f"a whole training costs ×{total:.2f} of the static one, ×{float(total) / float(static):.2f} of float"
+        )
         rows += found
     if json_path is not None:
         write_json(json_path, device, rows)
@@ -77,7 +80,7 @@ def _measured(network: Network, device: str, num_rounds: int) -> list[Row]:
 
     rows: list[Row] = []
     for name, model in list(models.items())[1:]:
-        phases = [layer_map.phase for layer_map in layer_maps(model).values()] if name != "float" else []
+        phases = [each.phase for each in model.modules() if isinstance(each, LayerMap)]
         rows.append(
             {
                 "network": network.name,
@@ -102,9 +105,7 @@ def _measured(network: Network, device: str, num_rounds: int) -> list[Row]:
     return [*rows, whole]
 
 
-def _prepared(
-    network: Network, schedule: ana_fx.Schedule, device: str, progress: float = 0.0
-) -> torch.fx.GraphModule:
+def _prepared(network: Network, schedule: ana_fx.Schedule, device: str, progress: float = 0.0) -> torch.fx.GraphModule:
     x = network.batch()
     qat = ana_fx.prepare(network.model(), x[:2], precision="ternary", schedule=schedule).to(device)
     qat(x.to(device))  # the first batch sets the scale of the input

@@ -75,7 +75,7 @@ def main(
     rows: list[Row] = []
     known = NETWORKS[device]
     wanted = names or list(known)
-    plan = [(name, "compiled" == mode) for mode in ("eager", "compiled") for name in wanted]
+    plan = [(name, mode == "compiled") for mode in ("eager", "compiled") for name in wanted]
     for name, is_compiled in plan:  # compilers are slow: last
         chosen = [mode for mode in modes if (mode == "compiled") == is_compiled]
         if is_compiled and name not in COMPILED[device]:

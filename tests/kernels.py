@@ -1,4 +1,4 @@
-"""Where the tests of Triton kernels run: on a GPU, or in Triton's interpreter if that is asked for before its import."""
+"""Where the tests of Triton kernels run: on a GPU, or in Triton's interpreter if TRITON_INTERPRET=1 asks for it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def test_a_normalization_is_the_formula_and_its_staircase(affine, shape):
     bias = torch.randint(-4000, 4000, (channels,), dtype=torch.int32)
     steps = QLinearStaircase(-128, 127, 1, bias, torch.tensor(0.037), torch.rand(channels) + 0.01, torch.tensor(0.9))
     sign = torch.tensor([1.0, -1.0, 0.0]).repeat(channels)[:channels]
-    expected = steps.level(affine.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim), axis) * OUTPUT_SCALE.cpu()
+    expected = (
+        steps.level(affine.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim), axis) * OUTPUT_SCALE.cpu()
+    )
     finish = Finish.of(steps, OUTPUT_SCALE.cpu(), channels)
     there = replace(finish, slope=finish.slope.to(DEVICE), bias=finish.bias.to(DEVICE), ends=finish.ends.to(DEVICE))
     run = ExactNormalization(affine, epsilon.to(DEVICE), root_table().to(DEVICE), sign.to(DEVICE), there)

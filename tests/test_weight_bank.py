@@ -16,7 +16,13 @@ X = torch.rand(4, 3, 8, 8)
 
 def model() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 70)
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 70),
     )
 
 
@@ -24,14 +30,19 @@ def trained_layers(precision: str) -> list[AffineMap]:
     qat = ana_fx.prepare(model(), X, precision=precision).train()
     qat(X)
     ana_fx.Annealer(qat, 100)
-    return [each for each in layer_maps(qat.to(DEVICE)).values() if isinstance(each, AffineMap) and each.weight_quantizer]
+    return [
+        each for each in layer_maps(qat.to(DEVICE)).values() if isinstance(each, AffineMap) and each.weight_quantizer
+    ]
 
 
 @needs_kernels
 def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_gradients():
     for precision in ("int8", "ternary"):
         chosen = trained_layers(precision)
-        sources = [(each.weight, each.weight_quantizer.scale, each.weight_quantizer.mean, each.weight_quantizer.std) for each in chosen]
+        sources = [
+            (each.weight, each.weight_quantizer.scale, each.weight_quantizer.mean, each.weight_quantizer.std)
+            for each in chosen
+        ]
         layout = Layout.of(chosen, sources, [])
         weights = [each.weight for each in chosen]
         grads = [torch.randn_like(weight) for weight in weights]
@@ -65,4 +76,8 @@ def test_a_step_with_the_bank_is_a_step_without_on_a_gpu():
     alone._forward_pre_hooks.clear()
     for each in (qat, alone):
         each(X.cuda()).square().mean().backward()
-    assert all(torch.equal(a.grad, b.grad) for a, b in zip(qat.parameters(), alone.parameters(), strict=True) if a.grad is not None)
+    assert all(
+        torch.equal(a.grad, b.grad)
+        for a, b in zip(qat.parameters(), alone.parameters(), strict=True)
+        if a.grad is not None
+    )
