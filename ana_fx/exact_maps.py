@@ -105,7 +105,7 @@ def look_up_levels(x: Tensor, scale: Tensor, table: Tensor, lowest: int, output_
 def softmax_of_levels(
     x: Tensor, scale: Tensor, table: Tensor, highest: int, output_scale: Tensor, *, is_nearest: bool
 ) -> Tensor:
-    """`ana_fx.softmax_map.integer_softmax` over the last axis, from reals to reals; rows of at most LONGEST_ROW numbers."""
+    """`ana_fx.softmax_map.integer_softmax` over the last axis, from reals to reals; of LONGEST_ROW numbers at most."""
     from ana_fx import triton_maps as kernels
 
     x = x.contiguous()

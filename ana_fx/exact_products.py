@@ -180,11 +180,13 @@ class Int8Convolution:
         )  # fmt: skip
         rows, out_channels = samples * places, total_out // groups
         if in_channels == 1 and groups > 1:
-            run, num_warps, special = kernels.convolve_depthwise, 4, (out_channels, groups, total_out)
+            run, num_warps = kernels.convolve_depthwise, 4
+            special: tuple[int, ...] = (out_channels, groups, total_out)
             constants: tuple[Any, ...] = (finishes, 32, 64)
             grid = (-(-rows // 32), -(-total_out // 64), 1)
         else:
-            run, special = kernels.convolve, (in_channels, out_channels, in_channels * groups, total_out)
+            run = kernels.convolve
+            special = (in_channels, out_channels, in_channels * groups, total_out)
             is_flat = in_channels < _FEW_CHANNELS and taps > 1
             block_n = min(128, max(32, _power_of_two(out_channels)))
             block_k = 32 if in_channels * (taps if is_flat else 1) <= 32 else 64

@@ -58,7 +58,7 @@ def quantize_forward(
     row_size, density_at, lowest, highest, offset, minimum, maximum,
     KEEPS_NEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """y = step · level of x − mean; whether each number is near a threshold, a byte each, and behind these the density."""
+    """y = step · level of x − mean; a byte for each number that is near a threshold, and behind them the density."""
     blocks = tl.cdiv(row_size, BLOCK)
     row = tl.program_id(0) // blocks
     column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

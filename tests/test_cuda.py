@@ -19,7 +19,11 @@ from ana_fx.layer_map import LayerMap, Phase
 from examples.networks import DSCNN, VGG8
 from tests.kernels import needs_cuda
 
-pytestmark = needs_cuda
+pytestmark = [
+    needs_cuda,
+    pytest.mark.filterwarnings("ignore:.*TF32"),  # there is a new way of saying it, since torch 2.9
+    pytest.mark.filterwarnings("ignore:.*[Ss]ynchronization debug mode"),  # a prototype, it says
+]
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vgg8": (lambda: VGG8(width_divisor=4), (6, 3, 32, 32)),
