@@ -49,7 +49,7 @@ def main(
     rows: list[Row] = []
     for name in names or NETWORKS[device]:
         network = NETWORKS[device][name]
-        found = _measured(network, device, num_rounds if device == "cpu" else min(num_rounds, 5))
+        found = _measured(network, device, num_rounds if device == "cpu" else min(num_rounds, 4))
         title = (
             f"{network.name}, ternary: a step of a partition schedule over one of a static STE, {device_name(device)}"
         )

@@ -133,7 +133,7 @@ def _row(network: Network, mode: str, models: Mapping[str, nn.Module], num_round
         else:
             trained = _compiled(model, device) if mode == "compiled" else model.train()
             runs[name] = training_step_of(trained, x, autocasts=mode == "bf16")
-    rounds = num_rounds if device == "cpu" else min(num_rounds, 5)
+    rounds = num_rounds if device == "cpu" else min(num_rounds, 4)
     seconds = interleaved(runs, rounds, device)
     peaks = {} if mode == "eval" else {name: peak_bytes(run, device) for name, run in runs.items()}
     row: dict[str, float | str] = {"network": network.name, "mode": mode, "float": f"{seconds['float'] * 1e3:.2f} ms"}
