@@ -146,11 +146,14 @@ class AffineMap(LayerMap):
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
-        y = self.affine.real(tensors, self._noisy_weight(), self.bias)
-        norm = self.norm
-        if norm is not None:
-            self._check_channels(y)
-            y = norm(y)
+        affine, norm = self.affine, self.norm
+        if isinstance(norm, ChannelAffine) and isinstance(affine, Normalization) and affine.has_channel_rows:
+            y = affine.real(tensors, norm.weight, norm.bias)
+        else:
+            y = affine.real(tensors, self._noisy_weight(), self.bias)
+            if norm is not None:
+                self._check_channels(y)
+                y = norm(y)
         if self.line != (1.0, 0.0):
             y = y * self.line[0] + self.line[1]
         quantizer = self.output_quantizer

@@ -113,21 +113,34 @@ def scale_backward(
 
 
 @triton.jit
-def quantize_many(pointers_ptr, grids_ptr, blocks_ptr, y_ptr, slope_ptr, BLOCK: tl.constexpr):
-    """As `quantize_forward`, of many float32 tensors (see `ana_fx.weight_bank`), with the derivative of each number."""
+def quantize_many(
+    pointers_ptr, grids_ptr, blocks_ptr, noise_ptr, result_ptr, IS_BACKWARD: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """As `quantize_forward`, of many float32 tensors (see `ana_fx.weight_bank`); or the derivative at each number.
+
+    Forward keeps mean and standard deviation of each tensor's noise, backward takes them.
+    """
     which = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    index = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1) + tl.arange(0, BLOCK)
+    first = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    index = first + tl.arange(0, BLOCK)
     entry, grid = pointers_ptr + 7 * which, grids_ptr + 5 * which
     x_ptr = tl.load(entry).to(tl.pointer_type(tl.float32))
     scale_ptr = tl.load(entry + 1).to(tl.pointer_type(tl.float32))
-    mean = tl.load(tl.load(entry + 2).to(tl.pointer_type(tl.float32)))
-    std = tl.load(tl.load(entry + 3).to(tl.pointer_type(tl.float32)))
+    if IS_BACKWARD:
+        mean, std = tl.load(noise_ptr + 2 * which), tl.load(noise_ptr + 2 * which + 1)
+    else:
+        mean = tl.load(tl.load(entry + 2).to(tl.pointer_type(tl.float32)))
+        std = tl.load(tl.load(entry + 3).to(tl.pointer_type(tl.float32)))
+        tl.store(noise_ptr + 2 * which, mean, mask=first == 0)
+        tl.store(noise_ptr + 2 * which + 1, std, mask=first == 0)
     is_there = index < tl.load(entry + 4)
     row = tl.where(is_there, index // tl.load(entry + 5), 0)
-    out = tl.load(entry + 6) + index
+    at = tl.load(entry + 6) + index
     lowest, highest, offset = tl.load(grid), tl.load(grid + 1), tl.load(grid + 2)
     scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, tl.load(grid + 3), tl.load(grid + 4))
     v = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0), scale) + (offset - mean)
-    level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
-    tl.store(y_ptr + out, (level * scale).to(y_ptr.dtype.element_ty), mask=is_there)
-    tl.store(slope_ptr + out, tl.where(_is_near(v, std, lo, hi), _density(std), 0.0), mask=is_there)
+    if IS_BACKWARD:
+        result = tl.where(_is_near(v, std, lo, hi), _density(std), 0.0)
+    else:
+        result = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL) * scale
+    tl.store(result_ptr + at, result.to(result_ptr.dtype.element_ty), mask=is_there)

@@ -147,28 +147,29 @@ def quantize_together(weights: Sequence[Tensor], layout: Layout, dtype: torch.dt
 
 
 class _QuantizeTogether(torch.autograd.Function):
+    """Keeps nothing for backward but the noise of each layer: the weights are still there."""
+
     @staticmethod
     def forward(ctx: Any, layout: Layout, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        from ana_fx import triton_kernels as kernels
-
         device = weights[0].device
         y = torch.empty(layout.starts[-1], dtype=dtype, device=device)
-        slope = torch.empty(layout.starts[-1], dtype=torch.float32, device=device)
-        launch(
-            kernels.quantize_many,
-            (len(layout.blocks), 1, 1),
-            (layout.pointers, layout.grids, layout.blocks, y, slope),
-            (),
-            (_BLOCK,),
-            dtype,
-            num_warps=4,
-            enable_fp_fusion=False,
-        )
-        ctx.save_for_backward(slope)
+        noise = torch.empty((len(weights), 2), dtype=torch.float32, device=device)
+        _run(layout, y, noise, is_backward=False)
+        ctx.save_for_backward(noise, *weights)
         ctx.layout = layout
         return tuple(layout.views(y))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
+        noise, *_ = ctx.saved_tensors  # torch checks that no weight was written
+        slope = torch.empty(ctx.layout.starts[-1], dtype=torch.float32, device=noise.device)
+        _run(ctx.layout, slope, noise, is_backward=True)
         return None, None, *torch._foreach_mul(grads, ctx.layout.views(slope))
+
+
+def _run(layout: Layout, result: Tensor, noise: Tensor, *, is_backward: bool) -> None:
+    from ana_fx import triton_kernels as kernels
+
+    tensors = (layout.pointers, layout.grids, layout.blocks, noise, result)
+    grid, constants = (len(layout.blocks), 1, 1), (is_backward, _BLOCK)
+    launch(kernels.quantize_many, grid, tensors, (), constants, result.dtype, num_warps=4, enable_fp_fusion=False)
