@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.exact_products import Finish
 from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
-from ana_fx.staircase import Staircase
+from ana_fx.staircase import ShiftStaircase, Staircase
 from ana_fx.triton_launch import has_kernels, has_triton, launch
 
 __all__ = ["LONGEST_ROW", "ExactNormalization", "exact_normalization", "look_up_levels", "softmax_of_levels"]
@@ -22,21 +21,21 @@ _WIDE = 2**31
 
 @dataclass(frozen=True)
 class ExactNormalization:
-    """A normalisation with its staircase.
+    """A normalisation with its staircase, which shifts.
 
     Args:
         affine: Which numbers belong to a row.
         epsilon: E, int64, 0-dimensional.
         root: The table of roots, int64.
-        sign: Of each channel, float32.
-        finish: The staircase.
+        finish: Multiplier, with the channel's sign, offset and shift, int64, [channels].
+        ends: The lowest level, the highest one, and the scale of the output, float32, [3].
     """
 
     affine: Normalization
     epsilon: Tensor
     root: Tensor
-    sign: Tensor
-    finish: Finish
+    finish: tuple[Tensor, Tensor, Tensor]
+    ends: Tensor
 
     def takes(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether rows lie together, and fit a block."""
@@ -47,16 +46,16 @@ class ExactNormalization:
         """Of reals, multiples of their scale: what the staircase makes of their normalised levels, real."""
         from ana_fx import triton_maps as kernels
 
-        (x,), (scale,), finish = tensors, scales, self.finish
+        (x,), (scale,) = tensors, scales
         length, axis = self.affine.row_shape(tuple(x.shape))[-1], self.affine.channel_axis(x.ndim)
-        places, channels = math.prod(x.shape[axis + 1 :]), len(self.sign)
+        places, channels = math.prod(x.shape[axis + 1 :]), x.shape[axis]
         y = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         block = 1 << (length - 1).bit_length()
         launch(
             kernels.normalize,
             (x.numel() // length, 1, 1),
-            (x, scale, self.epsilon, self.root, self.sign, finish.slope, finish.bias, finish.ends, y),
-            (length, channels, places, finish.factor),
+            (x, scale, self.epsilon, self.root, *self.finish, self.ends, y),
+            (length, channels, places),
             (self.affine.is_centered, MAX_EXPONENT, MANTISSA_BITS, RESULT_SHIFT, block),
             (x.dtype, scale.dtype, length, channels, places),
             num_warps=4,
@@ -75,10 +74,15 @@ def exact_normalization(
     """The kernel of a normalisation, if there is one for its staircase and the device of its scale."""
     if not output_scale.is_cuda or not has_triton() or epsilon is None or sign is None:
         return None
-    finish = Finish.of(staircase, output_scale, len(sign))
-    if finish is None:
+    if not isinstance(staircase, ShiftStaircase):
         return None
-    return ExactNormalization(affine, epsilon, root_table().to(output_scale.device), sign.contiguous(), finish)
+    numbers = (staircase.multiplier * sign.to(torch.int64), staircase.offset, staircase.shift)
+    finish = tuple(each.expand(len(sign)).to(torch.int64).contiguous() for each in numbers)
+    device = output_scale.device
+    ends = [torch.as_tensor(end, device=device, dtype=torch.float32) for end in (staircase.lo, staircase.hi)]
+    return ExactNormalization(
+        affine, epsilon, root_table().to(device), (finish[0], finish[1], finish[2]), torch.stack([*ends, output_scale])
+    )
 
 
 def look_up_levels(x: Tensor, scale: Tensor, table: Tensor, lowest: int, output_scale: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ana_fx.triton_products import finished, level_of
+from ana_fx.triton_products import level_of
 
 __all__ = ["look_up", "normalize", "softmax"]
 
@@ -53,14 +53,14 @@ def softmax(
     tl.store(y_ptr + at, y.to(tl.float32) * tl.load(output_scale_ptr), mask=is_there)
 
 
-@triton.jit(do_not_specialize=["factor"])
+@triton.jit
 def normalize(
-    x_ptr, scale_ptr, epsilon_ptr, root_ptr, sign_ptr, slope_ptr, bias_ptr, ends_ptr, y_ptr,
-    length, num_channels, num_places, factor,
+    x_ptr, scale_ptr, epsilon_ptr, root_ptr, multiplier_ptr, offset_ptr, shift_ptr, ends_ptr, y_ptr,
+    length, num_channels, num_places,
     IS_CENTERED: tl.constexpr, MAX_EXPONENT: tl.constexpr, MANTISSA_BITS: tl.constexpr, SHIFT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The normalised levels of a row, then the staircase of each number's channel."""
+    """The normalised levels of a row, then the shift staircase of each number's channel."""
     column = tl.arange(0, BLOCK)
     at = tl.program_id(0).to(tl.int64) * length + column
     is_there = column < length
@@ -76,5 +76,8 @@ def normalize(
     root = tl.load(root_ptr + (mantissa - (1 << MANTISSA_BITS)))
     u = ((n * length - total) * root) >> (exponent + SHIFT)
     channel = at // num_places % num_channels
-    u = u.to(tl.int32) * tl.load(sign_ptr + channel, mask=is_there, other=0.0).to(tl.int32)
-    tl.store(y_ptr + at, finished(u, slope_ptr, bias_ptr, ends_ptr, channel, is_there, factor), mask=is_there)
+    product = u * tl.load(multiplier_ptr + channel, mask=is_there, other=0)
+    shift = tl.load(shift_ptr + channel, mask=is_there, other=0)
+    level = ((product + tl.load(offset_ptr + channel, mask=is_there, other=0)) >> shift).to(tl.float32)
+    level = tl.minimum(tl.maximum(level, tl.load(ends_ptr)), tl.load(ends_ptr + 1))
+    tl.store(y_ptr + at, level * tl.load(ends_ptr + 2), mask=is_there)

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from ana_fx.exact_maps import ExactNormalization, look_up_levels, softmax_of_levels
-from ana_fx.exact_products import Finish
+from ana_fx.exact_maps import exact_normalization, look_up_levels, softmax_of_levels
 from ana_fx.normalization import Normalization, root_table
 from ana_fx.softmax_map import integer_softmax
-from ana_fx.staircase import QLinearStaircase, along
+from ana_fx.staircase import ShiftStaircase, along
 from ana_fx.table_map import look_up
 from tests.kernels import DEVICE, needs_kernels
 
@@ -45,18 +45,19 @@ def test_softmax_is_the_integer_softmax(length, is_nearest):
         (Normalization(1e-5, num_axes=0, num_groups=2), (2, 4, 3, 5)),
     ],
 )
-def test_a_normalization_is_the_formula_and_its_staircase(affine, shape):
+def test_a_normalization_is_the_formula_and_its_staircase(affine, shape, monkeypatch):
     n = torch.randint(-128, 128, shape)
     n[0] = 0
     axis, epsilon = affine.channel_axis(len(shape)), torch.tensor(9)
     channels = shape[axis]
-    bias = torch.randint(-4000, 4000, (channels,), dtype=torch.int32)
-    steps = QLinearStaircase(-128, 127, 1, bias, torch.tensor(0.037), torch.rand(channels) + 0.01, torch.tensor(0.9))
+    multiplier, offset = torch.randint(1, 2**15, (channels,)), torch.randint(-(2**20), 2**20, (channels,))
+    steps = ShiftStaircase(-128, 127, multiplier, offset, torch.randint(10, 24, (channels,)))
     sign = torch.tensor([1.0, -1.0, 0.0]).repeat(channels)[:channels]
-    expected = (
-        steps.level(affine.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim), axis) * OUTPUT_SCALE.cpu()
-    )
-    finish = Finish.of(steps, OUTPUT_SCALE.cpu(), channels)
-    there = replace(finish, slope=finish.slope.to(DEVICE), bias=finish.bias.to(DEVICE), ends=finish.ends.to(DEVICE))
-    run = ExactNormalization(affine, epsilon.to(DEVICE), root_table().to(DEVICE), sign.to(DEVICE), there)
+    accumulator = affine.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim)
+    expected = steps.level(accumulator, axis) * OUTPUT_SCALE.cpu()
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
+    run = exact_normalization(affine, epsilon, sign, steps, OUTPUT_SCALE.cpu())
+    monkeypatch.undo()
+    there = {name: getattr(run, name).to(DEVICE) for name in ("epsilon", "root", "ends")}
+    run = replace(run, finish=tuple(each.to(DEVICE) for each in run.finish), **there)
     assert torch.equal(run((n.to(DEVICE) * SCALE,), (SCALE,)).cpu(), expected)
