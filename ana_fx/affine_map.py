@@ -12,7 +12,9 @@ from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
 from ana_fx.exact_maps import ExactNormalization, exact_normalization
-from ana_fx.exact_products import Finish, Int8Convolution, Int8MatMul, Int8Sum, fits_int8, int8_products
+from ana_fx.exact_products import Int8MatMul, Int8Sum, fits_int8, int8_products
+from ana_fx.int8_convolution import Int8Convolution
+from ana_fx.int8_levels import Finish
 from ana_fx.layer_map import LayerMap, Phase, levels_of
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import EXACT_FLOAT32

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ana_fx.int8_levels import WIDE
 from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
 from ana_fx.staircase import ShiftStaircase, Staircase
 from ana_fx.triton_launch import has_kernels, has_triton, launch
@@ -16,7 +17,6 @@ __all__ = ["LONGEST_ROW", "ExactNormalization", "exact_normalization", "look_up_
 
 _BLOCK = 2048
 LONGEST_ROW = 2**13  # of numbers that one program works on
-_WIDE = 2**31
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def look_up_levels(x: Tensor, scale: Tensor, table: Tensor, lowest: int, output_
         (x, scale, table, output_scale, y),
         (size, lowest, num_levels, places, num_rows),
         (_BLOCK,),
-        (x.dtype, scale.dtype, size % 16 == 0, size == 1, size >= _WIDE, lowest, num_levels, places, num_rows),
+        (x.dtype, scale.dtype, size % 16 == 0, size == 1, size >= WIDE, lowest, num_levels, places, num_rows),
         num_warps=8,
         enable_fp_fusion=False,
     )

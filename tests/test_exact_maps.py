@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.exact_maps import exact_normalization, look_up_levels, softmax_of_levels
-from ana_fx.normalization import Normalization, root_table
+from ana_fx.normalization import Normalization
 from ana_fx.softmax_map import integer_softmax
 from ana_fx.staircase import ShiftStaircase, along
 from ana_fx.table_map import look_up

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ana_fx.affine import Affine, Convolution, Linear, TransposedConvolution
-from ana_fx.exact_products import Finish, Int8Sum, int8_products
+from ana_fx.exact_products import Int8Sum, int8_products
+from ana_fx.int8_levels import Finish
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul
 from ana_fx.staircase import QLinearStaircase
