@@ -32,17 +32,17 @@ def has_kernels(x: Tensor) -> bool:
 
 
 @cache
-def _takes_all_arguments() -> bool:
-    """Whether a compiled kernel is called with constants too, as `kernel[grid]` is."""
+def _launches_directly() -> bool:
+    """Whether this is one of the Tritons whose compiled kernels are known to be called as below."""
     import triton  # type: ignore[import-untyped]  # it has no types
 
     major, minor = triton.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (3, 3)
+    return (3, 3) <= (int(major), int(minor)) <= (3, 6)
 
 
 def launch(
     kernel: Any,
-    grid: tuple[int, ...],
+    grid: tuple[int, int, int],
     tensors: tuple[Tensor, ...],
     numbers: tuple[float, ...],
     constants: tuple[Any, ...],
@@ -73,12 +73,13 @@ def launch(
     for address in addresses:
         together |= address
     full_key = (kernel, device, key, constants)
-    compiled = None if together % _ALIGNMENT else _compiled.get(full_key)
-    if compiled is not None:
+    known = None if together % _ALIGNMENT else _compiled.get(full_key)
+    if known is not None:
+        run, function, metadata = known
         stream = torch._C._cuda_getCurrentRawStream(device)
-        compiled[grid](*addresses, *numbers, *constants, stream=stream)
+        run(*grid, stream, function, metadata, None, None, None, *addresses, *numbers, *constants)
         return None
     compiled = kernel[grid](*tensors, *numbers, *constants, **options)
-    if compiled is not None and not together % _ALIGNMENT and _takes_all_arguments():
-        _compiled[full_key] = compiled
+    if not together % _ALIGNMENT and _launches_directly():
+        _compiled[full_key] = (compiled.run, compiled.function, compiled.packed_metadata)
     return None
