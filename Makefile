@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow coverage bench zoo lint format wheel clean
+.PHONY: help demo test test-slow coverage bench zoo processors lint format wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ bench: $(INSTALLED)  ## the benchmarks
 
 zoo: $(INSTALLED)  ## every torchvision model, into docs/zoo.md (hours; goes on where it stopped)
 	$(BIN)/python -m benchmarks.zoo
+
+processors: $(INSTALLED)  ## the files on other processors, emulated, into docs/processors.md (minutes)
+	$(BIN)/python -m benchmarks.processors
 
 lint: $(INSTALLED)  ## format, lint and types, changing nothing
 	$(BIN)/ruff check

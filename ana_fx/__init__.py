@@ -19,6 +19,7 @@ from ana_fx.errors import (
     PrecisionError,
     ProofError,
     ScheduleError,
+    SettingsError,
     TraceError,
     UnsupportedError,
     VerifyError,
@@ -31,14 +32,17 @@ from ana_fx.presets import preset
 from ana_fx.quantizers import Rounding
 from ana_fx.reestimate import reestimate_batch_norms
 from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
+from ana_fx.settings import Settings, settings_of
 from ana_fx.stages import Stage
 from ana_fx.target import Requantizer, Target
 
 if TYPE_CHECKING:
+    __version__: str
     from ana_fx.convergence import Convergence, compositional_convergence
     from ana_fx.design_grid import all_schedules, reduced_schedules
     from ana_fx.passes.convert import convert
     from ana_fx.passes.prepare import prepare
+    from ana_fx.passes.supported_operators import Operators, supported_operators
     from ana_fx.plots import plot_convergence, plot_quantizer, plot_schedule
     from ana_fx.target_list import targets
     from ana_fx.targets.export import ExportReport, export
@@ -59,10 +63,12 @@ __all__ = [
     "annealing_ranges",
     "describe",
     "inspect",
+    "supported_operators",
     "targets",
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "Operators",
     "Stage",
     "Summary",
     "VerifyReport",
@@ -88,9 +94,11 @@ __all__ = [
     "Requantizer",
     "Rule",
     "Schedule",
+    "Settings",
     "Strategy",
     "Target",
     "preset",
+    "settings_of",
     # errors
     "AccumulatorError",
     "AnaFxError",
@@ -102,6 +110,7 @@ __all__ = [
     "PrecisionError",
     "ProofError",
     "ScheduleError",
+    "SettingsError",
     "TraceError",
     "UnsupportedError",
     "VerifyError",
@@ -110,6 +119,8 @@ __all__ = [
 _LAZY = {
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
+    "supported_operators": "ana_fx.passes.supported_operators",
+    "Operators": "ana_fx.passes.supported_operators",
     "export": "ana_fx.targets.export",
     "ExportReport": "ana_fx.targets.export",
     "inspect": "ana_fx.targets.inspect",
@@ -131,10 +142,12 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name == "targets":
         return import_module("ana_fx.targets")  # a package that can be called
+    if name == "__version__":
+        return import_module("ana_fx.version").installed_version()
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from numbers import Integral
 from typing import Any
 
-from torch.fx import GraphModule
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ana_fx.annealing_notes import record_progress, too_short
-from ana_fx.compiled import renew_code, uncompiled
+from ana_fx.compiled import renew_code
 from ana_fx.freezing import set_phases
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared, prepared_or_program
 from ana_fx.schedule import AnnealingRange, Schedule
 from ana_fx.stages import Stage, stages_of
+from ana_fx.wording import brief
 
 __all__ = ["Annealer", "annealing_ranges", "noise_at", "quantizer_ranges", "set_noise"]
 
@@ -22,14 +26,21 @@ _LOG = logging.getLogger("ana_fx")
 _STAGES_COMPILED = 4  # at most, by one code object; of the eight compilations that torch allows some are eval mode's
 
 
-def annealing_ranges(qat: GraphModule) -> dict[str, AnnealingRange]:
+def annealing_ranges(qat: nn.Module) -> dict[str, AnnealingRange]:
     """Depth and annealing range of each layer map, keys in graph order.
 
     Args:
-        qat: What `prepare` returned.
+        qat: What `prepare` returned, inside `DataParallel` and the like too, or what `convert` made of it.
+
+    Raises:
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared.
     """
+    gm = prepared_or_program(qat, "annealing_ranges()")
+    if "annealing_ranges" in gm.meta:
+        return dict(gm.meta["annealing_ranges"])
     ranges = {}
-    for path, layer_map in layer_maps(uncompiled(qat)).items():
+    for path, layer_map in layer_maps(gm).items():
         assert layer_map.annealing_range is not None
         ranges[path] = layer_map.annealing_range
     return ranges
@@ -42,22 +53,21 @@ class Annealer:
     model which is saved and loaded goes on where it was.
 
     Args:
-        qat: What `prepare` returned, or what torch.compile made of it.
+        qat: What `prepare` returned, inside `DistributedDataParallel`, `torch.compile` and the like too.
         total_steps: Steps of the whole training, of which the schedule's ranges are fractions.
 
     Raises:
-        ValueError: `total_steps` is not positive, or `qat` was not prepared.
+        TypeError: `qat` is no module, or `total_steps` no whole number.
+        ValueError: `total_steps` is not positive, or `qat` was not prepared, or is an average of models.
     """
 
-    def __init__(self, qat: GraphModule, total_steps: int) -> None:
-        if total_steps <= 0:
-            raise ValueError(f"total_steps is positive, got {total_steps}")
-        qat = uncompiled(qat)
-        if "schedule" not in qat.meta:
-            raise ValueError(f"needed a model from ana_fx.prepare, got {type(qat).__name__}")
-        self._qat = qat
-        self._schedule: Schedule = qat.meta["schedule"]
-        self._layer_maps: list[LayerMap] = list(layer_maps(qat).values())
+    def __init__(self, qat: nn.Module, total_steps: int) -> None:
+        if isinstance(qat, AveragedModel):
+            raise ValueError("Annealer() needs the model that is trained, got an AveragedModel of it; give that model")
+        self._qat = prepared(qat, "Annealer()")
+        _check_steps(total_steps)
+        self._schedule: Schedule = self._qat.meta["schedule"]
+        self._layer_maps: list[LayerMap] = list(layer_maps(self._qat).values())
         self._ranges = quantizer_ranges(self._layer_maps)
         self._written: dict[AnnealingRange, tuple[float, float]] = {}
         self._seen: tuple[int, int] | None = None
@@ -68,6 +78,9 @@ class Annealer:
         self._warn_if_too_short()
         self._read()
         self._apply()
+
+    def __repr__(self) -> str:
+        return f"Annealer(step {self._count} of {self.total_steps}, {100 * self.progress:.3g} %)"
 
     @property
     def progress(self) -> float:
@@ -96,7 +109,15 @@ class Annealer:
         return {"step": self._count, "total_steps": self.total_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: It is not the state of an annealer.
+        """
+        if not {"step", "total_steps"} <= set(state):
+            raise ValueError(
+                f"needed what Annealer.state_dict() gave, with 'step' and 'total_steps', got {brief(state)}"
+            )
         self._count, self.total_steps = int(state["step"]), int(state["total_steps"])
         self._written.clear()
         self._apply()
@@ -133,6 +154,13 @@ class Annealer:
         buffer = self._qat.get_buffer("annealing_step")
         buffer.fill_(self._count)
         self._seen = (id(buffer), buffer._version)
+
+
+def _check_steps(total_steps: object) -> None:
+    if not isinstance(total_steps, Integral):
+        raise TypeError(f"total_steps is a whole number, epochs * len(loader) say, got {brief(total_steps)}")
+    if int(total_steps) <= 0:
+        raise ValueError(f"total_steps is positive, got {total_steps}")
 
 
 def quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRange]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from ana_fx.annealing_range import AnnealingRange
 from ana_fx.graph import layer_maps, quantizers
 from ana_fx.schedule import Schedule, Strategy
 
-__all__ = ["TrainingRecord", "noise_left", "start_record", "too_short"]
+__all__ = ["TrainingRecord", "noise_left", "record_progress", "start_record", "too_short"]
 
 _RECORD = "training_record"
 _NAMED = 5
@@ -69,7 +70,9 @@ def noise_left(qat: GraphModule) -> str | None:
     if step == 0:
         found = f"The model was trained, but no noise was annealed: {count} have the noise of the first step; {_STEP}"
     elif record.progress > 0:
-        found = f"Annealing is at {100 * record.progress:.3g} %: {count} still have noise after {step:,} steps; {_GO_ON}"
+        found = (
+            f"Annealing is at {100 * record.progress:.3g} %: {count} still have noise after {step:,} steps; {_GO_ON}"
+        )
     else:
         found = f"Annealing stopped after {step:,} steps: {count} still have noise; {_GO_ON}"
     return f"{found}; {_RANDOM}" if is_random else found
@@ -80,7 +83,7 @@ def too_short(ranges: Mapping[str, AnnealingRange], total_steps: int) -> str | N
     missed = [
         path
         for path, each in ranges.items()
-        if each.start < each.end and -(-each.start * total_steps // 1) == -(-each.end * total_steps // 1)
+        if each.start < each.end and math.ceil(each.start * total_steps) == math.ceil(each.end * total_steps)
     ]
     if not missed:
         return None

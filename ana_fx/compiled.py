@@ -1,20 +1,10 @@
-"""What torch.compile makes of a prepared model, and how many compilations it allows."""
+"""How many compilations torch.compile allows a prepared model."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.fx import GraphModule
 
-__all__ = ["renew_code", "uncompiled"]
-
-
-def uncompiled(model: Any) -> Any:
-    """The model that `torch.compile` was given, which shares everything with what it returned; others as they are."""
-    # by name: to ask the class would import the whole compiler
-    while type(model).__name__ == "OptimizedModule" and type(model).__module__.startswith("torch."):
-        model = model._orig_mod
-    return model
+__all__ = ["renew_code"]
 
 
 def renew_code(gm: GraphModule) -> None:

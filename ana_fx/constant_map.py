@@ -31,6 +31,7 @@ class ConstantMap(LayerMap):
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         (x,) = tensors
+        x = x if x.is_floating_point() else x.float()  # as torch does when integers or a mask meet floats
         return x if self.output_quantizer is None else self.output_quantizer(x)
 
     @torch.no_grad()

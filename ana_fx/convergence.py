@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ana_fx.annealer import noise_at, quantizer_ranges, set_noise
+from ana_fx.batches import tensors_of
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import LayerMap, Phase
 from ana_fx.ordering import annealing_order, layer_map_graph
+from ana_fx.recognize import prepared
 from ana_fx.schedule import AnnealingRange, Schedule, Strategy
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Convergence:
 
 @torch.no_grad()
 def compositional_convergence(
-    qat: GraphModule, batch: Any, schedule: Schedule | None = None, *, progress: Iterable[float] | None = None
+    qat: nn.Module, batch: Any, schedule: Schedule | None = None, *, progress: Iterable[float] | None = None
 ) -> Convergence:
     """Measure how the output of each layer map approaches that of the network without noise.
 
@@ -73,10 +75,12 @@ def compositional_convergence(
 
     Raises:
         CalibrationError: The scale of the input is not known yet.
-        ValueError: `progress` is empty.
+        TypeError: `qat` is no module, or `batch` holds no tensors.
+        ValueError: It was not prepared, or `progress` is empty.
     """
+    qat = prepared(qat, "compositional_convergence()")
     schedule = schedule or qat.meta["schedule"]
-    inputs = batch if isinstance(batch, tuple) else (batch,)
+    inputs = tensors_of(batch, "batch")
     ranges = {str(node.target): each for node, each in annealing_order(layer_map_graph(qat), schedule).items()}
     if progress is None:
         last = max((each.end for each in ranges.values()), default=0.0)

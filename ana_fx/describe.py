@@ -10,11 +10,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.annealing_notes import noise_left
-from ana_fx.compiled import uncompiled
 from ana_fx.graph import layer_maps, module_of
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.layer_map import LayerMap
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared_or_program
 from ana_fx.schedule import AnnealingRange
 from ana_fx.staircase import QLinearStaircase
 
@@ -98,24 +98,28 @@ class Summary:
 _TEXT = ("name", "operation", "encoding", "proof")
 
 
-def describe(module: GraphModule) -> Summary:
+def describe(module: nn.Module) -> Summary:
     """Describe a prepared model or a converted program, a row for each layer map.
 
     Args:
-        module: What `prepare` or `convert` returned, or what torch.compile made of it.
+        module: What `prepare` or `convert` returned, inside `DataParallel` and the like too.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It is another model.
     """
-    module = uncompiled(module)
+    gm = prepared_or_program(module, "describe()")
     rows = []
-    for node in module.graph.nodes:
-        row = _row(str(node.target), module_of(node), module.meta.get("annealing_ranges", {}))
+    for node in gm.graph.nodes:
+        row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    is_program = "annealing_ranges" in module.meta
+    is_program = "annealing_ranges" in gm.meta
     stage = "integer program" if is_program else "prepared model"
-    title = f"{stage}: {len(rows)} layer maps, target {module.meta.get('target', 'unknown')}"
-    notes = (*module.meta.get("notes", ()), *_group_notes(module.meta.get("scale_groups", ())), *_limit_notes(module))
-    left = None if is_program or "schedule" not in module.meta else noise_left(module)
-    said = (*notes, *_order_notes(module.meta.get("order_breaks", ())), *(() if left is None else (left,)))
+    title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
+    notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())), *_limit_notes(gm))
+    left = None if is_program or "schedule" not in gm.meta else noise_left(gm)
+    said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
 
 
@@ -124,9 +128,9 @@ def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(f"One scale, since their outputs are joined: {', '.join(group)}" for group in groups)
 
 
-def _limit_notes(module: GraphModule) -> tuple[str, ...]:
+def _limit_notes(gm: GraphModule) -> tuple[str, ...]:
     """Which layer maps have less than eight bits of a weight, so that no kernel saturates."""
-    types = {path: q.integer_type for path, m in layer_maps(module).items() if (q := m.weight_quantizer) is not None}
+    types = {path: q.integer_type for path, m in layer_maps(gm).items() if (q := m.weight_quantizer) is not None}
     cut = {path: each for path, each in types.items() if each.limit is not None}
     if not cut:
         return ()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from ana_fx.wording import brief
+
 __all__ = ["Distiller"]
 
 
@@ -26,6 +28,7 @@ class Distiller:
         weight: The share of the teacher, in [0, 1].
 
     Raises:
+        TypeError: The teacher is no module.
         ValueError: A number is out of its range.
 
     Example:
@@ -36,6 +39,8 @@ class Distiller:
     """
 
     def __init__(self, teacher: nn.Module, *, temperature: float = 4.0, weight: float = 0.5) -> None:
+        if not isinstance(teacher, nn.Module):
+            raise TypeError(f"a teacher is a torch.nn.Module, got {brief(teacher)}")
         if not temperature > 0:
             raise ValueError(f"temperature is positive, got {temperature}")
         if not 0.0 <= weight <= 1.0:

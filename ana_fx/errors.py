@@ -6,6 +6,7 @@ AnaFxError
 ├── PrecisionError        a width that the target cannot hold
 ├── ScheduleError         a schedule that does not fit the graph
 ├── CalibrationError      a scale is missing, or the data given for it is unfit
+├── SettingsError         a state was trained with other settings than the model has
 ├── ConvertError          the trained model cannot be lowered
 │   ├── NotAnnealedError  its noise is not gone yet
 │   ├── AccumulatorError  a sum does not fit the accumulator
@@ -30,6 +31,7 @@ __all__ = [
     "PrecisionError",
     "ProofError",
     "ScheduleError",
+    "SettingsError",
     "TraceError",
     "UnsupportedError",
     "VerifyError",
@@ -59,6 +61,10 @@ class ScheduleError(AnaFxError):
 
 class CalibrationError(AnaFxError):
     """A scale is unknown, or the data that should give it is unfit."""
+
+
+class SettingsError(AnaFxError):
+    """A state was trained with other settings than the model it is loaded into was prepared with."""
 
 
 class ConvertError(AnaFxError):

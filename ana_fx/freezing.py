@@ -46,7 +46,9 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
 
 
 def resume_phases(gm: GraphModule, _incompatible_keys: object) -> None:
-    """After a state was loaded: the phases that its noise stands for."""
+    """After a state was loaded: the phases that its noise stands for; a program, made of a copy, has none."""
+    if "annealing_ranges" in gm.meta:
+        return
     maps = layer_maps(gm).values() if int(gm.get_buffer("annealing_step")) else ()
     set_phases(gm, {m for m in maps if not any(float(q.mean) or float(q.std) for q in m.quantizers()[-1:])})
 

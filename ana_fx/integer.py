@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
+from ana_fx.float32 import Float32Module
 from ana_fx.multiply_shift import MultiplyShift
 from ana_fx.numbers import IntegerType
 from ana_fx.softmax_map import SoftmaxForm, integer_softmax
@@ -40,20 +41,41 @@ class Proof:
     num_thresholds: int
 
 
-class Quantize(nn.Module):
-    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear."""
+class Quantize(Float32Module):
+    """Border into the program: clip(rint(x / scale), qmin, qmax), as ONNX's QuantizeLinear; NaN is the lowest level.
+
+    Args:
+        scale: The real value of one level.
+        integer_type: The levels.
+        sample_shape: The shape of a sample for which the program was proven; None takes any.
+
+    Raises:
+        ValueError: An input's samples have another shape.
+    """
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType) -> None:
+    def __init__(self, scale: Tensor, integer_type: IntegerType, sample_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.integer_type = integer_type
+        self.sample_shape = sample_shape
         self.register_buffer("scale", scale.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Reals to levels."""
-        levels = torch.round(x.float() / self.scale)
+        self._check_shape(x)
+        levels = torch.round(x.float() / self.scale).nan_to_num(nan=float(self.integer_type.qmin))
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
+
+    def _check_shape(self, x: Tensor) -> None:
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+        if self.sample_shape is None or is_traced:  # to torch.jit sizes are tensors
+            return
+        if tuple(x.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"found an input of shape {tuple(x.shape)}, needed [N, {', '.join(map(str, self.sample_shape))}]: the "
+                f"program was proven for samples of this shape; for another, prepare and convert with one"
+            )
 
     def real(self, levels: Tensor) -> Tensor:
         """Inputs that have these levels."""
@@ -69,14 +91,22 @@ class QuantizeImage(Quantize):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, integer_type: IntegerType, gain: Tensor, shift: Tensor) -> None:
-        super().__init__(scale, integer_type)
+    def __init__(
+        self,
+        scale: Tensor,
+        integer_type: IntegerType,
+        gain: Tensor,
+        shift: Tensor,
+        sample_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(scale, integer_type, sample_shape)
         self.register_buffer("gain", gain.detach().clone())
         self.register_buffer("shift", shift.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to levels."""
-        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        self._check_shape(x)
+        pixels = torch.round(x.float() * self.gain + self.shift).nan_to_num(nan=0.0).clamp(0, 255)
         return (pixels + self.integer_type.qmin).to(self.integer_type.dtype)
 
     def real(self, levels: Tensor) -> Tensor:
@@ -84,7 +114,7 @@ class QuantizeImage(Quantize):
         return (levels - self.integer_type.qmin - self.shift) / self.gain
 
 
-class Dequantize(nn.Module):
+class Dequantize(Float32Module):
     """Border out of the program: float32(n) · scale, as ONNX's DequantizeLinear."""
 
     scale: Tensor
@@ -98,7 +128,7 @@ class Dequantize(nn.Module):
         return n.to(torch.float32) * self.scale
 
 
-class _Accumulating(nn.Module):
+class _Accumulating(Float32Module):
     """What integer maps and heads share: coefficients and the range of their accumulators.
 
     `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1]; no
@@ -206,8 +236,11 @@ class IntegerHead(_Accumulating):
         return (accumulator * self.factor + self.bias.reshape(shape)).to(torch.int32)
 
 
-class IntegerTable(nn.Module):
-    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels]."""
+class IntegerTable(Float32Module):
+    """A function of each level: the entry of `table` for it, [1 or channels on axis 1, levels].
+
+    `lo` and `hi` are the range of its entries and of 0, which whatever reads them can pad with.
+    """
 
     table: Tensor
 
@@ -216,7 +249,7 @@ class IntegerTable(nn.Module):
         self.lowest = lowest
         self.integer_type = integer_type
         self.output_scale = output_scale
-        self.lo, self.hi = int(table.min()), int(table.max())
+        self.lo, self.hi = _range_with_zero(table)
         self.register_buffer("table", table.to(integer_type.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -224,7 +257,7 @@ class IntegerTable(nn.Module):
         return look_up(self.table, x.to(torch.int64) - self.lowest)
 
 
-class IntegerSoftmax(nn.Module):
+class IntegerSoftmax(Float32Module):
     """Softmax over one axis (see `ana_fx.softmax_map`)."""
 
     table: Tensor
@@ -244,8 +277,11 @@ class IntegerSoftmax(nn.Module):
         return levels.to(self.integer_type.dtype)
 
 
-class IntegerConstant(nn.Module):
-    """Levels that do not depend on the input; they have no batch axis."""
+class IntegerConstant(Float32Module):
+    """Levels that do not depend on the input; they have no batch axis.
+
+    `lo` and `hi` are their range and that of 0, which whatever reads them can pad with.
+    """
 
     levels: Tensor
 
@@ -253,6 +289,7 @@ class IntegerConstant(nn.Module):
         super().__init__()
         self.integer_type = integer_type
         self.output_scale = output_scale
+        self.lo, self.hi = _range_with_zero(levels)
         self.register_buffer("levels", levels.to(integer_type.dtype))
 
     def forward(self) -> Tensor:
@@ -301,3 +338,7 @@ class IntegerMaxPool(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+
+
+def _range_with_zero(levels: Tensor) -> tuple[int, int]:
+    return min(int(levels.min()), 0), max(int(levels.max()), 0)

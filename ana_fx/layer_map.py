@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
+from ana_fx.float32 import Float32Module
 from ana_fx.numbers import IntegerType
 from ana_fx.quantizers import UNKNOWN_SCALE, Quantizer
 from ana_fx.scale import positive
@@ -75,7 +76,7 @@ def _tensors_of(module: nn.Module, *, has_buffers: bool) -> Iterator[Tensor]:
             yield from _tensors_of(child, has_buffers=has_buffers)
 
 
-class LayerMap(nn.Module):
+class LayerMap(Float32Module):
     """A map of one or more tensors, then a quantizer.
 
     Without any quantizer it is the float layer that it was made from.
@@ -204,11 +205,11 @@ class LayerMap(nn.Module):
     def _check_calibrated(self) -> None:
         for quantizer in self.quantizers():
             if not quantizer.is_calibrated:
-                raise CalibrationError(UNKNOWN_SCALE.format("a layer's quantizer"))
+                raise CalibrationError(UNKNOWN_SCALE.format(quantizer.name))
 
     def _apply(self, fn: Any, recurse: bool = True) -> LayerMap:
         self._form = None  # it would stay behind on the old device
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super()._apply(fn, recurse)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

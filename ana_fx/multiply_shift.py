@@ -70,6 +70,9 @@ def encode(
         lo: Lowest level.
         hi: Highest level.
     """
+    if lo == hi:  # a clip below half a step leaves one level
+        zeros = torch.zeros_like(lowest)
+        return MultiplyShift(lo, hi, zeros, torch.full_like(lowest, lo), zeros)
     slope = slope.clamp_max(float(hi - lo + 1))  # a steeper one passes at most one accumulator on the way
     candidates = _Candidates.of(slope)
     demands = _Demands(thresholds, lowest, highest, lo, slack=0)

@@ -110,7 +110,8 @@ class Normalization(Affine):
         powers = torch.tensor([4**j for j in range(1, MAX_EXPONENT + 1)], device=n.device)
         exponent = (variance >= powers).sum(-1, keepdim=True)
         mantissa = (variance << MANTISSA_BITS) >> 2 * exponent
-        root = root_table().to(n.device)[mantissa - 2**MANTISSA_BITS]
+        roots = root_table().to(n.device)
+        root = roots[(mantissa - 2**MANTISSA_BITS).clamp(0, len(roots) - 1)]  # rows that are too long overflow: refused
         u = (centered * root) >> (exponent + RESULT_SHIFT)
         return u.reshape(x.shape)
 
@@ -144,4 +145,4 @@ class Normalization(Affine):
     def longest_row(self, magnitude: int) -> int:
         """How long a row of such levels may be so that no intermediate leaves 63 bits: V < 4^25 and c·r < 2^62."""
         largest = 4 ** (MAX_EXPONENT + 1) - 4 ** (MAX_EXPONENT - 1) - 1
-        return math.isqrt(largest // (2 * magnitude * magnitude))
+        return math.isqrt(largest // max(1, 2 * magnitude * magnitude))

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ana_fx.wording import unknown
+
 __all__ = ["EXACT_FLOAT32", "LARGEST_LEVEL", "LARGEST_WEIGHT", "IntegerType"]
 
 EXACT_FLOAT32 = 2**24  # up to here float32 holds every integer
 LARGEST_LEVEL, LARGEST_WEIGHT = 255, 128  # of eight bits, in absolute value
 
 _NAME = re.compile(r"(u?)int([1-9]\d*)")
+_NAMES = ("ternary", *(f"int{bits}" for bits in range(2, 9)), *(f"uint{bits}" for bits in range(2, 9)))
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class IntegerType:
         """
         if name == "ternary":
             return cls(bits=2, signed=True, narrow=True)
-        match = _NAME.fullmatch(name)
+        match = _NAME.fullmatch(str(name))
         if match is None or not 2 <= int(match[2]) <= 8:
-            raise ValueError(f"unknown integer type {name!r}; known are 'ternary', 'int2'…'int8', 'uint2'…'uint8'")
+            raise ValueError(unknown("integer type", name, _NAMES))
         return cls(bits=int(match[2]), signed=not match[1])
 
     @property

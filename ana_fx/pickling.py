@@ -1,4 +1,4 @@
-"""Pickling a model of ana_fx is refused when it is saved: torch.fx would fail when it is loaded, or lose what it knows."""
+"""Pickling a model is refused when it is saved; torch.fx would fail when it is loaded, or lose what ana_fx knows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Refusal:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a model of ana_fx cannot be pickled, since its graph would come back without what ana_fx knows of it; save "
-            "the state of a prepared model, torch.save(qat.state_dict(), path), and load it into another one from "
+            "a model of ana_fx cannot be pickled, since its graph would come back without what ana_fx knows of it; "
+            "save the state of a prepared model, torch.save(qat.state_dict(), path), and load it into another one from "
             "prepare(); save a converted program by ana_fx.save(program, path)"
         )

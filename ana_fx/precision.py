@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any
 
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
+from ana_fx.patterns import matches
 from ana_fx.quantizers import Rounding
+from ana_fx.wording import brief, unknown
 
 __all__ = ["Precision"]
 
@@ -33,10 +35,12 @@ class Precision:
         first: Type of the weights of the layers that read a model input, None for that of all others. At two bits
             and fewer, eight bits here and in `last` cost little memory and give back much accuracy.
         last: The same for the layers whose output leaves the model.
-        overrides: For module paths that match a pattern, another Precision.
+        overrides: For module paths that match a pattern (`"blocks.*.conv"`), and for all that lies inside a module
+            that is named (`"blocks.2"`), another Precision; the last match counts.
 
     Raises:
         ValueError: A name is unknown, or a weight type is unsigned.
+        TypeError: `overrides` is no mapping, or a pattern no string.
     """
 
     weight: IntegerType
@@ -61,13 +65,13 @@ class Precision:
         overrides: Mapping[str, Precision | str] | None = None,
     ) -> None:
         if output not in _OUTPUTS:
-            raise ValueError(f"output is one of {', '.join(map(repr, _OUTPUTS))}, got {output!r}")
-        others = {pattern: Precision.parse(other) for pattern, other in (overrides or {}).items()}
+            raise ValueError(unknown("output", output, _OUTPUTS))
+        others = _overrides({} if overrides is None else overrides)
         object.__setattr__(self, "weight", _weight_type(weight))
         object.__setattr__(self, "activation", _type(activation))
         object.__setattr__(self, "input", input if input == "auto" or isinstance(input, ImageInput) else _type(input))
         object.__setattr__(self, "output", output)
-        object.__setattr__(self, "rounding", Rounding(rounding))
+        object.__setattr__(self, "rounding", _rounding(rounding))
         object.__setattr__(self, "first", None if first is None else _weight_type(first))
         object.__setattr__(self, "last", None if last is None else _weight_type(last))
         object.__setattr__(self, "overrides", MappingProxyType(others))
@@ -88,13 +92,13 @@ class Precision:
         presets = {"ternary": ("ternary", "uint2"), "all-ternary": ("ternary", "ternary")}
         presets |= {f"int{bits}": (f"int{bits}", f"uint{bits}") for bits in range(2, 9)}
         if precision not in presets:
-            raise ValueError(f"unknown precision {precision!r}; presets are {', '.join(map(repr, presets))}")
+            raise ValueError(unknown("precision", precision, presets))
         return cls(*presets[precision])
 
     def of(self, path: str) -> Precision:
         """The precision of the layer at a module path: that of the last pattern that matches."""
         for pattern, precision in reversed(list(self.overrides.items())):
-            if fnmatchcase(path, pattern):
+            if matches(path, pattern):
                 return precision
         return self
 
@@ -136,6 +140,22 @@ def _rebuild(
     return Precision(
         weight, activation, input_type, output, rounding=rounding, first=first, last=last, overrides=overrides
     )
+
+
+def _overrides(overrides: Any) -> dict[str, Precision]:
+    if not isinstance(overrides, Mapping):
+        raise TypeError(f"overrides are a mapping from a pattern to a Precision or its name, got {brief(overrides)}")
+    for pattern in overrides:
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern is of module paths, such as 'blocks.*.conv', got {brief(pattern)}")
+    return {pattern: Precision.parse(other) for pattern, other in overrides.items()}
+
+
+def _rounding(name: Rounding | str) -> Rounding:
+    try:
+        return Rounding(name)
+    except ValueError:
+        raise ValueError(unknown("rounding", name, [each.value for each in Rounding])) from None
 
 
 def _type(name: IntegerType | str) -> IntegerType:

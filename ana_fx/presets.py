@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ana_fx.schedule import Schedule
+from ana_fx.wording import unknown
 
 __all__ = ["preset"]
 
@@ -75,5 +76,5 @@ def preset(name: str) -> Schedule:
     if name in _REFUSED:
         raise ValueError(f"no schedule is {name!r}: {_REFUSED[name]}")
     if name not in _SETTINGS:
-        raise ValueError(f"unknown schedule {name!r}; presets are {', '.join(map(repr, _SETTINGS))}")
+        raise ValueError(unknown("schedule", name, _SETTINGS))
     return Schedule(**_SETTINGS[name])

@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
+from ana_fx.first_scale import clipped_scale, first_scale
+from ana_fx.float32 import Float32Module
 from ana_fx.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
-from ana_fx.scale import from_first_process, positive, searched_scale
+from ana_fx.scale import positive
 from ana_fx.schedule import Schedule
 
 __all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer", "Rounding"]
 
 UNKNOWN_SCALE = (
-    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from; "
-    "run a batch through the model in train(), or give prepare(..., calibration=batches)"
+    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from, "
+    "or nothing but zeros in them; run a batch through the model in train(), give prepare(..., calibration=batches), "
+    "or call set_scale() of a quantizer whose numbers are always zero"
 )
 
 
@@ -57,12 +60,12 @@ class ClipRange:
         return f"clip[{self.minimum:g}, {self.maximum:g}]"
 
 
-class Quantizer(nn.Module):
+class Quantizer(Float32Module):
     """A linear quantizer with annealed noise.
 
     `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
     size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
-    sharing it when the model moves. The first batch sets it if nothing else has.
+    sharing it when the model moves. The first batch that is not all zeros sets it if nothing else has.
 
     Args:
         integer_type: The levels.
@@ -89,6 +92,7 @@ class Quantizer(nn.Module):
         fills_range: bool = False,
     ) -> None:
         super().__init__()
+        self.name = "a quantizer"  # where it stands in the model, for messages
         self.integer_type = integer_type
         self.fills_range = fills_range
         self.rounding = rounding
@@ -102,6 +106,7 @@ class Quantizer(nn.Module):
         self.register_buffer("std", torch.zeros(()))
         self.register_buffer("calibrated", torch.zeros(()))  # 1 or 0, as a float: averages of models have no bools
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
+        self._is_settled = False  # the same for compiled graphs, or that one of them has seen its first batch
         self._seen_version = self.calibrated._version
 
     def shape_noise(self, half_width: float, threshold_shift: float) -> None:
@@ -115,17 +120,20 @@ class Quantizer(nn.Module):
 
         The buffer is read only if something else wrote it, as an average of models does; a compiled graph cannot ask.
         """
-        if self._is_calibrated or torch.compiler.is_compiling():
-            return self._is_calibrated
-        if self.calibrated._version != self._seen_version:
-            self._seen_version = self.calibrated._version
-            self._is_calibrated = bool(self.calibrated)
+        if torch.compiler.is_compiling():
+            return self._is_settled
+        if not self._is_calibrated and self.calibrated._version != self._seen_version:
+            self._read_calibrated()
         return self._is_calibrated
+
+    def _read_calibrated(self) -> None:
+        self._seen_version = self.calibrated._version
+        self._is_calibrated = self._is_settled = bool(self.calibrated)
 
     def share_scale(self, other: Quantizer) -> None:
         """Have one step with another quantizer: the largest that one of those that share it needs."""
         with torch.no_grad():
-            known = [each.scale.detach() for each in (self, other) if each.is_calibrated]
+            known = [each.scale.detach() for each in (self, other) if each.is_calibrated or each.shares_scale]
             other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
         self.scale = other.scale
         self.shares_scale = other.shares_scale = True
@@ -134,21 +142,51 @@ class Quantizer(nn.Module):
         """Fix the step from outside; from now on the data does not."""
         with torch.no_grad():
             shaped = scale.reshape(self.scale.shape).to(self.scale)
-            self.scale.copy_(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
+            self._write_scale(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
             self.calibrated.fill_(True)
-        self._is_calibrated = True
+        if not self.training:
+            torch.autograd.graph.increment_version(self.scale)  # for the forms that layer maps keep in eval mode
+        self._is_calibrated = self._is_settled = True
+
+    def _write_scale(self, scale: Tensor) -> None:
+        """Write past autograd: a quantizer that shares the scale may have computed with it in this very step.
+
+        What that one keeps for its gradient is its own, but for the sign of the scale, which stays.
+        """
+        self.scale.data.copy_(scale)
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights."""
-        clipped = x.detach().float().clamp(self.clip_range.minimum, self.clip_range.maximum)
-        rows = clipped.reshape(max(1, self.scale.numel()), -1)
-        levels = Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
-        shaped = None if weights is None else weights.reshape(rows.shape)
-        scale = searched_scale(rows, levels, shaped)
-        if self.fills_range:
-            scale = scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax)
-        self.set_scale(scale)
+    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> bool:
+        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights.
+
+        Returns:
+            Whether `x` tells one. If it is all zeros once it is clipped, nothing changes.
+        """
+        scale = clipped_scale(x, self._all_levels, self._clip, max(1, self.scale.numel()), weights)
+        if scale is not None:
+            self.set_scale(self._filled(scale))
+        return scale is not None
+
+    @torch.no_grad()
+    def loses(self, x: Tensor) -> bool:
+        """Whether numbers that differ all become zero, or all an end of the range."""
+        least, most = torch.aminmax(x.float().clamp(*self._clip))
+        levels = self.levels()
+        first, last = (int(quantize(end, positive(self.scale), levels)) for end in (least, most))
+        return bool(least < most) and first == last and first in (0, int(levels.lo), int(levels.hi))
+
+    @property
+    def _clip(self) -> tuple[float, float]:
+        return self.clip_range.minimum, self.clip_range.maximum
+
+    @property
+    def _all_levels(self) -> Levels:
+        """The levels without what the clip range takes, around which a scale is searched."""
+        return Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
+
+    def _filled(self, scale: Tensor) -> Tensor:
+        """The scale, or so small a one that the levels end where the activation does."""
+        return scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax) if self.fills_range else scale
 
     @property
     def _lowest(self) -> int:
@@ -196,15 +234,19 @@ class Quantizer(nn.Module):
             scale_gradient=scale_gradient,
         )
 
-    @torch.no_grad()
     def _calibrate_on_first_batch(self, x: Tensor) -> None:
-        """Take the step from the first batch; from the first process's if there are several."""
-        self.calibrate(x)
-        self.scale.copy_(from_first_process(self.scale))
+        """Take the scale that the batch tells, if it tells one; a compiled model asks its first batch only."""
+        is_shared = self.shares_scale  # outside of no_grad, which a compiled graph would not leave after an error
+        found = first_scale(x, self.scale, self._all_levels, self._clip, is_shared=is_shared, name=self.name)
+        with torch.no_grad():
+            tells = found.amax() > 0
+            self._write_scale(torch.where(tells, self._filled(found), self.scale))
+            self.calibrated.copy_(tells)
+        self._is_settled = torch.compiler.is_compiling()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._is_calibrated = bool(self.calibrated)
+        self._read_calibrated()
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
@@ -240,12 +282,17 @@ class InputQuantizer(Quantizer):
         """x as multiples of the step, rounded half to even as QuantizeLinear does."""
         if not self.is_calibrated:
             if not self.training:
-                raise CalibrationError(UNKNOWN_SCALE.format("the model input"))
+                raise CalibrationError(UNKNOWN_SCALE.format(f"the model input ({self.name})"))
             self._calibrate_on_first_batch(x)
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
         scale = positive(self.scale)
-        return torch.round(x.float() / scale).clamp(self._lowest, self.integer_type.qmax) * scale
+        levels = self._without_nan(torch.round(x.float() / scale), self._lowest)
+        return levels.clamp(self._lowest, self.integer_type.qmax) * scale
+
+    def _without_nan(self, levels: Tensor, lowest: int) -> Tensor:
+        """What is deployed takes NaN for the lowest level, as onnxruntime does; in training it stays, to be seen."""
+        return levels if self.training else levels.nan_to_num(nan=float(lowest))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -277,7 +324,7 @@ class ImageQuantizer(InputQuantizer):
         """x as multiples of the step, from the nearest pixel."""
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
-        pixels = torch.round(x.float() * self.gain + self.shift).clamp(0, 255)
+        pixels = self._without_nan(torch.round(x.float() * self.gain + self.shift), 0).clamp(0, 255)
         return (pixels - self.zero_point) * positive(self.scale)
 
     def real(self, levels: Tensor) -> Tensor:

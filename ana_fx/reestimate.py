@@ -7,19 +7,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
-from ana_fx.compiled import uncompiled
+from ana_fx.batches import tensors_of
 from ana_fx.graph import layer_maps
 from ana_fx.layer_map import Phase
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared
 
 __all__ = ["reestimate_batch_norms"]
 
 
 @torch.no_grad()
-def reestimate_batch_norms(qat: GraphModule, batches: Iterable[Any]) -> int:
+def reestimate_batch_norms(qat: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running statistics of the layers that still learn by those over some batches.
 
     The running statistics of training follow the weights with a delay, and are of noisy layers. Few bits make eval
@@ -35,9 +36,10 @@ def reestimate_batch_norms(qat: GraphModule, batches: Iterable[Any]) -> int:
         How many batch norms have new statistics.
 
     Raises:
-        ValueError: There is no batch.
+        TypeError: `qat` is no module, or a batch holds no tensors.
+        ValueError: It was not prepared, or there is no batch.
     """
-    qat = uncompiled(qat)
+    qat = prepared(qat, "reestimate_batch_norms()")
     num_inputs = sum(node.op == "placeholder" for node in qat.graph.nodes)
     was_training = qat.training
     norms = _learning_norms(qat)
@@ -56,8 +58,7 @@ def reestimate_batch_norms(qat: GraphModule, batches: Iterable[Any]) -> int:
             norm.reset_running_stats()
             norm.momentum = None  # a mean over all batches
         for batch in itertools.chain((first,), inputs):
-            entries = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-            qat(*entries[:num_inputs])
+            qat(*tensors_of(batch, "a batch", num_inputs))
     finally:
         for mean, old_mean, std, old_std in noise:
             mean.copy_(old_mean)

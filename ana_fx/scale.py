@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ana_fx.fake_quantize import Levels
 
-__all__ = ["from_first_process", "least_squares_scale", "positive", "searched_scale"]
+__all__ = ["least_squares_scale", "positive"]
 
 _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
 _FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
@@ -20,11 +19,12 @@ _NUM_REFINEMENTS = 2
 _NUM_SAMPLES, _NUM_NUMBERS = 1024, 2**15  # of a row, and of all if that is more: others would not move the step
 _BLOCK = 2**18  # numbers that are worked on at a time: enough for the calls to cost nothing, few enough for a cache
 _SMALLEST = 2.0**-60  # keeps products and quotients of scales away from denormal numbers
+_LARGEST = 2.0**60  # and from infinity
 
 
 def positive(scale: Tensor) -> Tensor:
-    """`scale` as every computation uses it: a learned step that crosses zero stays a step."""
-    return scale.abs().clamp_min(_SMALLEST)
+    """`scale` as every computation uses it: a learned step that crosses zero, or runs away, stays a step."""
+    return scale.abs().clamp(_SMALLEST, _LARGEST)
 
 
 @torch.no_grad()
@@ -106,43 +106,3 @@ class _Rows:
 
 def _subsample(rows: Tensor) -> Tensor:
     return rows[:, :: math.ceil(rows.shape[1] / max(_NUM_SAMPLES, _NUM_NUMBERS // len(rows))) or 1]
-
-
-def searched_scale(rows: Tensor, levels: Levels, weights: Tensor | None = None) -> Tensor:
-    """`least_squares_scale` as one operation, so that torch.compile does not have to follow its search."""
-    found: Tensor = _search(rows, weights, int(levels.lo), int(levels.hi), levels.offset)
-    return found
-
-
-def from_first_process(scale: Tensor) -> Tensor:
-    """The scale that the first process has; one operation, for the same reason."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return scale
-    found: Tensor = _broadcast(scale)
-    return found
-
-
-@torch.library.custom_op(
-    "ana_fx::search_scale",
-    mutates_args=(),
-    schema="(Tensor rows, Tensor? weights, int lo, int hi, float offset) -> Tensor",
-)
-def _search(rows: Tensor, weights: Tensor | None, lo: int, hi: int, offset: float) -> Tensor:
-    return least_squares_scale(rows, Levels(lo, hi, offset), weights)
-
-
-@_search.register_fake
-def _(rows: Tensor, weights: Tensor | None, lo: int, hi: int, offset: float) -> Tensor:
-    return rows.new_empty(len(rows), dtype=torch.float32)
-
-
-@torch.library.custom_op("ana_fx::broadcast_scale", mutates_args=(), schema="(Tensor scale) -> Tensor")
-def _broadcast(scale: Tensor) -> Tensor:
-    received = scale.detach().clone()
-    dist.broadcast(received, src=0)
-    return received
-
-
-@_broadcast.register_fake
-def _(scale: Tensor) -> Tensor:
-    return torch.empty_like(scale)

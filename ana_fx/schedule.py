@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ana_fx.annealing_range import AnnealingRange, LayerSchedule, check_constants
 from ana_fx.noise import NoiseType
+from ana_fx.patterns import matches
+from ana_fx.wording import brief, unknown
 
 __all__ = ["AnnealingRange", "Interval", "LayerSchedule", "NoiseConstants", "Power", "Rule", "Schedule", "Strategy"]
 
@@ -79,8 +80,8 @@ class Schedule:
         std_power: d_β, the power with which the standard deviation decays.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
             a schedule can be hashed.
-        overrides: The same for module paths that match a pattern; the last match counts, and wins
-            over the depth's.
+        overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
+            match counts, and wins over the depth's.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
@@ -151,7 +152,7 @@ class Schedule:
         """What the layer map at a module path and a depth does otherwise, or None."""
         own = dict(self.depth_overrides).get(depth)
         for pattern, layer_schedule in reversed(self.overrides):
-            if path is not None and fnmatchcase(path, pattern):
+            if path is not None and matches(path, pattern):
                 return layer_schedule if own is None else layer_schedule.over(own)
         return own
 
@@ -212,9 +213,12 @@ class Schedule:
 
 def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
     pairs = tuple(overrides.items() if isinstance(overrides, Mapping) else overrides)
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"overrides are a mapping from {kind.__name__} to LayerSchedule, got {brief(overrides)}")
     for key, value in pairs:
         if not isinstance(key, kind) or not isinstance(value, LayerSchedule):
-            raise TypeError(f"an override maps {kind.__name__} to LayerSchedule, got {key!r}: {value!r}")
+            raise TypeError(f"an override maps {kind.__name__} to LayerSchedule, got {brief(key)}: {brief(value)}")
         if isinstance(key, int) and key < 0:
             raise ValueError(f"a depth is not negative, got {key}")
     return pairs
@@ -224,5 +228,4 @@ def _member(kind: type[Enum], field: str, value: object) -> Enum:
     try:
         return kind(value)
     except ValueError:
-        known = ", ".join(repr(member.value) for member in kind)
-        raise ValueError(f"{field} is one of {known}, got {value!r}") from None
+        raise ValueError(unknown(field, value, [member.value for member in kind])) from None

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ana_fx.target import OPERATORS, Requantizer, Target
+from ana_fx.wording import unknown
 
 __all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
 
@@ -154,11 +155,13 @@ def targets() -> TargetList:
 
 def target_called(name: str) -> Target:
     """The target of that name; ValueError if there is none."""
+    if isinstance(name, Target):
+        raise TypeError(f"a target is given by its name, got the Target itself; write target={name.name!r}")
     known = {target.name: target for target in _BUILT_IN}
     if name not in known:  # only then: reading the entry points of all packages takes time
         known = {target.name: target for target in targets()}
     if name not in known:
-        raise ValueError(f"unknown target {name!r}; known are {', '.join(map(repr, known))}")
+        raise ValueError(unknown("target", name, known))
     return known[name]
 
 

@@ -37,13 +37,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import networkx as nx
-from torch.fx import GraphModule, Node
+from torch import nn
+from torch.fx import Node
 
 from ana_fx.annealing_range import AnnealingRange
 from ana_fx.convergence import Convergence, compositional_convergence
 from ana_fx.noise import NoiseType
 from ana_fx.ordering import annealing_order, layer_map_graph
 from ana_fx.quantizers import Quantizer
+from ana_fx.recognize import prepared
 from ana_fx.schedule import Power, Rule, Schedule
 
 __all__ = ["Convergence", "Hypothesis", "HypothesisReport", "Rates", "check_hypotheses", "compositional_convergence"]
@@ -113,12 +115,16 @@ class HypothesisReport:
         return "\n".join([*lines, *(f"  {rates}" for rates in self.rates)])
 
 
-def check_hypotheses(qat: GraphModule, schedule: Schedule | None = None) -> HypothesisReport:
+def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> HypothesisReport:
     """Check the conditions at the top of `ana_fx.theory` for a prepared model.
 
     Args:
         qat: What `prepare` returned.
         schedule: Another schedule than the model's own; None is its own.
+
+    Raises:
+        TypeError: `qat` is no module.
+        ValueError: It was not prepared.
 
     Example:
         >>> import ana_fx
@@ -128,6 +134,7 @@ def check_hypotheses(qat: GraphModule, schedule: Schedule | None = None) -> Hypo
         >>> report.converges, check_hypotheses(qat).converges, check_hypotheses(qat).converges_off_thresholds
         (True, False, True)
     """
+    qat = prepared(qat, "check_hypotheses()")
     schedule = schedule or qat.meta["schedule"]
     graph = layer_map_graph(qat)
     ranges = annealing_order(graph, schedule)

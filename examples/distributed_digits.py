@@ -52,7 +52,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
     parser.add_argument("--precision", default="ternary", help="all-ternary, ternary, int2 … int8 (default: ternary)")
     parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="default: runs/distributed")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not dist.is_torchelastic_launched():
+        parser.error("it runs in several processes; start it with torchrun --nproc-per-node 2 " + sys.argv[0])
+    return options
 
 
 def train(qat: GraphModule, digits: Digits, num_epochs: int) -> None:

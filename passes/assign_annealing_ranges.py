@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import networkx as nx
@@ -14,6 +13,7 @@ from ana_fx.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.errors import ScheduleError, listing
 from ana_fx.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.passes.pass_ import Pass
+from ana_fx.patterns import listed, unmatched
 from ana_fx.schedule import Schedule
 
 __all__ = ["AssignAnnealingRanges"]
@@ -57,7 +57,7 @@ def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
     """Every override belongs to a layer map and leaves it a range."""
     problems = list(_problems(graph, schedule))
     if problems:
-        paths = ", ".join(repr(str(node.target)) for node in graph)
+        paths = listed([str(node.target) for node in graph])
         raise ScheduleError(
             listing(f"{len(problems)} override(s) do not fit the model:", problems, f"its layer maps are {paths}")
         )
@@ -68,9 +68,8 @@ def _problems(graph: nx.DiGraph[Node], schedule: Schedule) -> Iterable[str]:
     for depth, _ in schedule.depth_overrides:
         if depth >= len(generations):
             yield f"depth {depth}: the depths are 0 to {len(generations) - 1}"
-    for pattern, _ in schedule.overrides:
-        if not any(fnmatchcase(str(node.target), pattern) for node in graph):
-            yield f"pattern {pattern!r}: it matches no layer map"
+    paths = [str(node.target) for node in graph]
+    yield from filter(None, (unmatched(pattern, paths, "layer map") for pattern, _ in schedule.overrides))
     for depth, nodes in enumerate(generations):
         for node in nodes:
             try:

@@ -13,7 +13,8 @@ from rich.progress import track
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from ana_fx.errors import CalibrationError
+from ana_fx.batch_statistics import batch_statistics
+from ana_fx.errors import CalibrationError, listing
 from ana_fx.graph import location, module_of
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.pass_ import Pass
@@ -25,10 +26,13 @@ _SAMPLES_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class Calibrate(Pass):
-    """Run the float graph on batches and keep samples of inputs and layer map outputs.
+    """Run the float graph on batches and keep samples of inputs, layer map outputs and what is joined.
 
     before   x -> layer map
-    after    the same; `node.meta["samples"]` holds numbers seen there, before the activation
+    after    the same; `node.meta["samples"]` holds numbers seen there
+
+    Dropout is off. Batch norms that were never trained compute with the statistics of each batch, as training
+    will; their running statistics stay as they are, like everything else of the model.
 
     Args:
         batches: Tensors, or tuples that begin with the model's inputs (the rest, labels say, is ignored).
@@ -44,16 +48,33 @@ class Calibrate(Pass):
         samples: dict[Node, list[Tensor]] = defaultdict(list)
         num_batches = 0
         console = Console(stderr=True)
-        for batch in track(
-            self.batches, "calibrating", console=console, transient=True, disable=not console.is_terminal
-        ):
-            run_floats(gm, model_inputs(gm, batch), f"calibration batch {num_batches}", samples)
-            num_batches += 1
+        batches = track(self.batches, "calibrating", console=console, transient=True, disable=not console.is_terminal)
+        with batch_statistics(gm):
+            for batch in batches:
+                run_floats(gm, model_inputs(gm, batch), f"calibration batch {num_batches}", samples)
+                num_batches += 1
         if not num_batches:
             raise CalibrationError("calibration holds no batch; needed at least one, or calibration=None")
         for node, seen in samples.items():
             node.meta["samples"] = torch.cat(seen)
+        _check_finite(samples)
         return False
+
+
+def _check_finite(samples: Iterable[Node]) -> None:
+    problems = [
+        f"{location(node)}: NaN or infinite in {int(is_bad.sum())} of {len(is_bad)} samples"
+        for node in samples
+        if bool((is_bad := ~torch.isfinite(node.meta["samples"])).any())
+    ]
+    if problems:
+        raise CalibrationError(
+            listing(
+                "the calibration batches are finite, but not what the model makes of them:",
+                problems,
+                "look at the first of these layers: its weights, or a division in it",
+            )
+        )
 
 
 def model_inputs(gm: GraphModule, batch: Any) -> tuple[Any, ...]:
@@ -85,7 +106,8 @@ def run_floats(
         where = location(recorder.current) if recorder.current is not None else "the model's input"
         raise CalibrationError(
             f"the model cannot compute {what} with shape(s) {shapes}: {where} says: {str(error).splitlines()[0]}; "
-            f"needed inputs as in training, with a leading batch axis"
+            f"needed inputs as in training, with a leading batch axis, and more than one sample for a batch norm that "
+            f"was never trained"
         ) from error
     finally:
         gm.train(was_training)
@@ -105,10 +127,16 @@ class _Recorder(Interpreter):
         result = super().run_node(n)
         if isinstance(result, Tensor):
             n.meta["sample_shape"] = tuple(result.shape[1:])
-        is_sampled = n.op == "placeholder" or isinstance(module_of(n), LayerMap)
-        if self.samples is not None and is_sampled and isinstance(result, Tensor):
+        if self.samples is not None and isinstance(result, Tensor) and _is_sampled(n):
             self.samples[n].append(_subsample(result))
         return result
+
+
+def _is_sampled(node: Node) -> bool:
+    """Whether a node is an input, a layer map, or what a join may have to requantise."""
+    if node.op == "placeholder" or isinstance(module_of(node), LayerMap):
+        return True
+    return node.op != "get_attr" and any(len(user.all_input_nodes) > 1 for user in node.users)
 
 
 def _subsample(x: Tensor) -> Tensor:

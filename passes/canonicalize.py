@@ -64,20 +64,29 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
             return None
         return unsupported_reason(module)
     if node.op == "output":
-        return _parts_reason(node)
+        return _parts_reason(node) or _constants_reason(node)
     if node.op in ("placeholder", "get_attr") or is_shape(node):
         return None
     spelling = SPELLINGS.get(node.target)
     if spelling is None and is_movement(node):
         return None
     if spelling is None:
-        return f"{spelled(node)}() has no integer form here (docs/operators.md lists what has)"
+        return f"{spelled(node)}() has no integer form here (ana_fx.supported_operators() lists what has)"
     if spelled(node).endswith("_") and is_overwritten_early(node):
         return OVERWRITES
     try:
         return spelling(gm, node)
     except (UnfitError, TypeError, ValueError) as reason:
         return f"{spelled(node)}(): {reason}"
+
+
+def _constants_reason(output: Node) -> str | None:
+    """Which output is a tensor of the model's own, if any."""
+    constants = constant_nodes(output.graph.owning_module)
+    for node in output.all_input_nodes:
+        if node in constants:
+            return f"{node.name} is returned, which depends on no input; needed outputs computed from the inputs"
+    return None
 
 
 def _parts_reason(output: Node) -> str | None:

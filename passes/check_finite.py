@@ -12,13 +12,14 @@ from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import location, module_of
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.pass_ import Pass
+from ana_fx.quantizers import InputQuantizer
 
 __all__ = ["CheckFinite"]
 
 
 @dataclass(frozen=True)
 class CheckFinite(Pass):
-    """Refuse a model with NaN or infinite weights or statistics, naming each; the graph is left as it is."""
+    """Refuse a model with NaN or infinite weights, statistics or scales, naming each; the graph is left as it is."""
 
     name: ClassVar[str] = "check-finite"
 
@@ -27,7 +28,7 @@ class CheckFinite(Pass):
         problems = []
         for node in gm.graph.nodes:
             module = module_of(node)
-            if not isinstance(module, LayerMap):
+            if not isinstance(module, (LayerMap, InputQuantizer)):
                 continue
             for name, tensor in module.state_dict().items():
                 if not _is_finite(tensor):

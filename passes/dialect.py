@@ -27,6 +27,7 @@ __all__ = [
     "LINEAR_UPSAMPLING",
     "LINES",
     "MAX_POOLS",
+    "MOVEMENTS",
     "PADS",
     "REDUCTIONS",
     "SUPPORTED_MODULES",
@@ -117,7 +118,7 @@ SUPPORTED_MODULES: tuple[type[nn.Module], ...] = (
 REDUCTIONS = (torch.mean, torch.sum)
 JOINS = (torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack, torch.dstack)
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "view", "reshape")
-_MOVEMENTS: frozenset[Any] = frozenset(
+MOVEMENTS: frozenset[Any] = frozenset(
     (
         *JOINS,
         *_RESHAPES,
@@ -192,7 +193,7 @@ def unsupported_reason(module: nn.Module | None) -> str | None:
     if is_dropout(module):
         return None
     if not isinstance(module, SUPPORTED_MODULES):
-        return f"{kind} has no integer form here (docs/operators.md lists what has)"
+        return f"{kind} has no integer form here (ana_fx.supported_operators() lists what has)"
     for kinds, reason in _REASONS:
         if isinstance(module, kinds) and (found := reason(module)):
             return f"{kind} {found}"
@@ -283,7 +284,7 @@ def is_movement(node: Node) -> bool:
         return is_nearest or isinstance(module, _MOVEMENT_MODULES)
     if node.target is getattr:
         return node.args[1] in _TRANSPOSES
-    return node.op in ("call_function", "call_method") and node.target in _MOVEMENTS
+    return node.op in ("call_function", "call_method") and node.target in MOVEMENTS
 
 
 def passes_levels(node: Node) -> bool:

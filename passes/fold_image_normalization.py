@@ -53,7 +53,12 @@ class FoldImageNormalization(Pass):
             f"{location(node)}: {reason}" for node in readers for reason in [_obstacle(gm, node, self.image)] if reason
         ]
         if reasons:
-            way_out = "use one mean and one std for all channels, or Precision(input='int8') with normalised inputs"
+            n = self.image.num_channels
+            way_out = (
+                f"use one mean and one std for all channels, or Precision(input='int8') with normalised inputs; or put "
+                f"a 1x1 depthwise convolution that holds the normalisation in front of the model, nn.Conv2d({n}, {n}, "
+                f"1, groups={n}) with weight 1 / std and bias -mean / std, and give ImageInput(0.0, 1.0)"
+            )
             raise UnsupportedError(
                 listing("a normalisation of each channel folds into unpadded convolutions only:", reasons, way_out)
             )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import UnsupportedError, listing
@@ -23,13 +24,14 @@ _PAIRS = (operator.add, operator.sub, operator.mul, torch.matmul)
 
 @dataclass(frozen=True)
 class InsertConstants(Pass):
-    """Put a constant map behind each float tensor of the model that an operation on activations reads.
+    """Put a constant map behind each tensor of the model that an operation on activations reads.
 
     before   x -> add(x, positions)
     after    positions -> constant map; x -> add(x, constant map)
 
     Whatever computes such a tensor from parameters and buffers stays as it is, in floats, and is
-    evaluated when the model is converted. Tensors of integers, such as indices, are left alone.
+    evaluated when the model is converted. Integers and masks count as floats where they meet these; those that a
+    movement reads otherwise are indices, and left alone.
     """
 
     name: ClassVar[str] = "insert-constants"
@@ -46,7 +48,7 @@ class InsertConstants(Pass):
                 if (
                     source in constants
                     and not isinstance(module_of(source), ConstantMap)
-                    and _is_float(values.of(source))
+                    and _is_operand(source, values.of(source), node)
                 ):
                     readers.setdefault(source, []).append(node)
         problems = [f"{location(users[0])}: {source.name} has {reason}" for source, users in readers.items()
@@ -67,11 +69,16 @@ class InsertConstants(Pass):
         return bool(readers)
 
 
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+def _is_operand(source: Node, value: Any, reader: Node) -> bool:
+    """Whether a constant is what its reader computes with, or moves, rather than where to."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() or reader.target in _PAIRS or source in pytree.tree_leaves(reader.args[:1])
 
 
 def _reason(value: Tensor) -> str | None:
+    if value.is_complex():
+        return "complex numbers"
     return None if bool(torch.isfinite(value).all()) else "numbers that are not finite"
 
 

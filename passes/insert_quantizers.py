@@ -21,6 +21,7 @@ from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Sum
 from ana_fx.passes.dialect import is_movement, is_shape, passes_levels
 from ana_fx.passes.pass_ import Pass
+from ana_fx.passes.sample_scales import scale_from_samples, settle_zeros
 from ana_fx.passes.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision import Precision
 from ana_fx.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
@@ -78,6 +79,8 @@ class InsertQuantizers(Pass):
                 operands = [source for source in node.all_input_nodes if source in sources]
                 if operands:
                     sources[node] = sources[operands[0]]
+        notes = [(node.target, note) for node in gm.graph.nodes if (note := node.meta.pop("scale_note", None))]
+        gm.meta.setdefault("notes", []).extend(f"{path}: {note}" for path, note in notes)
         return True
 
     def _insert_output_quantizers(self, gm: GraphModule, sources: dict[Node, _Source]) -> dict[Node, str | None]:
@@ -86,14 +89,15 @@ class InsertQuantizers(Pass):
         types = self._output_types(gm, outputs, _nonnegative(gm, sources))
         groups = scale_groups(gm, aligns_sums=self.target.aligned_sums)
         for group in groups:
-            leader: Quantizer | None = None
+            shared: dict[Node, Quantizer] = {}
             for node in group:
                 if node not in types:
                     continue
                 quantizer = self._output_quantizer(node, _layer_map(node), types[node])
-                if leader is not None:
-                    quantizer.share_scale(leader)
-                leader = leader or quantizer
+                if shared:
+                    quantizer.share_scale(next(iter(shared.values())))
+                shared[node] = quantizer
+            settle_zeros(shared)
         gm.meta["scale_groups"] = [[str(node.target) for node in group] for group in groups if len(group) > 1]
         return outputs
 
@@ -190,8 +194,8 @@ class InsertQuantizers(Pass):
         elif isinstance(layer_map, AffineMap) and _is_normal(layer_map):
             numbers, weights = _gaussian(layer_map.norm)
             quantizer.calibrate(numbers * layer_map.line[0] + layer_map.line[1], weights)
-        elif "samples" in node.meta:
-            quantizer.calibrate(node.meta["samples"])
+        if "samples" in node.meta and not is_fixed:
+            node.meta["scale_note"] = scale_from_samples(quantizer, node.meta["samples"])
         layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
         return quantizer
 

@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import location, module_of, unique_path
-from ana_fx.integer import Dequantize, IntegerConstant, IntegerMaxPool, Quantize, QuantizeImage, Repeat
+from ana_fx.integer import Dequantize, IntegerConstant, IntegerMap, IntegerMaxPool, Quantize, QuantizeImage, Repeat
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
 from ana_fx.passes.layout import BATCH, Layout
@@ -55,15 +55,16 @@ class Lower(Pass):
             module = module_of(node)
             if isinstance(module, InputQuantizer):
                 scale, integer_type = positive(module.scale.detach()), module.integer_type
-                quantize = Quantize(scale, integer_type)
+                quantize = Quantize(scale, integer_type, module.shape)
                 if isinstance(module, ImageQuantizer):
-                    quantize = QuantizeImage(scale, integer_type, module.gain, module.shift)
+                    quantize = QuantizeImage(scale, integer_type, module.gain, module.shift, module.shape)
                 gm.add_submodule(str(node.target), quantize.eval())
                 levels[node] = LevelRange(integer_type.qmin, integer_type.qmax, scale)
             elif isinstance(module, ConstantMap):
                 levels[node] = self._lower_constant(gm, node, module)
             elif isinstance(module, LayerMap) and module.is_quantized:
                 problems += lower_layer_map(gm, node, module, levels, layouts)
+                _fold_constant(gm, node, levels)
             elif isinstance(module, LayerMap) or node.op == "output":
                 _dequantize_inputs(gm, node, levels, layouts)
             elif isinstance(module, (*MAX_POOLS, *ADAPTIVE_MAX_POOLS)):
@@ -99,7 +100,7 @@ class Lower(Pass):
         constant = IntegerConstant(module.output_quantizer.quantize(value), module.output_quantizer.integer_type, scale)
         gm.add_submodule(str(node.target), constant.eval())
         node.args = ()
-        return LevelRange(int(constant.levels.min()), int(constant.levels.max()), scale)
+        return LevelRange(constant.lo, constant.hi, scale)
 
     def _moved(self, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]) -> list[Node]:
         """The tensors of levels that a movement moves, through nodes that give several tensors."""
@@ -167,6 +168,18 @@ class Lower(Pass):
         return lambda *tensors: evaluate(node, dict(zip(sources, tensors, strict=True)))
 
 
+def _fold_constant(gm: GraphModule, node: Node, levels: dict[Node, LevelRange]) -> None:
+    """Compute what a requantizer makes of a constant now: files hold constants without a batch, layers with one."""
+    sources, requantizer = [module_of(source) for source in node.all_input_nodes], module_of(node)
+    constants = [each.levels for each in sources if isinstance(each, IntegerConstant)]
+    if not isinstance(requantizer, IntegerMap) or len(constants) < len(sources):
+        return
+    folded = IntegerConstant(requantizer(*constants), requantizer.integer_type, levels[node].scale)
+    gm.add_submodule(str(node.target), folded.eval())
+    node.args = ()
+    node.meta.pop("thresholds", None)
+
+
 def _delete_unread_tensors(gm: GraphModule) -> None:
     """Delete the parameters and buffers of containers that no node reads, such as those of constants."""
     read = {str(node.target) for node in gm.graph.nodes if node.op in ("call_module", "get_attr")}
@@ -208,6 +221,12 @@ def _lower_max_pool(
         kernel, stride, padding, dilation = (
             _tuple(each, rank) for each in (module.kernel_size, module.stride, module.padding, module.dilation)
         )
+        windows = zip(sizes, results, kernel, stride, padding, dilation, strict=True)
+        if any(_has_empty_window(*each) for each in windows):
+            raise ConvertError(
+                f"{location(node)}: max pooling of {sizes} has windows that hold padding only, whose largest number is "
+                f"minus infinity; needed a number in each; use less padding or dilation"
+            )
         reach = [
             (result - 1) * s + d * (k - 1) + 1 - size - p
             for result, s, d, k, size, p in zip(results, stride, dilation, kernel, sizes, padding, strict=True)
@@ -216,6 +235,11 @@ def _lower_max_pool(
         pool = IntegerMaxPool(kernel, stride, pads, dilation)
     gm.add_submodule(str(node.target), pool.eval())
     levels[node] = levels[source]
+
+
+def _has_empty_window(size: int, num_windows: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
+    starts = [index * stride - padding for index in range(num_windows)]
+    return not all(any(0 <= start + dilation * k < size for k in range(kernel)) for start in starts)
 
 
 def _tuple(value: Any, rank: int) -> tuple[int, ...]:

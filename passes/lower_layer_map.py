@@ -32,11 +32,19 @@ _INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True)
 class LevelRange:
-    """What integers a node carries: their range, and the real value of one."""
+    """What integers a node carries: their range, and the real value of one.
+
+    Holds: lo <= 0 <= hi. Level 0 stands beside every tensor, whatever its own numbers: padding puts it there, and so
+    do the zeros of a transposed convolution; and a partial sum is one in which the other numbers are 0.
+    """
 
     lo: int
     hi: int
     scale: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.lo <= 0 <= self.hi:
+            raise ValueError(f"a range of levels holds 0, got [{self.lo}, {self.hi}]")
 
     @classmethod
     def union(cls, ranges: Sequence[LevelRange]) -> LevelRange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,13 +13,17 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from ana_fx.annealing_notes import start_record
+from ana_fx.batches import Batches, tensors_of
 from ana_fx.errors import TraceError
+from ana_fx.float32 import in_float32, usual_torch
 from ana_fx.freezing import resume_phases
+from ana_fx.graph import quantizers
 from ana_fx.image_input import ImageInput
 from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.canonicalize import Canonicalize
 from ana_fx.passes.check_finite import CheckFinite
+from ana_fx.passes.check_precision import CheckPrecision
 from ana_fx.passes.check_target import CheckTarget
 from ana_fx.passes.drop_identities import DropIdentities
 from ana_fx.passes.end_layers import with_end_layers
@@ -32,17 +37,20 @@ from ana_fx.passes.plain import plain
 from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
 from ana_fx.passes.trace import bound, trace
-from ana_fx.passes.unwrap import unwrap
 from ana_fx.pickling import refuse_pickling
 from ana_fx.precision import Precision
 from ana_fx.presets import preset
+from ana_fx.recognize import float_model, unwrap
 from ana_fx.schedule import Schedule
+from ana_fx.settings import keep_settings
+from ana_fx.state_names import names_of, refuse_float_state, remember_names
 from ana_fx.target_list import target_called
 from ana_fx.weight_bank import WeightBank
 
 __all__ = ["prepare"]
 
 
+@usual_torch()
 def prepare(
     model: nn.Module,
     example_inputs: Any = None,
@@ -85,7 +93,8 @@ def prepare(
         PrecisionError: A width does not fit.
         ScheduleError: The schedule breaks the order of the graph without saying so, or overrides what is not there.
         CalibrationError: The example inputs or the calibration batches do not fit the model.
-        ValueError: An argument is unknown.
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is unknown, or `model` was prepared already.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
@@ -94,8 +103,13 @@ def prepare(
         torch.Size([5, 10])
     """
     precision = Precision.parse(precision)
-    schedule = preset(schedule) if isinstance(schedule, str) else schedule or Schedule()
+    image = precision.input if isinstance(precision.input, ImageInput) else None
+    schedule = _schedule(schedule)
     chosen = target_called(target)
+    notes: list[str] = []
+    model = in_float32(float_model(model), notes)
+    if example_inputs is not None:
+        example_inputs = tensors_of(example_inputs, "example_inputs", _num_inputs(model, concrete_args or {}), image)
     gm = trace(
         model,
         example_inputs,
@@ -104,7 +118,11 @@ def prepare(
         wrapped_functions=wrapped_functions,
     )
     run_pipeline(gm, (Canonicalize(), DropIdentities()))
+    gm.meta["notes"] += notes
+    float_names = names_of(gm)
     inputs = () if example_inputs is None else model_inputs(gm, example_inputs)
+    num_inputs = sum(node.op == "placeholder" for node in gm.graph.nodes)
+    batches = None if calibration is None else Batches(calibration, num_inputs, image)
     if inputs:
         _check_trace(unwrap(model), gm, inputs, concrete_args or {})
     run_pipeline(
@@ -114,21 +132,27 @@ def prepare(
             InsertConstants(),
             FuseLayerMaps(),
             CheckFinite(),
-            Calibrate(calibration),  # on reals: before any quantizer is there
-            FoldImageNormalization(precision.input if isinstance(precision.input, ImageInput) else None),
+            Calibrate(batches),  # on reals: before any quantizer is there
+            FoldImageNormalization(image),
         ),
     )
-    precision = with_end_layers(precision, gm)
+    given, precision = precision, with_end_layers(precision, gm)
     run_pipeline(
         gm,
         (
             InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
+            CheckPrecision(precision),  # requantizers have widths too
             InsertQuantizers(precision, schedule, chosen, inputs),
             QuantizeWeights(precision, schedule, chosen),  # within what the types of the inputs leave
             CheckTarget(chosen),  # of the types that were just chosen
             AssignAnnealingRanges(schedule),
         ),
     )
+    remember_names(gm, float_names)
+    gm.register_load_state_dict_pre_hook(refuse_float_state)
+    for name, quantizer in quantizers(gm):
+        quantizer.name = name
+    keep_settings(gm, given, target)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_forward_pre_hook(WeightBank())
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
@@ -136,6 +160,20 @@ def prepare(
     start_record(gm)
     refuse_pickling(gm)
     return gm
+
+
+def _schedule(schedule: Schedule | str | None) -> Schedule:
+    if schedule is None or isinstance(schedule, Schedule):
+        return schedule or Schedule()
+    return preset(schedule)
+
+
+def _num_inputs(model: nn.Module, concrete_args: Mapping[str, Any]) -> int | None:
+    """How many tensors `forward` takes at most; None if any number."""
+    parameters = inspect.signature(unwrap(model).forward).parameters
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters.values()):
+        return None
+    return sum(name not in concrete_args and each.kind is not each.VAR_KEYWORD for name, each in parameters.items())
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from ana_fx.normalization import Normalization
 from ana_fx.pairs import Product, Sum
 from ana_fx.passes.check_target import operator_of
 from ana_fx.passes.pass_ import Pass
+from ana_fx.passes.sample_scales import scale_of_zeros
 from ana_fx.precision import Precision
 from ana_fx.quantizers import Quantizer
 from ana_fx.resampling import Interpolation
@@ -85,7 +86,8 @@ class QuantizeWeights(Pass):
             scale_shape=() if has_one_scale else (weight.shape[0], *[1] * (weight.ndim - 1)),
             learn_scale=self.schedule.learn_scales,
         ).to(weight.device)
-        quantizer.calibrate(weight)
+        if not quantizer.calibrate(weight):
+            quantizer.set_scale(scale_of_zeros(weight, quantizer))
         return quantizer
 
     def _largest_weight(self, layer_map: AffineMap) -> int:

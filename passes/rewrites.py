@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_path, unique_path
 from ana_fx.normalization import UnitNorm
-from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, line_of, unsupported_reason
+from ana_fx.passes.dialect import LINEAR_UPSAMPLING, is_movement, is_shape, line_of, unsupported_reason
 from ana_fx.table_map import Elementwise
 
 __all__ = [
@@ -104,7 +104,8 @@ def replace_by(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Modul
         if each is None:
             continue
         prefix = module_path(node)
-        path = unique_path(gm, f"{prefix}.{node.name}" if prefix else node.name)
+        name = spelled(node).strip("_")  # not node.name: that counts through the whole model
+        path = unique_path(gm, f"{prefix}.{name}" if prefix else name)
         gm.add_submodule(path, each.train(gm.training))
         with gm.graph.inserting_before(node):
             source = gm.graph.call_module(path, (source,))
@@ -130,16 +131,38 @@ def pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spellin
                     second = gm.graph.call_function(operator.mul, (second, alpha))
             else:
                 second = second * alpha
-        node.op, node.target, node.args, node.kwargs = "call_function", function, (first, second), {}
-        is_pair = isinstance(first, Node) and isinstance(second, Node) and function is not operator.truediv
+        if any(isinstance(each, Node) and is_shape(each) for each in (first, second)):
+            raise UnfitError(
+                "found an operand computed from sizes, needed a number; give prepare() example_inputs, then all sizes "
+                "but the batch's are numbers"
+            )
+        made = function
+        if function is operator.truediv and isinstance(second, Node) and _is_constant(second):
+            gm.meta["is_written_out"] = True  # a quotient rounds once, a reciprocal and a product round twice
+            made = operator.mul
+            with gm.graph.inserting_before(node):
+                second = gm.graph.call_function(torch.reciprocal, (second,))
+        node.op, node.target, node.args, node.kwargs = "call_function", made, (first, second), {}
+        is_pair = isinstance(first, Node) and isinstance(second, Node) and made is not operator.truediv
         if not is_pair and (not takes_numbers or line_of(node) is None):
             raise UnfitError(f"found operands {first!r} and {second!r}, needed tensors{_OR_A_NUMBER * takes_numbers}")
 
     return rewrite
 
 
+def _is_constant(node: Node) -> bool:
+    """Whether a node computes from the model's parameters and buffers alone."""
+    todo, seen = [node], {node}
+    for each in todo:
+        if each.op == "placeholder":
+            return False
+        todo += [source for source in each.all_input_nodes if source not in seen]
+        seen.update(each.all_input_nodes)
+    return True
+
+
 _SMALL_EPSILON = 1e-6  # of a norm; below any step of a quantizer
-_OR_A_NUMBER = ", or a tensor and a finite number after it"
+_OR_A_NUMBER = ", or a tensor and a finite number (or, to divide by, a parameter or buffer) after it"
 _IMAGE_AXES = {(2, 3): nn.AdaptiveAvgPool2d, (-2, -1): nn.AdaptiveAvgPool2d, (2, 3, 4): nn.AdaptiveAvgPool3d}
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.errors import ConvertError
-from ana_fx.graph import calls_to, constant_nodes, location, module_of
+from ana_fx.graph import constant_nodes, location
 from ana_fx.passes.layout import BATCH, Layout
-from ana_fx.quantizers import InputQuantizer
+from ana_fx.passes.probes import probing_batches
 
-__all__ = ["Recording", "Run", "record", "run", "sample_inputs"]
+__all__ = ["Recording", "Run", "record", "run"]
 
 
 @dataclass(frozen=True)
@@ -47,40 +47,14 @@ class Recording:
     runs: tuple[Run, ...] = ()
 
 
-def sample_inputs(qat: GraphModule, batch_size: int, seed: int | None = None) -> tuple[Tensor, ...]:
-    """Inputs of the shapes that the model was trained on: zeros, or random levels over the whole range.
-
-    Raises:
-        ConvertError: The model has not seen an input yet.
-    """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    inputs = []
-    for node in calls_to(qat, InputQuantizer):
-        quantizer = module_of(node)
-        assert isinstance(quantizer, InputQuantizer)
-        if quantizer.shape is None:
-            raise ConvertError(
-                f"the shape of input {node.all_input_nodes[0].name!r} is not known: the model has not seen a batch; "
-                f"give prepare() example_inputs, or train a step"
-            )
-        shape = (batch_size, *quantizer.shape)
-        if generator is None:
-            inputs.append(torch.zeros(shape))
-            continue
-        low, high = quantizer.integer_type.qmin, quantizer.integer_type.qmax
-        levels = torch.randint(low, high + 1, shape, generator=generator)
-        inputs.append(quantizer.real(levels.to(quantizer.scale.device)).cpu())
-    return tuple(inputs)
-
-
 @torch.no_grad()
 def record(qat: GraphModule) -> Recording:
-    """Run a graph on BATCH random samples and on the example inputs, and see where the batch lies in every tensor.
+    """Run a graph on two batches of extremes and examples, and see where the batch lies in every tensor.
 
     Raises:
         ConvertError: The model needs a batch of one size, or a tensor has no batch axis or several.
     """
-    batches = sample_inputs(qat, BATCH, seed=0), _more_samples(qat)
+    batches = probing_batches(qat)
     first, second = _Recorder(qat), _Recorder(qat)
     try:
         outputs = first.run(*batches[0]), second.run(*batches[1])
@@ -96,15 +70,6 @@ def record(qat: GraphModule) -> Recording:
     }
     names = [{node.name: x for node, x in recorder.tensors.items()} for recorder in (first, second)]
     return Recording(layouts, first.values, tuple(map(Run, batches, names, outputs)))
-
-
-def _more_samples(qat: GraphModule) -> tuple[Tensor, ...]:
-    """More than BATCH samples: the example inputs, again where they are too few, or random levels."""
-    examples = [entry.cpu() for entry in qat.meta.get("example_inputs", ())]
-    if not examples:
-        return sample_inputs(qat, BATCH + 1, seed=1)
-    num_samples = max(len(examples[0]), BATCH + 1)
-    return tuple(torch.cat([x] * num_samples)[:num_samples] if len(x) < num_samples else x for x in examples)
 
 
 def _batch_axis(

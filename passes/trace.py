@@ -9,10 +9,15 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.attention import WrittenOutAttention
 from ana_fx.errors import TraceError
+from ana_fx.passes.check_weights import check_weights
+from ana_fx.passes.rename_keywords import rename_keywords
+from ana_fx.passes.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.tracer import ModelTracer
-from ana_fx.passes.unwrap import unwrap, unwrapped_copy
+from ana_fx.passes.unwrap import unwrapped_copy
 from ana_fx.passes.written_out import write_out_attention
+from ana_fx.recognize import unwrap
 
 __all__ = ["bound", "trace"]
 
@@ -49,23 +54,29 @@ def trace(
 
     Raises:
         TraceError: The control flow depends on data, or an operation cannot be recorded; all such modules are listed.
+        TypeError: A setting is of the wrong kind.
+        UnsupportedError: Weights are computed from other parameters, as pruning and norms of weights do it.
+        ValueError: A setting names what the model does not have.
     """
     notes: list[str] = []
     model = unwrap(model, notes)
+    check_concrete_args(model, concrete_args or {})
+    check_weights(model)
     root = unwrapped_copy(model, notes).eval()
+    leaves, functions = checked_leaves(root, leaf_modules), checked_functions(wrapped_functions)
     examples = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    tracer = ModelTracer(
-        None if example_inputs is None else tuple(examples), tuple(leaf_modules), tuple(wrapped_functions)
-    )
+    tracer = ModelTracer(None if example_inputs is None else tuple(examples), leaves, functions)
     attention = write_out_attention(root, tracer.is_kept_whole)
     recorded = tracer.record(attention, dict(concrete_args or {}))
     if recorded is None:
         raise TraceError("\n".join([*tracer.problems, *tracer.unknown_sizes(), _NEEDED])) from tracer.cause
+    rename_keywords(attention, recorded, notes)
     gm = GraphModule(attention, recorded, class_name=type(model).__name__)
     gm.graph.eliminate_dead_code()
     gm.recompile()
     gm.train(model.training)
-    gm.meta.update(notes=notes, is_written_out=tracer.is_written_out)
+    has_attention = any(isinstance(module, WrittenOutAttention) for module in attention.modules())
+    gm.meta.update(notes=notes, is_written_out=tracer.is_written_out or has_attention)
     return gm
 
 

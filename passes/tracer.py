@@ -6,13 +6,11 @@ import fnmatch
 import functools
 import inspect
 import linecache
-import logging
 import operator
 import os
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +28,7 @@ from ana_fx.passes.known_sizes import (
 )
 from ana_fx.passes.plain import plain
 from ana_fx.passes.tensor_results import is_in_place, is_tensor_function, is_tensor_module
+from ana_fx.passes.tracing_alone import tracing_alone
 from ana_fx.passes.written_out import WRITTEN_OUT
 
 __all__ = ["ModelTracer"]
@@ -76,24 +75,15 @@ class ModelTracer(Tracer):
         marked = _symbolic_trace._wrapped_fns_to_patch
         if self.knowledge is not None:  # then nothing needs to be hidden from the tracer
             marked = {key: names for key, names in marked.items() if names.get(key[1]) in self.wrapped_functions}
-        methods = [(Tensor, "expand"), (Tensor, "__getitem__")]  # of a buffer, with the batch size among the arguments
-        has_fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with (
-                patch.multiple(_symbolic_trace, _wrapped_fns_to_patch=marked, _wrapped_methods_to_patch=methods),
-                patch.multiple(torch, zeros=_taking_proxies(torch.zeros), ones=_taking_proxies(torch.ones)),
-                patch.object(logging.getLogger("torch._subclasses.fake_tensor"), "disabled", True),  # we tell ourselves
-            ):
-                recorded = self.trace(root, concrete_args)
+            with tracing_alone(marked) as trace:
+                recorded = trace(self, root, concrete_args)
         except Exception as error:  # whatever user code raises when it meets a proxy
             if not self.problems:  # after a condition that was taken to hold, an error says nothing
                 line = _user_line(traceback.extract_tb(error.__traceback__))
                 self.problems.append(_problem(self.failed_path or "", self.root_name, line, str(error)))
             self.cause = self.cause or error
             return None
-        finally:
-            torch.backends.mha.set_fastpath_enabled(has_fast_path)
         return None if self.problems else recorded
 
     def unknown_sizes(self) -> list[str]:
@@ -262,20 +252,6 @@ class ModelTracer(Tracer):
 
 def _method(name: str) -> Callable[..., Any]:
     return lambda x, *rest, **named: getattr(x, name)(*rest, **named)
-
-
-def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(n, 3)` as `function((n, 3))`: torch looks for proxies in a tuple of sizes only."""
-
-    @functools.wraps(function)
-    def made(*sizes: Any, **options: Any) -> Any:
-        return (
-            function(sizes, **options)
-            if any(isinstance(each, Proxy) for each in sizes)
-            else function(*sizes, **options)
-        )
-
-    return made
 
 
 def _is_basic(index: Any) -> bool:

@@ -9,21 +9,9 @@ import torch
 from torch import nn
 
 from ana_fx.errors import TraceError, listing
+from ana_fx.recognize import unwrap
 
-__all__ = ["unwrap", "unwrapped_copy"]
-
-_WRAPPERS = ("DataParallel", "DistributedDataParallel", "AveragedModel", "OptimizedModule")
-
-
-def unwrap(model: nn.Module, notes: list[str] | None = None) -> nn.Module:
-    """The module inside wrappers that train or compile it; `notes` tells which were taken off."""
-    while type(model).__name__ in _WRAPPERS and type(model).__module__.startswith("torch."):
-        if notes is not None:
-            notes.append(f"{type(model).__name__} was taken off")
-        inner = model._modules["_orig_mod" if "_orig_mod" in model._modules else "module"]
-        assert inner is not None
-        model = inner
-    return model
+__all__ = ["unwrapped_copy"]
 
 
 def unwrapped_copy(model: nn.Module, notes: list[str]) -> nn.Module:

@@ -64,14 +64,22 @@ def quantize_image(
 
 
 def dequantize_linear(
-    builder: Builder, path: str, x: ir.Value, zero_point: int, scale: np.ndarray[Any, Any], shape: tuple[int, ...]
+    builder: Builder,
+    path: str,
+    x: ir.Value,
+    zero_point: int,
+    scale: np.ndarray[Any, Any],
+    shape: tuple[int, ...],
+    *,
+    has_batch: bool = True,
 ) -> ir.Value:
     """DequantizeLinear; bytes have a zero point even if it is 0, since onnxruntime fuses no Gemm without."""
     inputs = [x, builder.constant(scale, f"{path}.scale")]
     assert x.dtype is not None
     if x.dtype is not ir.DataType.INT32:
         inputs.append(builder.constant(scalar(zero_point, x.dtype), f"{path}.zero_point"))
-    return builder.op("DequantizeLinear", inputs, path=path, dtype=ir.DataType.FLOAT, shape=shape)
+    dtype = ir.DataType.FLOAT
+    return builder.op("DequantizeLinear", inputs, path=path, dtype=dtype, shape=shape, has_batch=has_batch)
 
 
 def shift(

@@ -14,25 +14,51 @@ import typer
 from rich.console import Console
 from torch import nn
 
-from ana_fx.errors import AnaFxError
+from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.prepare import prepare
+from ana_fx.passes.supported_operators import supported_operators
+from ana_fx.settings import settings_of
 from ana_fx.target_list import targets
 from ana_fx.targets.compare import load_program, read_arrays, verify_against
 from ana_fx.targets.export import export
 from ana_fx.targets.inspect import inspect
+from ana_fx.version import installed_version
+from ana_fx.wording import brief
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Integer networks: export, inspect, verify.", no_args_is_help=True, add_completion=False)
 
+
+def _say_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"ana-fx {installed_version()}, torch {torch.__version__}")
+        raise typer.Exit
+
+
 File = Annotated[Path, typer.Argument(help="An ONNX file that ana_fx wrote.", show_default=False)]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Integer networks: export, inspect, verify."""
 
 
 @app.command("targets")
 def list_targets() -> None:
     """List the targets and what each accepts."""
     _show(targets())
+
+
+@app.command("operators")
+def list_operators() -> None:
+    """List the modules, functions and methods that a model may use."""
+    _show(supported_operators())
 
 
 @app.command("inspect")
@@ -47,10 +73,16 @@ def verify_file(
     file: File,
     inputs: Annotated[list[Path], typer.Option(help="An array of numpy.save, once for each input of the file.")],
     against: Annotated[Path, typer.Option(help="The program: .pt2 of torch.export.save or .pt of torch.jit.save.")],
+    runtimes: Annotated[
+        list[str] | None, typer.Option(help="What runs the file, once for each; by default the first of its target.")
+    ] = None,
 ) -> None:
-    """Run a file in its runtime and compare every output bit with a saved program."""
+    """Run a file in its runtime, or in others, and compare every output bit with a saved program."""
     with _errors_in_one_line():
-        _show(verify_against(file, load_program(against), read_arrays(inputs)))
+        program, arrays = load_program(against), read_arrays(inputs)
+        chosen: list[str | None] = [*runtimes] if runtimes else [None]
+        for name in chosen:
+            _show(verify_against(file, program, arrays, runtime=name))
 
 
 @app.command("export")
@@ -59,9 +91,11 @@ def export_model(
     output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
     state: Annotated[Path, typer.Option(help="The trained state_dict, of torch.save.")],
     example: Annotated[list[Path], typer.Option(help="The example inputs of prepare, arrays of numpy.save.")],
-    precision: Annotated[str, typer.Option(help="As in prepare.")] = "int8",
+    precision: Annotated[str | None, typer.Option(help="As in prepare; by default the state's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="As in prepare.")] = None,
-    prepared_for: Annotated[str, typer.Option(help="The target that prepare was given.")] = "onnxruntime",
+    prepared_for: Annotated[
+        str | None, typer.Option(help="The target that prepare was given; by default the state's.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="The target of the file; by default the same.")] = None,
     io: Annotated[str, typer.Option(help="The borders, 'integer' or 'float'.")] = "integer",
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
@@ -69,8 +103,19 @@ def export_model(
     """Prepare a model as for training, load its trained state, convert and export it."""
     with _errors_in_one_line():
         inputs = tuple(torch.from_numpy(array) for array in read_arrays(example))
-        qat = prepare(_made(model), inputs, precision=precision, schedule=schedule, target=prepared_for)
-        _load_state(qat, state)
+        made = _made(model)
+        trained = _read_state(state)
+        settings = settings_of(trained)
+        if settings is None and (precision is None or prepared_for is None):
+            raise ValueError(f"{state} does not tell its settings; needed --precision and --prepared-for")
+        qat = prepare(
+            made,
+            inputs,
+            precision=precision or settings.precision,  # type: ignore[union-attr]  # one of them is there
+            schedule=schedule,
+            target=prepared_for or settings.target,  # type: ignore[union-attr]  # likewise
+        )
+        _load_state(qat, trained, state)
         names = None if labels is None else labels.read_text(encoding="utf-8").split("\n")
         names = None if names is None else [name.strip() for name in names if name.strip()]
         _show(export(convert(qat.eval()), output, target=target, io=io, labels=names))
@@ -82,21 +127,48 @@ def _made(reference: str) -> nn.Module:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does it
     try:
         make = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # of the user's own module
         raise ValueError(f"cannot import {reference!r}: {error}; needed 'package.module:function'") from error
-    made = make()
+    made = _call(make, reference)
     if not isinstance(made, nn.Module):
         raise ValueError(f"{reference!r} made {type(made).__name__}, needed a torch.nn.Module")
     return made
 
 
-def _load_state(qat: nn.Module, path: Path) -> None:
+def _call(make: Any, reference: str) -> Any:
+    if not callable(make):
+        raise ValueError(f"{reference!r} is {brief(make)}, needed a function that makes the model")
+    try:
+        return make()
+    except Exception as error:  # of the user's own code
+        raise ValueError(f"{reference!r} raised {type(error).__name__}: {error}") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The state_dict in a file, alone or under "model"; no code in it is run."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        qat.load_state_dict(state.get("model", state))
+        found: dict[str, Any] = state.get("model", state)
+        settings_of(found)  # looks at every name
+    except SettingsError:
+        raise
     except Exception as error:  # pickle's, zip's and torch's errors share no base
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"cannot load {path}: {reason}; needed the state_dict of the prepared model") from error
+        raise _unloadable(path, error) from error
+    return found
+
+
+def _load_state(qat: nn.Module, state: dict[str, Any], path: Path) -> None:
+    try:
+        qat.load_state_dict(state)
+    except SettingsError:
+        raise
+    except Exception as error:  # torch's are RuntimeErrors and others
+        raise _unloadable(path, error) from error
+
+
+def _unloadable(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ValueError(f"cannot load {path}: {reason}; needed the state_dict of the prepared model")
 
 
 def _show(report: object) -> None:
@@ -111,6 +183,6 @@ def _errors_in_one_line() -> Iterator[None]:
     """What we foresee goes to stderr without a traceback."""
     try:
         yield
-    except (AnaFxError, ValueError, OSError) as error:
+    except (AnaFxError, ValueError, TypeError, OSError) as error:
         typer.echo(f"ana-fx: {error}", err=True)
         raise typer.Exit(1) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import VerifyError
+from ana_fx.targets.float_output import float_layer_tolerance, show_float_input
 from ana_fx.targets.metadata import Array, Border, borders
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.runtimes import runtime_called
 from ana_fx.targets.verify import VerifyReport, file_target, run_file
+from ana_fx.targets.writer import FLOAT_TYPE
 
 __all__ = ["load_program", "read_arrays", "verify_against"]
 
@@ -41,20 +43,36 @@ def load_program(path: Path) -> nn.Module:
             return torch.export.load(path).module()
     except Exception as error:  # whatever torch raises about a file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if _is_state(path):
+            reason = "it holds a state_dict, which is no program"
         raise VerifyError(f"cannot load {path}: {reason}; needed a program that torch saved, without code") from error
 
 
-def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> VerifyReport:
-    """Run a file in its first runtime and compare its outputs with a program's, bit for bit.
+def _is_state(path: Path) -> bool:
+    """Whether `torch.save` wrote tensors there; no pickled code is run."""
+    try:
+        return isinstance(torch.load(path, map_location="meta", weights_only=True), Mapping)
+    except Exception:  # it is something else then
+        return False
+
+
+def verify_against(
+    path: Path, program: nn.Module, inputs: Sequence[Array], *, runtime: str | None = None
+) -> VerifyReport:
+    """Run a file in a runtime and compare its outputs with a program's, bit for bit.
+
+    An output of a float layer, which `output="float"` leaves, is compared to what rounding explains.
 
     Args:
         path: A file that `export` wrote.
         program: Floats in, floats out, as the converted program.
         inputs: An array for each input of the file: floats as the program takes them, or the
             integers that the file takes.
+        runtime: What runs it; None is the first of its target.
 
     Raises:
         VerifyError: The file cannot be run, or an output differs.
+        ValueError: The runtime is unknown.
     """
     model = read_model(path)
     ends, outputs = borders(model)
@@ -64,16 +82,18 @@ def verify_against(path: Path, program: nn.Module, inputs: Sequence[Array]) -> V
         _check_input(path, border, array)
     stored = [x if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)]
     reals = [end.real(x) if x.dtype.kind in "iu" else x for end, x in zip(ends, inputs, strict=True)]
-    runtime = runtime_called(file_target(model).runtimes[0])
-    found = run_file(path, runtime, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
+    chosen = runtime_called(runtime or file_target(model).runtimes[0])
+    has_float_layer = show_float_input(model)
+    found = run_file(path, chosen, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
+    tolerance = float_layer_tolerance(model, found.pop()) if has_float_layer else 0.0
     with torch.no_grad():
         wanted = pytree.tree_leaves(program(*(torch.from_numpy(x.astype(np.float32)) for x in reals)))
     expected = [leaf.numpy() for leaf in wanted if isinstance(leaf, Tensor)]
     if len(expected) != len(outputs):
         raise VerifyError(f"{path} has {len(outputs)} outputs, the program gives {len(expected)}")
     for output, have, want in zip(outputs, found, expected, strict=True):
-        _compare(path, output, np.asarray(have), want)
-    return VerifyReport(path, (runtime.title,), sum(each.size for each in expected), (0,))
+        _compare(path, output, np.asarray(have), want, tolerance if output.levels == FLOAT_TYPE else 0.0)
+    return VerifyReport(path, (chosen.title,), sum(each.size for each in expected), (0,))
 
 
 def _check_input(path: Path, border: Border, array: Array) -> None:
@@ -85,11 +105,11 @@ def _check_input(path: Path, border: Border, array: Array) -> None:
         )
 
 
-def _compare(path: Path, output: Border, have: Array, want: Array) -> None:
+def _compare(path: Path, output: Border, have: Array, want: Array, tolerance: float) -> None:
     real = output.real(have)
     if real.shape != want.shape:
         raise VerifyError(f"{path}: output {output.name!r} is {real.shape}, the program gives {want.shape}")
-    different = real != want
+    different = ~(np.abs(real.astype(np.float64) - want) <= tolerance)  # NaN differs too
     if different.any():
         where = tuple(int(i) for i in np.argwhere(different)[0])
         raise VerifyError(

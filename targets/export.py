@@ -14,10 +14,12 @@ import onnx
 import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
-from torch.fx import GraphModule
+from torch import nn
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.float32 import usual_torch
 from ana_fx.pair_sums import PAIR_LIMIT
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.targets.dory_attributes import without_dory_attributes
@@ -25,6 +27,7 @@ from ana_fx.targets.emitter import Emitter, NodeReport
 from ana_fx.targets.kernel_families import KernelFamily, proven_families
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
+from ana_fx.wording import brief, unknown
 
 __all__ = ["ExportReport", "export"]
 
@@ -89,8 +92,9 @@ class ExportReport:
         return table
 
 
+@usual_torch()
 def export(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     *,
     target: str | None = None,
@@ -111,19 +115,20 @@ def export(
         labels: What the channels of the output stand for, in their order; kept in the metadata.
 
     The metadata of the file says of each input and output `name`: `name.shape` of one sample,
-    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale.
+    `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale. Of an output that
+    a float layer gives, with `output="float"`, it says shape and type, which is "float32".
 
     Returns:
         A report of what each layer map became.
 
     Raises:
         ExportError: The file cannot be written, or the target cannot hold the program.
+        TypeError: `integer` is no module, or `labels` no list of names.
         ValueError: An argument is unknown, or `integer` is not a converted program.
     """
-    if "annealing_ranges" not in integer.meta:
-        raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
+    integer = program(integer, "export()")
     if io not in ("integer", "float"):
-        raise ValueError(f"io is 'integer' or 'float', got {io!r}")
+        raise ValueError(unknown("io", io, ("integer", "float")))
     chosen = target_called(target or integer.meta["target"])
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
@@ -152,6 +157,9 @@ def export(
 
 def _labels(labels: Sequence[str], model: ir.Model) -> str:
     """The labels as JSON, if there is one for each channel of the only output."""
+    given: object = labels
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")
     sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
     if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")

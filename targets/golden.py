@@ -39,8 +39,12 @@ def golden(program: GraphModule) -> Golden:
     """Run the first of the example inputs, or random levels where there are none."""
     device = next(iter(program.buffers())).device
     quantizers = calls_to(program, Quantize)
-    examples = program.meta.get("example_inputs") or tuple(map(_random_levels, quantizers))
-    seen = run(program, tuple(each[:1].to(device) for each in examples))
+    inputs = dict.fromkeys(program.graph.find_nodes(op="placeholder"), torch.zeros(1))  # of those that nothing reads
+    examples = dict(zip(inputs, program.meta.get("example_inputs", ()), strict=False))
+    for node in quantizers:
+        (placeholder,) = node.all_input_nodes
+        inputs[placeholder] = examples[placeholder][:1] if placeholder in examples else _random_levels(node)
+    seen = run(program, tuple(each.to(device) for each in inputs.values()))
     layers = calls_to(program, IntegerMap, IntegerHead, IntegerMaxPool)
     return Golden(
         tuple(_integers(seen[node]) for node in quantizers),

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ana_fx.targets.metadata import Border, borders
 from ana_fx.targets.model_file import read_model
-from ana_fx.targets.writer import IO, LABELS, TARGET
+from ana_fx.targets.writer import FLOAT_TYPE, IO, LABELS, TARGET
 
 __all__ = ["FileReport", "inspect"]
 
@@ -65,7 +65,7 @@ class FileReport:
         for kind, values in (("input", self.inputs), ("output", self.outputs)):
             for each in values:
                 shape = "x".join(("N", *map(str, each.shape)))
-                numbers = (f"{each.scale:.9g}", str(each.zero_point))
+                numbers = ("–", "–") if each.levels == FLOAT_TYPE else (f"{each.scale:.9g}", str(each.zero_point))
                 ends.add_row(kind, each.name, each.dtype.name, each.levels, shape, *numbers)
         inside = Table("operators", "constants", "integers only")
         inside.add_row(

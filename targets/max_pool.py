@@ -23,7 +23,7 @@ def write_max_pool(
     pads_itself: bool,
     writes_zero_pads: bool,
 ) -> ir.Value:
-    """MaxPool, behind a Pad where it is not trusted with pads.
+    """MaxPool, behind a Pad where it is not trusted with pads, or takes none so large.
 
     Args:
         builder: Collects the nodes.
@@ -39,7 +39,7 @@ def write_max_pool(
     assert dtype is not None
     befores, afters = zip(*module.padding, strict=True)
     pads = [*befores, *afters]
-    if any(pads) and not pads_itself:
+    if any(pads) and not (pads_itself and _are_small(module)):
         x, pads = _pad_with_lowest(builder, path, x, dtype, sizes, module.padding), [0] * len(pads)
     attributes: dict[str, object] = {
         "kernel_shape": list(module.kernel),
@@ -49,6 +49,11 @@ def write_max_pool(
     # without "VALID" onnxruntime fuses a pad with zeros before it, and takes them for the lowest numbers
     attributes |= {"pads": pads} if any(pads) or writes_zero_pads else {"auto_pad": "VALID"}
     return builder.op("MaxPool", [x], path=path, dtype=dtype, shape=shape, attributes=attributes)
+
+
+def _are_small(module: IntegerMaxPool) -> bool:
+    """Whether all pads are smaller than their kernels, without gaps, as onnxruntime's MaxPool wants them."""
+    return all(max(pair) < size for pair, size in zip(module.padding, module.kernel, strict=True))
 
 
 def _pad_with_lowest(

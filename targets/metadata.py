@@ -12,7 +12,7 @@ import onnx
 
 from ana_fx.errors import VerifyError
 from ana_fx.numbers import IntegerType
-from ana_fx.targets.writer import IO
+from ana_fx.targets.writer import FLOAT_INPUT, FLOAT_TYPE, IO
 
 __all__ = ["Border", "borders"]
 
@@ -29,7 +29,8 @@ class Border:
         shape: Of one sample.
         scale: The real value of one step; of a float border, that of the levels behind it.
         zero_point: The stored number of zero.
-        levels: The integer type of the levels, "uint4" in uint8 for example.
+        levels: The integer type of the levels, "uint4" in uint8 for example; "float32" of an output that a float layer
+            gives, with output="float", which has no levels, and the scale 1.
         pixel: For images that are normalised for each channel, (gain, shift): pixel = gain · x + shift.
         is_float: Whether the file itself quantises or dequantises there.
     """
@@ -91,6 +92,9 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
     name, kind = value.name, value.type.tensor_type
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if _comes_from_a_float_layer(name, np.dtype(dtype), metadata):
+            shape = tuple(each.dim_value for each in kind.shape.dim[1:])
+            return Border(name, np.dtype(dtype), shape, 1.0, 0, FLOAT_TYPE, is_float=True)
         gain, shift = (metadata.get(f"{name}.pixel_{part}") for part in ("gain", "shift"))
         return Border(
             name,
@@ -106,6 +110,13 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
         raise VerifyError(
             f"the metadata do not describe {name!r}: {error}; needed a file that ana_fx.export wrote"
         ) from error
+
+
+def _comes_from_a_float_layer(name: str, dtype: np.dtype[Any], metadata: Mapping[str, str]) -> bool:
+    """Whether a border is no border of integers; files before 0.2 say nothing of it but that there is a float layer."""
+    if f"{name}.type" in metadata:
+        return metadata[f"{name}.type"] == FLOAT_TYPE
+    return FLOAT_INPUT in metadata and dtype == np.float32
 
 
 def _channels(text: str) -> Array:

@@ -79,6 +79,8 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         if isinstance(affine, Linear):
             return self._gemm(builder, path, module, x, shape)
         if _is_convolution(affine, x.shape):
+            if not x.shape:  # a number for each sample: an image of one channel
+                x = replace(x, value=builder.reshape(x.value, (1,), path=path), shape=(1,))
             return self._convolve(builder, path, module, x, shape)
         reason = "no QLinear operator computes it"
         if isinstance(affine, MatMul):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ana_fx.affine import Affine, Convolution, Identity, Linear, Reduce
 from ana_fx.integer import IntegerHead, IntegerMap
 from ana_fx.resampling import Average
+from ana_fx.staircase import QLinearStaircase
 from ana_fx.targets.borders import dequantize_linear, scalar
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, NodeReport, numpy
@@ -57,8 +58,8 @@ class QdqEmitter(OnnxRuntimeEmitter):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """As the base class decides; a mean over whole images is a convolution with kernels of their size."""
-        kernel = inputs[0].shape[1:]
-        if not _is_of_whole_images(module.affine, len(kernel)):
+        kernel, is_qlinear = inputs[0].shape[1:], isinstance(module.staircase, QLinearStaircase)
+        if not is_qlinear or not _is_of_whole_images(module.affine, len(kernel)):
             return super().integer_map(builder, path, module, inputs, shape)
         pool = copy(module)
         pool.affine = Average(len(kernel), kernel, kernel, (0,) * len(kernel))
@@ -168,7 +169,7 @@ class QdqEmitter(OnnxRuntimeEmitter):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         operands = [
-            dequantize_linear(builder, path, x.value, x.zero_point, scale, x.shape)
+            dequantize_linear(builder, path, x.value, x.zero_point, scale, x.shape, has_batch=x.constant is None)
             for x, scale in zip(inputs, scales, strict=True)
         ]
         value = builder.op(operator, operands, path=path, dtype=_FLOAT, shape=shape)

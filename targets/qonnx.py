@@ -208,7 +208,7 @@ def _quantized_weight(scribe: Scribe, array: np.ndarray[Any, Any], weight: Tenso
             has_batch=False,
         )  # fmt: skip
     low, high = int(weight.min()), int(weight.max())
-    bits = max(2, high.bit_length() + 1, (-low - 1).bit_length() + 1)
+    bits = max(2, max(high, -low - 1).bit_length() + 1)
     integer_type = IntegerType(bits, signed=True, narrow=low > -(2 ** (bits - 1)))
     return _quant(scribe, stored, integer_type, array.shape, has_batch=False, name="weight")
 

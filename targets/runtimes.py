@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +21,12 @@ from onnx.reference.ops import op_max_pool
 
 from ana_fx.errors import VerifyError
 from ana_fx.targets.emulation import emulate
+from ana_fx.wording import unknown
 
 __all__ = ["RUNTIMES", "Runtime", "runtime_called", "with_batch"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+_QONNX = threading.Lock()  # a name in its module is replaced while it runs
 _NUMPY_TO_TRACT = {"float32": "f32", "int8": "i8", "int32": "i32", "uint8": "u8"}
 
 
@@ -57,7 +60,7 @@ def runtime_called(name: str) -> Runtime:
         VerifyError: Its package is not installed.
     """
     if name not in RUNTIMES:
-        raise ValueError(f"unknown runtime {name!r}; known are {', '.join(map(repr, RUNTIMES))}")
+        raise ValueError(unknown("runtime", name, RUNTIMES))
     runtime = RUNTIMES[name]
     try:
         import_module(runtime.package)
@@ -113,7 +116,7 @@ def _qonnx(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:
     names = [value.name for value in model.graph.output]
     # it runs each node in onnxruntime, as a model of the newest IR version, which onnxruntime may not know yet
     make_model = partial(execution.qonnx_make_model, ir_version=model.ir_version)
-    with patch.object(execution, "qonnx_make_model", make_model):
+    with _QONNX, patch.object(execution, "qonnx_make_model", make_model):
         cleaned = import_module("qonnx.util.cleanup").cleanup_model(wrapper)
         renamed = zip(cleaned.graph.input, feeds.values(), strict=True)
         found = execution.execute_onnx(cleaned, {value.name: array for value, array in renamed})

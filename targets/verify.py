@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.affine_map import AffineMap
+from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
+from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
+from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
@@ -75,9 +79,10 @@ class VerifyReport:
         return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 
 
+@usual_torch()
 @torch.no_grad()
 def verify(
-    integer: GraphModule,
+    integer: nn.Module,
     path: str | os.PathLike[str],
     inputs: Any = None,
     *,
@@ -94,10 +99,15 @@ def verify(
             by default what the target's description names. Slow ones get the first samples only.
 
     Raises:
-        ValueError: A runtime is unknown.
+        TypeError: `integer` is no module, or `inputs` hold no tensors.
+        ValueError: `integer` is not a converted program, there are more or fewer inputs than it has, or a runtime is
+            unknown.
         VerifyError: The file cannot be run, or an output differs where the target promises that none does, or a
             runtime's package is not installed.
     """
+    integer = program(integer, "verify()")
+    chosen = None if runtimes is None else [runtime_called(name) for name in _names(runtimes)]
+    given = _inputs(integer, inputs)
     path = Path(path)
     model = read_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -105,10 +115,9 @@ def verify(
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
-    given = _inputs(integer, inputs)
     needs_vnni = tuple(json.loads(metadata.get(NEEDS_VNNI, "[]")))
     titles, compared, different = [], 0, []
-    for runtime in [runtime_called(name) for name in runtimes or target.runtimes]:
+    for runtime in chosen or [runtime_called(name) for name in target.runtimes]:
         few = tuple(x[: runtime.samples] for x in given)
         found = run_file(path, runtime, model, _feeds(integer, few, is_float))
         is_exact = target.exact_runtimes is None or runtime.name in target.exact_runtimes
@@ -166,34 +175,53 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _quantizers(integer: GraphModule) -> list[tuple[Node, Quantize]]:
-    pairs = []
+def _readers(integer: GraphModule) -> dict[Node, tuple[Node, Quantize] | None]:
+    """For each input of the program the border that reads it, or None; a file lists those that are read."""
+    readers: dict[Node, tuple[Node, Quantize] | None] = dict.fromkeys(integer.graph.find_nodes(op="placeholder"))
     for node in calls_to(integer, Quantize):
         module = module_of(node)
         assert isinstance(module, Quantize)
-        pairs.append((node, module))
-    return pairs
+        readers[node.all_input_nodes[0]] = (node, module)
+    return readers
 
 
 def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
-    if inputs is not None:
-        return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    generator = torch.Generator().manual_seed(0)
+    """The inputs given, or levels made up; zeros for an input that nothing reads."""
+    readers = _readers(integer)
+    given = () if inputs is None else _given_inputs(inputs, len(readers))
     made = []
-    for node, quantize in _quantizers(integer):
-        kind = quantize.integer_type
-        shape = (_BATCH, *node.meta["sample_shape"])
-        levels = torch.randint(kind.qmin, kind.qmax + 1, shape, generator=generator)
-        made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
+    for index, reader in enumerate(readers.values()):
+        if reader is None:
+            made.append(torch.zeros(_BATCH))
+        elif inputs is not None:
+            made.append(given[index])
+        else:
+            node, quantize = reader
+            levels = probes(quantize.integer_type, tuple(node.meta["sample_shape"]), _BATCH)
+            made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
+
+
+def _given_inputs(inputs: Any, num_inputs: int) -> tuple[Tensor, ...]:
+    entries = tensors_of(inputs, "the input of verify()")
+    if len(entries) != num_inputs:
+        raise ValueError(f"the program has {num_inputs} input(s), verify() was given {len(entries)} tensor(s)")
+    return entries
+
+
+def _names(runtimes: Sequence[str]) -> Sequence[str]:
+    return [runtimes] if isinstance(runtimes, str) else runtimes
 
 
 def _feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
     """What the file is given: the floats, or the levels that the program's own border makes of them."""
     feeds = {}
-    for (node, quantize), x in zip(_quantizers(integer), inputs, strict=True):
+    for (placeholder, reader), x in zip(_readers(integer).items(), inputs, strict=True):
+        if reader is None:
+            continue
+        _, quantize = reader
         fed = x.float() if is_float else _stored(quantize(x.to(quantize.scale.device)), quantize.integer_type)
-        feeds[str(node.all_input_nodes[0].target)] = numpy(fed)
+        feeds[str(placeholder.target)] = numpy(fed)
     return feeds
 
 

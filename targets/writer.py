@@ -32,7 +32,7 @@ from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.float_layer import write_float_layer
 from ana_fx.targets.movement import write_movement
 
-__all__ = ["FLOAT_INPUT", "IO", "LABELS", "NEEDS_VNNI", "TARGET", "Writer", "producer_type"]
+__all__ = ["FLOAT_INPUT", "FLOAT_TYPE", "IO", "LABELS", "NEEDS_VNNI", "TARGET", "Writer", "producer_type"]
 
 TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
     "ana_fx.target",
@@ -41,6 +41,9 @@ TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
     "ana_fx.labels",
     "ana_fx.needs_vnni",
 )  # keys of the metadata
+
+
+FLOAT_TYPE = "float32"  # of an output that a float layer gives
 
 
 class Writer:
@@ -126,7 +129,8 @@ class Writer:
         levels = numpy(module.levels).astype(np.int64)
         stored = (levels + zero_point).astype(dtype.numpy())
         value = self.builder.constant(stored, path)
-        return Carrier(value, zero_point, tuple(levels.shape), int(stored.max()), int(stored.min()), constant=levels)
+        largest, smallest = module.hi + zero_point, module.lo + zero_point
+        return Carrier(value, zero_point, tuple(levels.shape), largest, smallest, constant=levels)
 
     def _repeat(self, path: str, constant: Carrier, samples: Carrier) -> Carrier:
         """A constant for each sample."""
@@ -176,6 +180,10 @@ class Writer:
         """The border out of the integers, unless a float layer was that already."""
         if node in self.floats:
             self.builder.output(self.floats[node], name)
+            shape = self.floats[node].shape
+            assert shape is not None
+            self.metadata[f"{name}.type"] = FLOAT_TYPE
+            self.metadata[f"{name}.shape"] = "x".join(map(str, shape[1:]))
             return
         dequantize = module_of(node)
         carrier = self.carriers[node.all_input_nodes[0]]

@@ -311,5 +311,18 @@ def test_a_total_that_is_not_positive_is_refused(total_steps):
 
 
 def test_a_model_that_was_not_prepared_is_refused():
-    with pytest.raises(ValueError, match=r"needed a model from ana_fx\.prepare, got WithNorm"):
+    with pytest.raises(
+        ValueError, match=r"needs a model from ana_fx\.prepare, got WithNorm, a model that was not prepared"
+    ):
         ana_fx.Annealer(torch.fx.symbolic_trace(WithNorm()), TOTAL)
+
+
+def test_an_annealer_says_how_far_it_is():
+    annealer = ana_fx.Annealer(prepared(), 200)
+    annealer.step()
+    assert repr(annealer) == "Annealer(step 1 of 200, 0.5 %)"
+
+
+def test_a_state_of_something_else_is_refused():
+    with pytest.raises(ValueError, match=r"needed what Annealer.state_dict.. gave.*got a dict of 'lr'"):
+        ana_fx.Annealer(prepared(), TOTAL).load_state_dict({"lr": 0.1})

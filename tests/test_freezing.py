@@ -73,6 +73,28 @@ def test_a_frozen_layer_map_gets_no_gradient_and_keeps_no_graph():
     assert all((parameter.grad is not None) is parameter.requires_grad for parameter in second.parameters())
 
 
+def test_a_write_to_a_layer_that_runs_as_deployed_shows_in_training_too():
+    qat = prepared(Residual)
+    annealer = ana_fx.Annealer(qat, 1)
+    x = example(Residual, 16)
+    qat.train()(x)
+    annealer.step()
+    before = qat(x)
+    with torch.no_grad():
+        qat.get_submodule("head").bias.neg_()
+    assert not torch.equal(qat(x), before)
+    assert torch.equal(qat(x), qat.eval()(x))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop])
+def test_the_anchor_of_the_output_stays_zero_under_every_optimiser(optimizer):
+    qat = prepared(Chain)
+    annealer, optimizer = ana_fx.Annealer(qat, STEPS), optimizer(qat.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(STEPS):
+        step(qat, optimizer, annealer, Chain)
+    assert qat.get_submodule("head").anchor.item() == 0.0
+
+
 def test_training_goes_on_to_the_end_though_nothing_learns_any_more():
     qat = prepared(Residual)
     annealer, optimizer = ana_fx.Annealer(qat, STEPS), torch.optim.Adam(qat.parameters())

@@ -172,3 +172,56 @@ def test_an_image_keeps_its_quantizer_through_a_checkpoint():
 def _seen(model):
     model(torch.zeros(2, 3, 8, 8))
     return model
+
+
+def test_a_padded_network_takes_pixels_with_the_normalisation_in_front(tmp_path):
+    """The way out that the refusal names."""
+    mean, std = map(torch.tensor, (EACH["mean"], EACH["std"]))
+    front = nn.Conv2d(3, 3, 1, groups=3)
+    front.weight.data.copy_((1 / std).reshape(3, 1, 1, 1))
+    front.bias.data.copy_(-mean / std)
+    padded = _seen(network(1))
+    with pytest.raises(ana_fx.UnsupportedError, match=r"nn.Conv2d\(3, 3, 1, groups=3\) with weight 1 / std"):
+        ana_fx.prepare(padded, precision=ana_fx.Precision(input=ana_fx.ImageInput(**EACH)))
+    image = pixels()
+    precision = ana_fx.Precision("int4", "uint4", input=ana_fx.ImageInput(0.0, 1.0))
+    qat = ana_fx.prepare(nn.Sequential(front, padded), image / 255, precision=precision, calibration=[image / 255])
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "a.onnx", io="integer")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    assert np.array_equal(
+        found.astype(np.float32) * ana_fx.inspect(tmp_path / "a.onnx").outputs[0].scale, qat(image / 255)
+    )
+
+
+class Normalizes(nn.Module):
+    """A network that normalises its images itself."""
+
+    def __init__(self, divides):
+        super().__init__()
+        self.divides = divides
+        self.register_buffer("mean", torch.tensor(EACH["mean"]).reshape(1, 3, 1, 1))
+        self.std = nn.Parameter(torch.tensor(EACH["std"]).reshape(1, 3, 1, 1), requires_grad=False)
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = x - self.mean
+        return self.conv(x / self.std if self.divides else x * (1 / self.std))
+
+
+def test_dividing_by_the_models_own_tensor_is_multiplying_by_its_reciprocal():
+    x = pixels() / 255
+    divided, multiplied = (ana_fx.prepare(Normalizes(each), x, calibration=[x]).eval() for each in (True, False))
+    assert torch.equal(divided(x), multiplied(x))
+    assert torch.equal(ana_fx.convert(divided)(x), divided(x))
+
+
+def test_dividing_by_a_tensor_of_activations_is_refused_with_what_can_be_divided_by():
+    class Divides(nn.Module):
+        def forward(self, x):
+            return x / (x + 2)
+
+    with pytest.raises(ana_fx.UnsupportedError, match="to divide by, a parameter or buffer"):
+        ana_fx.prepare(Divides(), torch.rand(2, 3))

@@ -70,12 +70,18 @@ def point_elsewhere(qat: GraphModule) -> None:
 
 def move(qat: GraphModule) -> None:
     optimise(qat)
-    qat.double().float()
+    qat._apply(torch.clone)
+
+
+def set_scales(qat: GraphModule) -> None:
+    for each in layer_maps(qat).values():
+        if each.output_quantizer is not None:
+            each.output_quantizer.set_scale(each.output_quantizer.scale * 1.7)
 
 
 @pytest.mark.parametrize(
     "write",
-    [optimise, average, load, follow_statistics, replace_weight, point_elsewhere, move],
+    [optimise, average, load, follow_statistics, replace_weight, point_elsewhere, move, set_scales],
     ids=lambda f: f.__name__,
 )
 def test_what_was_written_is_seen_without_a_call_of_eval(write):

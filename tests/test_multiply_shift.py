@@ -149,3 +149,11 @@ def test_multiplier_bits_are_those_of_the_largest_multiplier():
         MultiplyShift(0, 1, torch.tensor([0, 1, largest]), zero, zero).multiplier_bits for largest in (1, 7, 8, 255)
     ]
     assert bits == [1, 3, 4, 8]
+
+
+@pytest.mark.parametrize("level", [-1, 0, 3])
+def test_one_level_needs_no_multiplier(level):
+    lowest, highest = torch.tensor([-5, 0]), torch.tensor([7, 9])
+    found = encode(torch.zeros(2, 0, dtype=torch.int64), torch.rand(2).double(), lowest, highest, level, level)
+    assert found.multiplier_bits == 0
+    assert set(found.level(torch.arange(-5, 10).expand(2, -1), 0).flatten().tolist()) == {level}

@@ -50,7 +50,7 @@ def test_every_level_fits_the_torch_type(bits, sign):
     "name", ["", "int", "int1", "uint1", "int9", "uint16", "int04", "Int4", "4", "int4 ", "uternary", "binary"]
 )
 def test_unknown_names_are_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=r"unknown integer type .*'ternary', 'int2'…'int8', 'uint2'…'uint8'"):
+    with pytest.raises(ValueError, match=r"unknown integer type .*nown are 'ternary', 'int2', .*'uint8'"):
         IntegerType.parse(name)
 
 

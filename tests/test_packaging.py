@@ -116,3 +116,11 @@ def test_wheel_holds_every_file_once_under_one_name(tmp_path):
         "ana_fx/py.typed",
     ]
     assert sorted(names) == sorted(expected)
+
+
+def test_importing_the_package_imports_nothing_that_takes_long():
+    """The compiler of torch takes three seconds, networkx one; both are needed later, by some."""
+    program = "import sys, torch, ana_fx; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    slow = {"torch._dynamo", "torch._inductor", "sympy", "networkx", "rich", "matplotlib", "onnx"}
+    assert slow & set(found.stdout.split()) == set()

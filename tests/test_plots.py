@@ -65,18 +65,37 @@ def test_a_layer_map_with_a_range_of_its_own_has_a_bar_of_its_own():
     assert labels(plot_schedule(residual(overrides=own)).axes[0])[4:6] == ["blocks.1.conv1   4", "blocks.1.skip.0   4"]
 
 
-def test_a_static_schedule_can_be_drawn():
-    assert len(drawn(plot_schedule(residual(variance="static"))).axes) == 2
+def test_a_legend_says_what_pale_and_strong_bars_are():
+    (legend,) = drawn(plot_schedule(residual())).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["noise as it began", "decaying"]
 
 
-@pytest.mark.parametrize("name", ["ternary", "uint2", "int8"])
-def test_a_quantizer_has_a_column_for_each_family(name):
+@pytest.mark.parametrize("settings", [{"variance": "static"}, {"variance": "static", "learn_scales": True}])
+def test_a_static_schedule_has_one_bar_that_stays_and_no_timing(settings):
+    figure = drawn(plot_schedule(residual(**settings)))
+    bars, std = figure.axes
+    assert labels(bars) == ["stem.0, blocks.0.conv1 + 8"]
+    assert figure.get_suptitle() == "static, uniform noise, mode"
+    assert len(set(std.lines[0].get_ydata())) == 1
+    assert len(figure.legends[0].get_texts()) == 1
+
+
+def test_a_static_schedule_has_a_bar_for_each_width_of_the_noise():
+    own = {"blocks.1.skip.0": LayerSchedule(half_width=0.2)}
+    bars = plot_schedule(residual(variance="static", overrides=own)).axes[0]
+    assert labels(bars) == ["stem.0, blocks.0.conv1 + 7", "blocks.1.skip.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "levels_drawn"),
+    [("ternary", [-1, 0, 1]), ("uint2", [0, 1, 2, 3]), ("int8", [*range(-5, 5)]), ("uint8", [*range(9)])],
+)
+def test_a_quantizer_has_a_column_for_each_family(name, levels_drawn):
     figure = drawn(plot_quantizer(name, half_width=1.0, mean=-0.5, rounding="floor"))
     assert [axes.get_title(loc="left") for axes in figure.axes[:4]] == ["uniform", "triangular", "normal", "logistic"]
-    kind = ana_fx.IntegerType.parse(name)
     for axes in figure.axes[:4]:
         stairs, *expectations = (torch.as_tensor(line.get_ydata()) for line in axes.lines)
-        assert set(stairs.tolist()) == set(range(kind.qmin, kind.qmax + 1))
+        assert sorted(set(stairs.tolist())) == levels_drawn
         assert len(expectations) == 3
         assert all(bool((each.diff() >= -1e-4).all()) for each in expectations)
 
@@ -100,6 +119,31 @@ def test_convergence_has_a_line_for_mean_and_maximum_of_each_layer_map():
         assert labels(bars) == list(ana_fx.annealing_ranges(qat))
         assert len(errors.lines) == 2 * len(bars.lines) == 20
         assert errors.get_yscale() == "log"
+
+
+class Deep(nn.Module):
+    """A chain of twelve layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(12)))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_many_layer_maps_share_curves_with_their_neighbours():
+    x = torch.rand(8, 4)
+    qat = ana_fx.prepare(Deep(), x, schedule=Schedule("normal"), calibration=[x])
+    bars, errors = drawn(plot_convergence(compositional_convergence(qat, x, progress=[0.0, 0.3, 0.7]))).axes
+    assert len(bars.lines) == 12
+    assert [text.get_text() for text in errors.get_legend().get_texts()][:2] == ["depths 0 to 1", "depths 2 to 3"]
+    assert len(errors.lines) == 2 * 6
+
+
+def test_what_is_no_convergence_is_refused():
+    with pytest.raises(TypeError, match=r"needs what compositional_convergence.. returned, got a Residual"):
+        plot_convergence(Residual())
 
 
 def test_a_model_without_layer_maps_has_no_picture():

@@ -50,7 +50,7 @@ def test_a_precision_is_parsed_to_itself():
 
 @pytest.mark.parametrize("name", ["", "int1", "int9", "uint4", "Ternary", "float"])
 def test_unknown_presets_are_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"unknown precision '{name}'; presets are 'ternary', 'all-ternary', 'int2'"):
+    with pytest.raises(ValueError, match=f"unknown precision '{name}'.*nown are 'ternary', 'all-ternary', 'int2'"):
         Precision.parse(name)
 
 
@@ -106,7 +106,7 @@ def test_known_outputs_are_taken(output):
 
 @pytest.mark.parametrize("output", ["", "uint8", "int16", None])
 def test_unknown_outputs_are_refused_with_the_known_ones(output):
-    with pytest.raises(ValueError, match=f"output is one of 'auto', 'int32', 'int8', 'float', got {output!r}"):
+    with pytest.raises(ValueError, match=f"unknown output {output!r}.*nown are 'auto', 'int32', 'int8', 'float'"):
         Precision(output=output)
 
 
@@ -130,7 +130,7 @@ def test_unsigned_weights_are_refused(name):
 def test_unknown_overrides_and_roundings_are_refused():
     with pytest.raises(ValueError, match="unknown precision 'int1'"):
         Precision(overrides={"a": "int1"})
-    with pytest.raises(ValueError, match="'up' is not a valid Rounding"):
+    with pytest.raises(ValueError, match="unknown rounding 'up'; known are 'nearest', 'floor'"):
         Precision(rounding="up")
 
 

@@ -141,5 +141,5 @@ def test_the_improper_relu_is_refused_with_the_reason_and_a_way_out():
 
 
 def test_unknown_presets_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown schedule 'adam'; presets are 'ste', .*'best-dynamic'"):
+    with pytest.raises(ValueError, match=r"unknown schedule 'adam'; known are 'ste', .*'best-dynamic'"):
         ana_fx.prepare(nn.Linear(2, 2), schedule="adam")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.pair_sums import PAIR_LIMIT
+from ana_fx.patterns import matches
 from tests.models import (
     INPUT_SHAPES,
     Chain,
@@ -47,10 +50,22 @@ def with_rounding(precision: ana_fx.Precision | str, rounding: str) -> ana_fx.Pr
     )
 
 
+def fitting(precision: ana_fx.Precision | str, paths: Collection[str]) -> ana_fx.Precision:
+    """The precision without the overrides that match none of the layer maps, which `prepare` refuses."""
+    precision = ana_fx.Precision.parse(precision)
+    overrides = {
+        pattern: other
+        for pattern, other in precision.overrides.items()
+        if any(matches(path, pattern) for path in paths)
+    }
+    return replace(precision, overrides=overrides)
+
+
 def trained(kind: type[nn.Module], precision: ana_fx.Precision | str, *, awkward: bool) -> GraphModule:
     """After real training steps; awkward networks have awkward batch norms and signed inputs."""
     model = make_awkward(kind()) if awkward else kind()
-    qat = ana_fx.prepare(model, example(kind, signed=awkward), precision=precision)
+    x = example(kind, signed=awkward)
+    qat = ana_fx.prepare(model, x, precision=fitting(precision, ana_fx.annealing_ranges(ana_fx.prepare(model, x))))
     train(qat, INPUT_SHAPES[kind], 3, signed=awkward)
     return qat.eval()
 

@@ -149,7 +149,7 @@ def test_inputs_in_half_precision_are_taken(dtype):
 
 
 def test_a_gradient_scaler_steps_to_the_end_though_nothing_learns_any_more():
-    """What fp16 needs. It refuses to step where no parameter has a gradient, so a zero of the model has one, of zero."""
+    """What fp16 needs. It refuses to step where no parameter has a gradient; a zero of the model has one, of zero."""
     qat = prepared()
     optimizer, annealer = torch.optim.SGD(qat.parameters(), lr=0.1), ana_fx.Annealer(qat, TOTAL)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)

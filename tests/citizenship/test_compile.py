@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ana_fx
+from ana_fx.graph import layer_maps
 from ana_fx.schedule import Interval, NoiseType, Strategy
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
@@ -85,10 +86,21 @@ def test_no_stage_of_the_annealing_breaks_the_graph(annealed):
 
 
 @pytest.mark.parametrize("learn_scales", [False, True])
-def test_the_batch_that_sets_the_scales_is_the_only_one_that_breaks_the_graph(learn_scales):
+def test_the_batch_that_sets_the_scales_breaks_no_graph_and_sets_those_of_eager_mode(learn_scales):
     qat = prepared(WithoutNorm, is_calibrated=False, learn_scales=learn_scales)
-    torch.compile(qat, backend="eager")(X)
-    assert breaks(qat, X) == 0
+    other, backend = copy.deepcopy(qat), Counter()
+    net = compiled(qat, backend)
+    assert torch.equal(net(X), other(X))
+    net(X)
+    net(X)
+    assert backend.num_graphs == 2  # with the search of the scales, and without
+    assert different(qat, other) == []
+
+
+def test_a_model_that_knows_no_shape_of_its_input_remembers_it_when_compiled():
+    qat = ana_fx.prepare(Linear())
+    compiled(qat, "eager")(X)
+    assert qat.get_submodule("input_1_quantizer").shape == (1, 6, 6)
 
 
 # Compilations
@@ -107,18 +119,34 @@ def test_training_compiles_once_for_each_stage_at_most(interval):
 
 
 @pytest.mark.slow
-def test_a_deep_network_needs_as_many_compilations_as_it_has_stages():
-    """More than the eight that torch allows a function by default; then it goes on without compiling."""
-    backend, num_layers = Counter(), 10
+@pytest.mark.parametrize("is_evaluated", [False, True])
+def test_a_deep_network_is_compiled_in_all_its_stages_though_they_are_more_than_torch_allows(is_evaluated):
+    """Torch allows eight compilations of a code object by default; then `fullgraph` makes the next one an error."""
+    backend, num_layers = Counter(), 12
     qat = ana_fx.prepare(nn.Sequential(*(layer for _ in range(num_layers) for layer in (nn.Linear(4, 4), nn.ReLU()))))
-    annealer, x = ana_fx.Annealer(qat, 15), torch.rand(2, 4)
-    qat(x)
-    with torch._dynamo.config.patch(recompile_limit=num_layers + 1):
-        net = compiled(qat, backend)
-        for _ in range(15):
+    net, x = compiled(qat, backend), torch.rand(2, 4)
+    annealer = ana_fx.Annealer(net, 20)
+    for _ in range(20):
+        qat.train()
+        net(x).sum().backward()
+        annealer.step()
+        if is_evaluated:
+            qat.eval()
             net(x)
-            annealer.step()
-    assert backend.num_graphs == num_layers + 1
+    num_evaluated = 1 + num_layers // 4 if is_evaluated else 0
+    assert backend.num_graphs <= num_layers + 2 + num_evaluated
+
+
+def test_a_compiled_model_is_annealed_described_and_converted_as_the_model_itself():
+    qat = prepared()
+    net = compiled(qat, "eager")
+    annealer = ana_fx.Annealer(net, 1)
+    annealer.step()
+    assert not any(float(q.std) for m in layer_maps(qat).values() for q in m.quantizers())
+    assert ana_fx.annealing_ranges(net) == ana_fx.annealing_ranges(qat)
+    assert str(ana_fx.describe(net)) == str(ana_fx.describe(qat))
+    assert ana_fx.reestimate_batch_norms(net, [X]) == ana_fx.reestimate_batch_norms(qat, [X])
+    assert torch.equal(ana_fx.convert(net)(X), qat.eval()(X))
 
 
 def test_noise_that_changes_at_every_step_compiles_nothing():

@@ -54,6 +54,17 @@ def in_parts(rank, kind, num_parts=1, **options):
     return train(net, qat, [part_of(batch_of(step), rank) for step in range(num_parts * TOTAL)], num_parts)
 
 
+def zeros_at_first(rank):
+    """The first process begins with a dummy batch, and tells no scale of the input."""
+    torch.manual_seed(0)
+    qat = prepared(WithoutNorm, is_calibrated=False)
+    net = DistributedDataParallel(qat, find_unused_parameters=True)
+    batches = [part_of(batch_of(step), rank) for step in range(TOTAL)]
+    if rank == 0:
+        batches[0] = (torch.zeros_like(batches[0][0]), batches[0][1])
+    return train(net, qat, batches)
+
+
 def without_looking_for_unused_parameters(rank):
     torch.manual_seed(0)
     qat = prepared()
@@ -71,6 +82,7 @@ SCENARIOS = {
     "accumulated": lambda rank: in_parts(rank, WithNorm, num_parts=2),
     "first batch": lambda rank: in_parts(rank, WithoutNorm, is_calibrated=False),
     "first batch, learned scales": lambda rank: in_parts(rank, WithoutNorm, is_calibrated=False, learn_scales=True),
+    "zeros at first": zeros_at_first,
     "not looking": without_looking_for_unused_parameters,
 }
 
@@ -138,6 +150,13 @@ def test_scales_of_the_first_batch_are_those_of_the_first_process(results):
     qat = prepared(WithoutNorm, is_calibrated=False)
     qat(part_of(batch_of(0), 0)[0])
     assert [name for name in scales if not torch.equal(first["state"][name], qat.state_dict()[name])] == []
+
+
+def test_zeros_of_the_first_process_leave_the_input_to_its_next_batch(results):
+    found = results["zeros at first"][0]["state"]["input_1_quantizer.scale"]
+    alone = prepared(WithoutNorm, is_calibrated=False)
+    alone(part_of(batch_of(1), 0)[0])
+    assert torch.equal(found, alone.state_dict()["input_1_quantizer.scale"])
 
 
 def test_ddp_needs_to_look_for_unused_parameters(results):

@@ -78,6 +78,22 @@ def test_modes_are_toggled_without_a_change_of_state(annealed):
     assert torch.equal(qat(X), expected)
 
 
+def test_a_state_from_before_there_were_anchors_is_loaded():
+    qat = trained(prepared(), 3)
+    state = {name: tensor for name, tensor in qat.state_dict().items() if not name.endswith(".anchor")}
+    other = prepared()
+    other.load_state_dict(state)
+    assert different(other, qat) == []
+
+
+def test_bools_that_older_states_hold_are_loaded():
+    qat = trained(prepared(WithoutNorm), 3)
+    state = {name: t.bool() if name.endswith(".calibrated") else t for name, t in qat.state_dict().items()}
+    other = prepared(WithoutNorm, is_calibrated=False)
+    other.load_state_dict(state)
+    assert torch.equal(other.eval()(X), qat.eval()(X))
+
+
 # Devices
 
 
@@ -142,6 +158,30 @@ def test_an_average_that_begins_before_the_scales_are_known_takes_them_with_its_
     trained(qat, 1)
     average.update_parameters(qat)
     assert torch.equal(average.module.eval()(X), qat.eval()(X))
+
+
+def test_an_average_of_torch_s_own_kind_takes_all_buffers():
+    qat = prepared(WithoutNorm, is_calibrated=False)
+    average = AveragedModel(qat, use_buffers=True)
+    optimizer, annealer = torch.optim.Adam(qat.parameters(), lr=0.01), ana_fx.Annealer(qat, TOTAL)
+    for step in range(TOTAL):
+        train(qat, optimizer, annealer, range(step, step + 1))
+        average.update_parameters(qat)
+    integer = ana_fx.convert(average.module)
+    assert torch.equal(integer(X), average.eval()(X))
+
+
+# Pickles
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+@pytest.mark.parametrize("is_converted", [False, True])
+def test_what_cannot_be_pickled_says_so_when_it_is_saved(is_converted, is_copied, tmp_path):
+    qat = prepared()
+    model = ana_fx.convert(qat) if is_converted else qat
+    model = copy.deepcopy(model) if is_copied else model
+    with pytest.raises(TypeError, match=r"cannot be pickled.*torch\.save\(qat\.state_dict\(\), path\).*ana_fx\.save"):
+        torch.save(model, tmp_path / "model.pt")
 
 
 # Layouts

@@ -235,12 +235,16 @@ def test_annealing_ranges_travel_with_the_program():
 
 
 def test_a_model_that_was_not_prepared_is_refused():
-    with pytest.raises(ValueError, match=r"needed a model from ana_fx\.prepare, got ReLU"):
+    with pytest.raises(
+        ValueError, match=r"needs a model from ana_fx\.prepare, got ReLU, a model that was not prepared"
+    ):
         ana_fx.convert(torch.fx.symbolic_trace(nn.ReLU()))
 
 
 def test_a_program_that_was_converted_already_is_refused():
-    with pytest.raises(ValueError, match=r"needed a model from ana_fx\.prepare"):
+    with pytest.raises(
+        ValueError, match=r"needs a model from ana_fx\.prepare, got GraphModule, a program that was converted"
+    ):
         ana_fx.convert(converted(Chain))
 
 

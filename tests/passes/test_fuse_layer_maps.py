@@ -320,7 +320,7 @@ def test_keys_of_the_state_are_paths_of_the_model():
     keys = set(ana_fx.prepare(model, torch.rand(IMAGE)).state_dict())
     quantizer = {"scale", "mean", "std", "calibrated"}
     assert keys == (
-        {"annealing_step", "0.weight", "0.bias", "4.weight"}
+        {"annealing_step", "quantization_settings", "0.weight", "0.bias", "4.weight", "4.anchor"}
         | {f"0.norm.{name}" for name in norm().state_dict()}
         | {f"input_1_quantizer.{name}" for name in quantizer | {"sample_shape"}}
         | {f"{path}.{name}" for path in ("0.weight_quantizer", "0.output_quantizer") for name in quantizer}

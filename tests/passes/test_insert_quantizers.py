@@ -268,7 +268,7 @@ def test_without_batch_norm_or_calibration_the_first_training_batch_tells():
 
 def test_eval_mode_before_any_scale_is_known_is_refused():
     qat = ana_fx.prepare(small(), IMAGES).eval()
-    with pytest.raises(ana_fx.CalibrationError, match=r"scale of the model input is not known.*calibration=batches"):
+    with pytest.raises(ana_fx.CalibrationError, match=r"scale of the model input .*is not known.*calibration=batches"):
         qat(IMAGES)
 
 
@@ -308,7 +308,6 @@ WRONG_CALIBRATION = {
     "NaN": ([IMAGES, IMAGES / 0], "calibration batch 1 holds NaN or infinite numbers; needed finite"),
     "no batch": ([], "calibration holds no batch; needed at least one, or calibration=None"),
     "a generator at its end": (iter(()), "calibration holds no batch"),
-    "no tensor": ([{"x": 1}], "calibration batch 0"),
     "another type": ([IMAGES.to(torch.uint8)], "calibration batch 0"),
 }
 
@@ -370,7 +369,7 @@ def test_accumulators_stay_inside_32_bits_with_room_for_the_bias():
 def test_the_shape_of_a_sample_is_remembered(kind):
     qat = ana_fx.prepare(kind(), example(kind, 5))
     assert input_quantizer(qat).shape == tuple(example(kind).shape[1:])
-    fresh = ana_fx.prepare(kind())
+    fresh = ana_fx.prepare(kind(), precision=ana_fx.Precision(input="uint8"))
     fresh.load_state_dict(qat.state_dict())
     assert input_quantizer(fresh).shape == tuple(example(kind).shape[1:])
 

@@ -123,7 +123,7 @@ def test_a_group_has_the_bits_of_its_widest():
 def test_a_shared_scale_stays_shared_through_copies_moves_and_states(learn):
     forward = GROUPS["cat"][0]
     schedule = ana_fx.Schedule(learn_scales=learn)
-    qat = ana_fx.prepare(model(forward), X, schedule=schedule, calibration=[X]).double().float()
+    qat = ana_fx.prepare(model(forward), X, schedule=schedule, calibration=[X])._apply(torch.clone)
     other = ana_fx.prepare(model(forward), X, schedule=schedule)
     other.load_state_dict(qat.state_dict())
     first, second = (layer_maps(other)[path].output_quantizer for path in "ab")

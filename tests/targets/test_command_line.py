@@ -186,6 +186,71 @@ def test_export_goes_from_a_state_to_a_file(tmp_path, monkeypatch):
     assert ana_fx.verify(converted(Chain), "out.onnx").num_different == 0
 
 
+def saved(tmp_path, monkeypatch, precision="ternary", target="integer"):
+    """A trained state and example inputs, in the folder that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    qat = trained(Chain, precision, target=target)
+    torch.save(qat.state_dict(), "state.pt")
+    np.save("example.npy", example(Chain).numpy())
+    return qat
+
+
+def export_of(state="state.pt", example="example.npy", *more):
+    return run("export", "tests.models:Chain", "out.onnx", "--state", state, "--example", example, *more)
+
+
+def test_export_takes_its_settings_from_the_state(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    result = export_of()
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+def test_export_takes_the_type_of_the_input_from_the_state(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    np.save("example.npy", example(Chain).numpy() - 0.5)
+    result = export_of()
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "difference"),
+    [
+        ("--precision", "int8", "0.weight_quantizer: the state has ternary [-1, 1], nearest, the model int8"),
+        ("--prepared-for", "onnxruntime", "the state has shift in 64 bits"),
+    ],
+)
+def test_export_refuses_what_contradicts_the_state(option, given, difference, tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch)
+    result = export_of("state.pt", "example.npy", option, given)
+    assert result.exit_code == 1
+    assert difference in result.stderr
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_export_needs_the_settings_of_a_state_that_tells_none(tmp_path, monkeypatch):
+    qat = saved(tmp_path, monkeypatch)
+    state = {name: tensor for name, tensor in qat.state_dict().items() if name != "quantization_settings"}
+    torch.save({"model": state}, "old.pt")
+    result = export_of("old.pt")
+    assert result.exit_code == 1
+    assert "old.pt does not tell its settings; needed --precision and --prepared-for" in result.stderr
+    result = export_of("old.pt", "example.npy", "--precision", "ternary", "--prepared-for", "integer")
+    assert result.exit_code == 0, result.stderr
+    assert ana_fx.verify(ana_fx.convert(qat), "out.onnx").num_different == 0
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"model": 3}, {1: torch.ones(2)}])
+def test_a_state_that_is_none_is_refused(state, tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch)
+    torch.save(state, "wrong.pt")
+    result = export_of("wrong.pt")
+    assert result.exit_code == 1
+    assert "cannot load wrong.pt" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [("nowhere:Model", "cannot import"), ("tests.models:example", "missing"), ("builtins:dict", "made dict, needed a")],
@@ -212,3 +277,57 @@ def test_labels_that_are_not_one_for_each_channel_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=f"{len(wrong)} labels for outputs with"):
         ana_fx.export(converted(Chain), tmp_path / "a.onnx", labels=wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_said():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"ana-fx {ana_fx.__version__}, torch {torch.__version__}")
+
+
+def test_operators_are_listed():
+    result = run("operators")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("nn.Conv2d", "F.relu", "x.mean()"))
+
+
+def test_verify_runs_a_file_in_each_runtime_that_is_named(folder, tmp_path):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    runtimes = ("--runtimes", "onnxruntime", "--runtimes", "onnx.reference")
+    result = run("verify", tmp_path / "integer.onnx", *arguments, *runtimes)
+    assert result.exit_code == 0, result.stderr
+    assert "(onnxruntime " in result.stdout
+    assert "(onnx.reference " in result.stdout
+
+
+def test_a_misspelt_runtime_is_answered_in_one_line(folder):
+    arguments = ("--inputs", folder / "floats.npy", "--against", folder / "program.pt2")
+    result = run("verify", folder / "model.onnx", *arguments, "--runtimes", "onxruntime")
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith("'reference-kernels'")
+    assert "did you mean 'onnxruntime'?" in result.stderr
+
+
+NO_FUNCTIONS = {
+    "a number": ("sys:maxsize", "'sys:maxsize' is 9223372036854775807, needed a function that makes the model"),
+    "a function that raises": ("builtins:iter", "'builtins:iter' raised TypeError: iter expected"),
+    "a module that raises": ("antigravity_that_is_not_there:make", "cannot import"),
+}
+
+
+@pytest.mark.parametrize(("reference", "reason"), NO_FUNCTIONS.values(), ids=NO_FUNCTIONS)
+def test_what_makes_no_model_is_answered_in_one_line(tmp_path, reference, reason):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    result = run("export", reference, tmp_path / "a.onnx", "--state", tmp_path / "s", "--example", tmp_path / "x.npy")
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["state.pt", "state.pt2"])
+def test_a_state_in_place_of_a_program_is_called_one(folder, tmp_path, name):
+    torch.save(trained(Chain).state_dict(), tmp_path / name)
+    result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / name)
+    assert result.exit_code == 1
+    assert "it holds a state_dict, which is no program" in result.stderr

@@ -314,13 +314,13 @@ def test_a_refusal_of_a_target_names_all_layer_maps(tmp_path):
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown target 'tensorrt'; known are 'onnxruntime', 'onnxruntime-vnni'"):
         ana_fx.export(converted(Chain), tmp_path / "model.onnx", target="tensorrt")
-    with pytest.raises(ValueError, match="io is 'integer' or 'float', got 'int8'"):
+    with pytest.raises(ValueError, match="unknown io 'int8'; known are 'integer', 'float'"):
         ana_fx.export(converted(Chain), tmp_path / "model.onnx", io="int8")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_was_not_converted_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"needed a program from ana_fx\.convert, got Chain"):
+    with pytest.raises(ValueError, match=r"needs a program from ana_fx\.convert, got Chain"):
         ana_fx.export(ana_fx.prepare(Chain()), tmp_path / "model.onnx")
 
 

@@ -1,0 +1,136 @@
+"""torch.fx's tracing for one thread: what it changes in torch for a while, no other thread sees.
+
+While torch.fx traces, it replaces `nn.Module.__call__` and `nn.Module.__getattr__` in the whole process, so that the
+modules of other threads would land in this trace. Here every replacement asks which thread calls, and gives the calls
+of others to what stood there before. Threads that trace wait for each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FunctionType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Proxy, Tracer, _symbolic_trace
+
+__all__ = ["tracing_alone"]
+
+_LOCK = threading.RLock()  # the replaced attributes are torch's, so one thread at a time replaces them
+
+_Wrapped = dict[tuple[int, str], dict[str, Any]]
+
+
+@contextmanager
+def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
+    """Give `Tracer.trace` as a function whose changes to torch are seen by this thread only.
+
+    Args:
+        wrapped: The functions that are recorded as one call, as `torch.fx.wrap` notes them.
+    """
+    methods = [(Tensor, "expand"), (Tensor, "__getitem__")]  # of a buffer, with the batch size among the arguments
+    with _no_compilation(), _LOCK:
+        here = _Here()
+        flag = _symbolic_trace._is_fx_tracing_flag
+        _symbolic_trace._is_fx_tracing_flag = here  # type: ignore[assignment]  # read as a bool only
+        marked = {"_wrapped_fns_to_patch": wrapped, "_wrapped_methods_to_patch": methods}
+        mha, silence = torch.backends.mha, _Silence(here)
+        logger = logging.getLogger("torch._subclasses.fake_tensor")  # we tell ourselves
+        logger.addFilter(silence)
+        try:
+            with (
+                patch.object(torch, "zeros", here.only(_taking_proxies(torch.zeros), torch.zeros)),
+                patch.object(torch, "ones", here.only(_taking_proxies(torch.ones), torch.ones)),
+                patch.object(mha, "get_fastpath_enabled", here.only(lambda: False, mha.get_fastpath_enabled)),
+            ):
+                yield _with_globals(
+                    Tracer.trace,
+                    _new_patcher=lambda: _Patcher(here),
+                    _patch_wrapped_functions=_with_globals(_symbolic_trace._patch_wrapped_functions, **marked),
+                )
+        finally:
+            logger.removeFilter(silence)
+            _symbolic_trace._is_fx_tracing_flag = flag
+            here.end()
+
+
+class _Here:
+    """True in the thread that made it, until its end."""
+
+    def __init__(self) -> None:
+        self._thread: int | None = threading.get_ident()
+
+    def __bool__(self) -> bool:
+        return self._thread == threading.get_ident()
+
+    def end(self) -> None:
+        """False from now on, everywhere."""
+        self._thread = None
+
+    def only(self, new: Callable[..., Any], old: Callable[..., Any]) -> Callable[..., Any]:
+        """`new` where this is true, else `old`."""
+
+        @functools.wraps(old)
+        def routed(*args: Any, **kwargs: Any) -> Any:
+            return new(*args, **kwargs) if self else old(*args, **kwargs)
+
+        return routed
+
+
+class _Patcher(_symbolic_trace._Patcher):
+    """torch.fx's patches of classes, for one thread. Those of functions give calls without proxies on as they are."""
+
+    def __init__(self, here: _Here) -> None:
+        super().__init__()
+        self._here = here
+
+    def patch_method(self, cls: type, name: str, new_fn: Callable[..., Any], deduplicate: bool = True) -> None:
+        """See torch.fx."""
+        super().patch_method(cls, name, self._here.only(new_fn, getattr(cls, name)), deduplicate)
+
+
+class _Silence(logging.Filter):
+    """Drops what one thread logs."""
+
+    def __init__(self, here: _Here) -> None:
+        super().__init__()
+        self._here = here
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether another thread logged it."""
+        return not self._here
+
+
+def _no_compilation() -> AbstractContextManager[Any]:
+    """The lock under which torch compiles: it would meet our replacements in the code that it reads."""
+    compiler = sys.modules.get("torch._dynamo.convert_frame")  # not loaded before something is compiled
+    return getattr(compiler, "compile_lock", nullcontext())
+
+
+def _with_globals(function: Callable[..., Any], **changed: Any) -> Callable[..., Any]:
+    """The same code with other values for some global names, which it reads."""
+    function = inspect.unwrap(function)  # torch's compiler wraps `Tracer.trace` once it is used
+    assert isinstance(function, FunctionType)
+    assert set(changed).issubset(function.__code__.co_names)
+    names = {**function.__globals__, **changed}
+    copied = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
+
+
+def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(n, 3)` as `function((n, 3))`: torch looks for proxies in a tuple of sizes only."""
+
+    def made(*sizes: Any, **options: Any) -> Any:
+        is_proxy = any(isinstance(each, Proxy) for each in sizes)
+        return function(sizes, **options) if is_proxy else function(*sizes, **options)
+
+    return made

@@ -1,0 +1,43 @@
+"""The outputs of a float layer in a file: no integers, so two evaluations may differ in the last bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ana_fx.targets.writer import FLOAT_INPUT
+
+__all__ = ["float_layer_tolerance", "show_float_input"]
+
+_HALF_ULP = 2.0**-24
+
+
+def show_float_input(model: onnx.ModelProto) -> bool:
+    """Make what the float layer reads an output too, the last; False if there is no float layer."""
+    name = {entry.key: entry.value for entry in model.metadata_props}.get(FLOAT_INPUT)
+    if name is None:
+        return False
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    return True
+
+
+def float_layer_tolerance(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> float:
+    """How far two float32 evaluations of the float layer can be apart, given what it read.
+
+    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes (see `float_layer`), two
+    by twice that. The magnitudes are at most max|x| · max Σ|weight| + max|bias|.
+    """
+    name = {entry.key: entry.value for entry in model.metadata_props}[FLOAT_INPUT]
+    layer = next(node for node in model.graph.node if name in node.input)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight = np.abs(numpy_helper.to_array(constants[layer.input[1]])).astype(np.float64)
+    rows = weight.T if layer.op_type == "MatMul" else weight.reshape(len(weight), -1)
+    after = [node for node in model.graph.node if layer.output[0] in node.input and node.op_type == "Add"]
+    biases = [constants[each] for node in (layer, *after) for each in node.input[-1:] if each != layer.input[1]]
+    bias = max((float(np.abs(numpy_helper.to_array(each)).max()) for each in biases), default=0.0)
+    largest = float(np.abs(x).max()) * float(rows.sum(1).max()) + bias
+    rounding: float = (rows.shape[1] + 1) * _HALF_ULP
+    return largest * 2 * rounding / (1 - rounding)
