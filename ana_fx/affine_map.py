@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,14 @@ from torch import Tensor, nn
 from ana_fx.accumulate import accumulate
 from ana_fx.affine import Affine
 from ana_fx.errors import UnsupportedError
+from ana_fx.exact_maps import ExactNormalization, exact_normalization
+from ana_fx.exact_products import Int8MatMul, Int8Sum, fits_int8, int8_products
+from ana_fx.int8_convolution import Int8Convolution
+from ana_fx.int8_levels import Finish
 from ana_fx.layer_map import LayerMap, Phase, levels_of
+from ana_fx.normalization import Normalization
 from ana_fx.numbers import EXACT_FLOAT32
+from ana_fx.pairs import MatMul, Sum
 from ana_fx.quantizers import ClipRange
 from ana_fx.scale import positive
 from ana_fx.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_qlinear, fit_shift, integer_dtype
@@ -46,6 +53,7 @@ class ChannelAffine(nn.Module):
 
 
 Norm = BatchNorm | ChannelAffine
+Kernel = Int8Convolution | Int8MatMul | Int8Sum | ExactNormalization
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class IntegerForm:
         staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
         factor: Head-room of a head.
         bias: Bias of a head, int32, [channels].
+        kernel: What computes all or most of it on a GPU.
     """
 
     weight: Tensor | None
@@ -69,6 +78,18 @@ class IntegerForm:
     staircase: Staircase | None = None
     factor: int = 1
     bias: Tensor | None = None
+    kernel: Kernel | None = None
+
+
+class _HandedWeight(NamedTuple):
+    """A quantised weight, and what it was quantised from."""
+
+    quantized: Tensor
+    weight: Tensor
+    version: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy quantises its own."""
 
 
 class AffineMap(LayerMap):
@@ -103,6 +124,7 @@ class AffineMap(LayerMap):
         self.line = line
         self.clip_range = clip_range
         self.factor = 1
+        self._handed: _HandedWeight | None = None
         self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of the QLinear operators
 
     @property
@@ -126,21 +148,39 @@ class AffineMap(LayerMap):
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
-        weight = self.weight
-        if self.weight_quantizer is not None:
-            assert weight is not None
-            weight = self.weight_quantizer(weight)
-        y = self.affine.real(tensors, weight, self.bias)
-        if self.norm is not None:
-            self._check_channels(y)
-            y = self.norm(y)
+        affine, norm = self.affine, self.norm
+        if isinstance(norm, ChannelAffine) and isinstance(affine, Normalization) and affine.has_channel_rows:
+            y = affine.real(tensors, norm.weight, norm.bias)
+        else:
+            y = affine.real(tensors, self._noisy_weight(), self.bias)
+            if norm is not None:
+                self._check_channels(y)
+                y = norm(y)
         if self.line != (1.0, 0.0):
             y = y * self.line[0] + self.line[1]
-        if self.output_quantizer is not None:
-            return self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        quantizer = self.output_quantizer
+        if quantizer is not None:
+            return quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
         if self.clip_range == ClipRange():
             return y
         return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
+
+    def hand_weight(self, quantized: Tensor) -> None:
+        """Take the weight that the next call of `real` needs, quantised already, unless it is written before."""
+        assert self.weight is not None
+        self._handed = _HandedWeight(quantized, self.weight, self.weight._version)
+
+    def _noisy_weight(self) -> Tensor | None:
+        weight, quantizer = self.weight, self.weight_quantizer
+        if quantizer is None:
+            return weight
+        assert weight is not None
+        handed = self._handed
+        if handed is not None:
+            self._handed = None
+            if handed.weight is weight and handed.version == weight._version:
+                return handed.quantized
+        return quantizer(weight)  # type: ignore[no-any-return]  # a module's call is untyped
 
     def _check_channels(self, y: Tensor) -> None:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.affine.channel_axis(y.ndim) != 1:
@@ -151,14 +191,16 @@ class AffineMap(LayerMap):
 
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
+        kernel = form.kernel
+        if kernel is not None and kernel.finish is not None and kernel.takes(tensors):
+            return kernel(tensors, scales)
         with torch.autocast(tensors[0].device.type, enabled=False):
-            accumulator = accumulate(
-                self.affine,
-                levels_of(tensors, scales),
-                form.weight,
-                bound=form.bound,
-                integer=integer_dtype(form.bound * self.factor),
-            )
+            integer = integer_dtype(form.bound * self.factor)
+            if not isinstance(kernel, Int8Convolution | Int8MatMul):
+                levels = levels_of(tensors, scales)
+                accumulator = accumulate(self.affine, levels, form.weight, bound=form.bound, integer=integer)
+            else:
+                accumulator = kernel(tensors, scales).to(integer)
             axis = self.affine.channel_axis(accumulator.ndim)
             if form.sign is not None:
                 accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
@@ -195,11 +237,31 @@ class AffineMap(LayerMap):
             return IntegerForm(found.weight, sign, bound, y_scale, staircase)
         return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
 
+    @torch.no_grad()
     def narrowed(self, form: IntegerForm, input_shape: tuple[int, ...]) -> IntegerForm:
         """See the base class."""
-        if form.weight is None or form.bound < EXACT_FLOAT32:
-            return form
+        kernel = self._kernel(form)
+        if kernel is not None or form.weight is None or form.bound < EXACT_FLOAT32:
+            return replace(form, kernel=kernel)
         return replace(form, bound=int(self._reach(form.weight, input_shape).max()))
+
+    def _kernel(self, form: IntegerForm) -> Kernel | None:
+        """What computes the form on a GPU, in one go where its staircase can follow at once."""
+        device, affine = form.output_scale.device, self.affine
+        if isinstance(affine, Normalization):
+            return exact_normalization(affine, form.weight, form.sign, form.staircase, form.output_scale)
+        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
+        if not fits_int8(affine, device, self.input_types, magnitude, form.bound):
+            return None
+        if isinstance(affine, Sum | MatMul):
+            finish = Finish.of(form.staircase, form.output_scale, 1)
+            if not isinstance(affine, Sum):
+                return int8_products(affine, None, self.input_types, finish, form.sign)
+            has_all = finish is not None and form.sign is not None and form.weight is not None
+            return Int8Sum(form.weight, form.sign, finish) if has_all else None  # type: ignore[arg-type]  # none is None
+        assert form.weight is not None
+        finish = None if form.sign is not None else Finish.of(form.staircase, form.output_scale, len(form.weight))
+        return int8_products(affine, form.weight, self.input_types, finish)
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""

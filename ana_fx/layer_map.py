@@ -7,7 +7,10 @@ their quantizer's scale.
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -33,6 +36,46 @@ class Phase(Enum):
     DEPLOYED = "deployed"  # frozen, and computing exactly as eval mode does
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """An integer form, and what it was computed from.
+
+    Each write into a tensor raises its version: an optimiser's, a loaded state's, an average's, a batch norm's. What
+    goes around that, a write into `tensor.data`, is seen after the next call of `train()` or `eval()`.
+
+    Args:
+        sources: The tensors, kept so that no other can come to lie in their place.
+        writes: The version of each, and where its numbers lie.
+        input_shape: Shape of the first input, without the batch.
+        form: The form.
+    """
+
+    sources: list[Tensor]
+    writes: list[tuple[int, int]]
+    input_shape: tuple[int, ...]
+    form: Any
+
+    def is_of(self, sources: list[Tensor], writes: list[tuple[int, int]], input_shape: tuple[int, ...]) -> bool:
+        """Whether it was computed from these tensors as they are."""
+        if self.writes != writes or self.input_shape != input_shape or len(self.sources) != len(sources):
+            return False
+        return all(map(operator.is_, self.sources, sources))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copied layer map computes its own."""
+
+
+def _tensors_of(module: nn.Module, *, has_buffers: bool) -> Iterator[Tensor]:
+    """Its parameters, and its buffers too; `module.parameters()` would take ten times as long."""
+    for kept in (module._parameters, module._buffers if has_buffers else {}):
+        for tensor in kept.values():
+            if tensor is not None:
+                yield tensor
+    for child in module._modules.values():
+        if child is not None:
+            yield from _tensors_of(child, has_buffers=has_buffers)
+
+
 class LayerMap(Float32Module):
     """A map of one or more tensors, then a quantizer.
 
@@ -52,15 +95,14 @@ class LayerMap(Float32Module):
         self.input_types: tuple[IntegerType, ...] = ()
         self.annealing_range: AnnealingRange | None = None
         self.leaves_model = False
-        self.learns = True  # whether parameters can change between two calls in eval mode
         self.phase = Phase.LEARNING
-        self._form: tuple[Any, Any] | None = None  # and what it was computed from
+        self._form: _Kept | None = None
         self.anchor: nn.Parameter | None = None
 
     @property
     def is_quantized(self) -> bool:
         """Whether it has any quantizer."""
-        return len(self.quantizers()) > 0  # not bool(): the compiler of torch does not trace it on a list
+        return self.output_quantizer is not None or self.weight_quantizer is not None
 
     @property
     def operation(self) -> str:
@@ -97,10 +139,10 @@ class LayerMap(Float32Module):
         if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
             return self._anchored(self.real(tensors))
         if not self.training:
-            return self.deployed(tensors, self.current_form(scales, tuple(tensors[0].shape)), scales)
+            return self.deployed(tensors, self.current_form(scales, tensors[0].shape), scales)
         with torch.no_grad():
             if self.phase is Phase.DEPLOYED and all(quantizer.is_calibrated for quantizer in self.quantizers()):
-                y = self.deployed(tensors, self._fixed_form(scales, tuple(tensors[0].shape)), scales)
+                y = self.deployed(tensors, self._kept_form(scales, tensors[0].shape, is_fixed=True), scales)
             else:
                 y = self.real(tensors)
         return self._anchored(y)
@@ -130,23 +172,34 @@ class LayerMap(Float32Module):
         The anchor is a zero whose gradient is zero, from the first step to the last: an optimiser leaves it there, and
         a gradient scaler always has a gradient to look at.
         """
-        return y if self.anchor is None or not self.anchor.requires_grad else y + 0.0 * self.anchor
+        anchor = self.anchor
+        return y if anchor is None or not anchor.requires_grad else y + 0.0 * anchor
 
     def current_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
-        """The integer form, as `integer_form`; computed once if parameters do not change any more."""
-        return self.integer_form(scales, input_shape) if self.learns else self._fixed_form(scales, input_shape)
+        """The integer form of the current parameters and statistics; what is known of it is kept (see `_Kept`)."""
+        return self._kept_form(scales, input_shape, is_fixed=False)
 
-    def _fixed_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
-        """The integer form of parameters that do not change any more, computed once; again if someone writes them."""
+    def _kept_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...], *, is_fixed: bool) -> Any:
+        """The integer form, computed anew only if something was written that it is computed from.
+
+        The buffers of fixed statistics do not count: what distributes a training writes them at every step.
+        """
         if torch.compiler.is_compiling():  # a compiled graph does not keep Python objects
             return self.integer_form(scales, input_shape)
-        versions = [(id(tensor), tensor._version) for tensor in (*self.parameters(), *scales)]  # not of buffers: DDP
-        if self._form is None or self._form[0] != versions:  # writes them at every step
-            self._form = (versions, self.narrowed(self.integer_form(scales, input_shape), input_shape))
-        return self._form[1]
+        sources = [*scales, *_tensors_of(self, has_buffers=not is_fixed)]
+        try:
+            writes = [(source._version, source.data_ptr()) for source in sources]
+        except RuntimeError:  # tensors that do not count their writes
+            return self.integer_form(scales, input_shape)
+        kept = self._form
+        if kept is None or not kept.is_of(sources, writes, input_shape[1:]):
+            with torch.inference_mode(False):  # what is made in that mode can be used in no other
+                form = self.narrowed(self.integer_form(scales, input_shape), input_shape)
+            kept = self._form = _Kept(sources, writes, input_shape[1:], form)
+        return kept.form
 
     def narrowed(self, form: Any, input_shape: tuple[int, ...]) -> Any:
-        """The form with bounds of what these parameters can give, not any parameters; worth it if they are fixed."""
+        """The form with what is worth knowing if it is kept: bounds of what these parameters can give, not any."""
         return form
 
     def _check_calibrated(self) -> None:

@@ -79,14 +79,23 @@ class Normalization(Affine):
         """The last axis of a layer norm, axis 1 of a group norm."""
         return 1 if self.num_groups else rank - 1
 
+    @property
+    def has_channel_rows(self) -> bool:
+        """Whether a row is what one sample has of all channels; then `real` takes their weight and bias."""
+        return self.num_groups == 0 and self.num_axes == 1
+
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """The normalised rows, shaped as the input."""
+        """The normalised rows times `weight` plus `bias`, if these are given; shaped as the input.
+
+        Both in one call keep one tensor for backward where two calls would keep two.
+        """
         (x,) = inputs
         rows = x.reshape(self.row_shape(tuple(x.shape)))
         if self.is_centered:
-            rows = torch.nn.functional.layer_norm(rows, rows.shape[-1:], eps=self.epsilon)
+            rows = torch.nn.functional.layer_norm(rows, rows.shape[-1:], weight, bias, self.epsilon)
         else:
-            rows = torch.nn.functional.rms_norm(rows, rows.shape[-1:], eps=max(self.epsilon, _LEAST_EPSILON))
+            rows = torch.nn.functional.rms_norm(rows, rows.shape[-1:], weight, max(self.epsilon, _LEAST_EPSILON))
+            rows = rows if bias is None else rows + bias
         return rows.reshape(x.shape)
 
     def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:

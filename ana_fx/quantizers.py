@@ -13,6 +13,7 @@ from ana_fx.errors import CalibrationError
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
 from ana_fx.first_scale import clipped_scale, first_scale
 from ana_fx.float32 import Float32Module
+from ana_fx.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.image_input import ImageInput
 from ana_fx.numbers import IntegerType
 from ana_fx.scale import positive
@@ -143,6 +144,8 @@ class Quantizer(Float32Module):
             shaped = scale.reshape(self.scale.shape).to(self.scale)
             self._write_scale(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
             self.calibrated.fill_(True)
+        if not self.training:
+            torch.autograd.graph.increment_version(self.scale)  # for the forms that layer maps keep in eval mode
         self._is_calibrated = self._is_settled = True
 
     def _write_scale(self, scale: Tensor) -> None:
@@ -200,6 +203,11 @@ class Quantizer(Float32Module):
         hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
         return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
 
+    def grid(self) -> Grid:
+        """What a kernel needs to know of the levels."""
+        ends = self.clip_range.minimum, self.clip_range.maximum
+        return Grid(self._lowest, self.integer_type.qmax, self.offset, *ends)
+
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""
         return quantize(x, positive(self.scale), self.levels())
@@ -208,16 +216,22 @@ class Quantizer(Float32Module):
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
+        scale = self.scale
+        scale_gradient = 1.0
+        if scale.requires_grad:
+            scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
+        if is_fused(x, self.noise, self.strategy, self.num_neighbours):
+            return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
             x,
-            positive(self.scale),
+            positive(scale),
             self.mean,
             self.std,
             levels=self.levels(),
             noise=self.noise,
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
-            scale_gradient=(x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5,
+            scale_gradient=scale_gradient,
         )
 
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ana_fx.exact_maps import LONGEST_ROW, softmax_of_levels
 from ana_fx.layer_map import LayerMap, levels_of
 from ana_fx.quantizers import Rounding
 from ana_fx.scale import positive
+from ana_fx.triton_launch import has_kernels
 
 __all__ = ["MAX_TERMS", "SoftmaxForm", "SoftmaxMap", "integer_softmax"]
 
@@ -79,9 +81,13 @@ class SoftmaxMap(LayerMap):
 
     def deployed(self, tensors: tuple[Tensor, ...], form: SoftmaxForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
+        x, highest, is_nearest = tensors[0], form.highest, form.is_nearest
+        is_last = self.axis % x.ndim == x.ndim - 1 and x.shape[-1] <= LONGEST_ROW
+        if is_last and has_kernels(x):
+            return softmax_of_levels(x, scales[0], form.table, highest, form.output_scale, is_nearest=is_nearest)
         (levels,) = levels_of(tensors, scales)
         n = levels.to(torch.int64)
-        return integer_softmax(n, self.axis, form.table, form.highest, form.is_nearest).float() * form.output_scale
+        return integer_softmax(n, self.axis, form.table, highest, is_nearest).float() * form.output_scale
 
 
 def integer_softmax(n: Tensor, axis: int, table: Tensor, highest: int, is_nearest: bool) -> Tensor:

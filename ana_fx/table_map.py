@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ana_fx.exact_maps import look_up_levels
 from ana_fx.layer_map import LayerMap, levels_of
 from ana_fx.scale import positive
+from ana_fx.triton_launch import has_kernels
 
 __all__ = ["Elementwise", "TableForm", "TableMap", "look_up"]
 
@@ -105,6 +107,8 @@ class TableMap(LayerMap):
 
     def deployed(self, tensors: tuple[Tensor, ...], form: TableForm, scales: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
+        if has_kernels(tensors[0]):
+            return look_up_levels(tensors[0], scales[0], form.table, form.lowest, form.output_scale)
         (levels,) = levels_of(tensors, scales)
         return look_up(form.table, levels.to(torch.int64) - form.lowest) * form.output_scale
 

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import annealing, latency, pipeline, training_step
 
-BENCHMARKS = {
-    "annealing": annealing.main,
-    "training_step": training_step.main,
-    "pipeline": pipeline.main,
-    "latency": latency.main,
-}
+ON_DEVICES = {"annealing": annealing.main, "training_step": training_step.main}
+BENCHMARKS = {"pipeline": pipeline.main, "latency": latency.main}
 
 
 def main() -> None:
     """Run the benchmarks that the command line names."""
+    known = [*ON_DEVICES, *BENCHMARKS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)} (default: all)")
-    names = parser.parse_args().names or list(BENCHMARKS)
-    unknown = [name for name in names if name not in BENCHMARKS]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(known)} (default: all)")
+    devices = parser.add_argument_group(f"for {' and '.join(ON_DEVICES)}")
+    devices.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    devices.add_argument("--networks", help="some of the networks, with commas between (default: all)")
+    devices.add_argument("--modes", help=f"of training_step: some of {', '.join(training_step.MODES)} (default: all)")
+    devices.add_argument("--json", type=Path, metavar="PATH", help="where to write the numbers too, for one benchmark")
+    arguments = parser.parse_args()
+    names = arguments.names or known
+    unknown = [name for name in names if name not in known]
     if unknown:
-        parser.error(f"unknown benchmark(s) {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark(s) {', '.join(unknown)}; known are {', '.join(known)}")
+    networks = arguments.networks.split(",") if arguments.networks else None
+    modes = arguments.modes.split(",") if arguments.modes else training_step.MODES
     for name in names:
-        BENCHMARKS[name](Console())
+        console = Console(width=160)
+        if name == "training_step":
+            training_step.main(console, device=arguments.device, names=networks, modes=modes, json_path=arguments.json)
+        elif name == "annealing":
+            annealing.main(console, device=arguments.device, names=networks, json_path=arguments.json)
+        else:
+            BENCHMARKS[name](console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The memory of a training step, on the CPU."""
+"""The memory of a training step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from torch.profiler import ProfilerActivity, profile
 __all__ = ["peak_bytes", "saved_bytes"]
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
+def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
     """The most bytes that it holds at a time, beyond those held before; after a run to warm up."""
     run()
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     with TemporaryDirectory() as folder:

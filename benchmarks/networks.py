@@ -1,4 +1,4 @@
-"""The networks that are measured, with batches that two cores train in well under a second."""
+"""The networks that are measured, with batches that two cores train in well under a second; the large ones for GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models import mobilenet_v2, resnet18, resnet50, vit_b_16
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from examples.networks import DSCNN, VGG8
@@ -16,16 +16,22 @@ from examples.networks import DSCNN, VGG8
 __all__ = [
     "ATTENTION",
     "DS_CNN",
+    "DS_CNN_LARGE",
     "GROUPS",
     "LINEAR",
     "MLP",
     "MOBILENET_V2",
+    "MOBILENET_V2_LARGE",
     "MOBILENET_V2_QUARTER",
     "PRODUCTS",
     "RESNET10",
     "RESNET18",
+    "RESNET18_LARGE",
+    "RESNET50_LARGE",
     "VGG8_EIGHTH",
+    "VGG8_LARGE",
     "VGG8_QUARTER",
+    "VIT_LARGE",
     "Network",
 ]
 
@@ -105,6 +111,12 @@ RESNET10 = Network("ResNet-10, 16 × 32×32", lambda: ResNet(BasicBlock, [1, 1, 
 MOBILENET_V2_QUARTER = Network(
     "MobileNetV2/4, 16 × 32×32", lambda: mobilenet_v2(num_classes=10, width_mult=0.25), (16, 3, 32, 32)
 )
+VGG8_LARGE = Network("VGG8, 256 × 32×32", VGG8, (256, 3, 32, 32))
+DS_CNN_LARGE = Network("DS-CNN, 512 × 49×10", DSCNN, (512, 1, 49, 10))
+RESNET18_LARGE = Network("ResNet-18, 128 × 128×128", resnet18, (128, 3, 128, 128))
+RESNET50_LARGE = Network("ResNet-50, 64 × 224×224", resnet50, (64, 3, 224, 224))
+MOBILENET_V2_LARGE = Network("MobileNetV2, 128 × 224×224", mobilenet_v2, (128, 3, 224, 224))
+VIT_LARGE = Network("ViT-B/16, 64 × 224×224", vit_b_16, (64, 3, 224, 224))
 LINEAR = Network("linear, 32 × 64", lambda: nn.Linear(64, 10), (32, 64))
 MLP = Network("MLP, 32 × 64", _mlp, (32, 64))
 ATTENTION = Network("attention, 32 × 8×12", _Attention, (32, 8, 12))

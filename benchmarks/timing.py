@@ -1,6 +1,7 @@
-"""Fair timing: processor time on one thread, the candidates taking turns, the best of each counting.
+"""Fair timing: the candidates taking turns, the best of each counting; what else the machine does can only add to it.
 
-What else the machine does can only add to it.
+On the CPU, processor time on one thread. On a GPU, the time of some runs between two waits for the GPU: what its
+kernels take, or the host that launches them, whichever is more, as in a training that goes on.
 """
 
 from __future__ import annotations
@@ -14,30 +15,51 @@ from torch import Tensor, nn
 
 __all__ = ["NUM_THREADS", "interleaved", "training_step_of"]
 
+_RUNS_QUEUED = 4
+
 NUM_THREADS = 1  # threads that wait for each other spend processor time
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], num_rounds: int, device: str = "cpu"
+) -> dict[str, float]:
     """The fewest seconds that each candidate took in any round, after one to warm up."""
     torch.set_num_threads(NUM_THREADS)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds_of = _seconds_on_cpu if device == "cpu" else _seconds_on_gpu
     order = random.Random(0)
     for round_number in range(num_rounds + 1):
         for name in order.sample(list(candidates), len(candidates)):  # who comes after a large one finds cold caches
-            start = time.process_time()
-            candidates[name]()
+            taken = seconds_of(candidates[name])
             if round_number:
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(taken)
     return {name: min(seen) for name, seen in seconds.items()}
 
 
-def training_step_of(model: nn.Module, x: Tensor) -> Callable[[], None]:
-    """One step of plain SGD on a batch, as something to time."""
+def _seconds_on_cpu(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def _seconds_on_gpu(run: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(_RUNS_QUEUED):
+        run()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / _RUNS_QUEUED
+
+
+def training_step_of(model: nn.Module, x: Tensor, *, autocasts: bool = False) -> Callable[[], None]:
+    """One step of plain SGD on a batch, as something to time; under bfloat16 autocast if wanted."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step() -> None:
         optimizer.zero_grad()
-        model(x).square().mean().backward()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocasts):
+            loss = model(x).float().square().mean()
+        loss.backward()
         optimizer.step()
 
     return step

@@ -1,50 +1,160 @@
-"""The training step of a prepared model over that of the float model, before annealing begins."""
+"""A training step of a prepared model over that of the float model, before annealing begins; and a step in eval mode.
+
+With torch.ao's models for QAT in the same run. On a GPU float32 products may be TF32, for all alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import gc
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import torch
 from rich.console import Console
-from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 import ana_fx
 from benchmarks.memory import peak_bytes
-from benchmarks.networks import DS_CNN, MOBILENET_V2, RESNET18, VGG8_QUARTER, Network
+from benchmarks.networks import (
+    DS_CNN,
+    DS_CNN_LARGE,
+    MOBILENET_V2,
+    MOBILENET_V2_LARGE,
+    RESNET18,
+    RESNET18_LARGE,
+    RESNET50_LARGE,
+    VGG8_LARGE,
+    VGG8_QUARTER,
+    VIT_LARGE,
+    Network,
+)
+from benchmarks.results import Row, device_name, print_rows, write_json
 from benchmarks.timing import NUM_THREADS, interleaved, training_step_of
 
 __all__ = ["main"]
 
-NETWORKS = (VGG8_QUARTER, RESNET18, DS_CNN, MOBILENET_V2)
-PRECISIONS = ("int2", "int8")
+NETWORKS: Mapping[str, Mapping[str, Network]] = {
+    "cpu": {"vgg8": VGG8_QUARTER, "resnet18": RESNET18, "ds_cnn": DS_CNN, "mobilenet_v2": MOBILENET_V2},
+    "cuda": {
+        "vgg8": VGG8_LARGE,
+        "resnet50": RESNET50_LARGE,
+        "mobilenet_v2": MOBILENET_V2_LARGE,
+        "ds_cnn": DS_CNN_LARGE,
+        "vit": VIT_LARGE,
+        "resnet18": RESNET18_LARGE,
+    },
+}
+COMPILED = {"cpu": ("vgg8", "resnet18", "ds_cnn", "mobilenet_v2"), "cuda": ("vgg8", "resnet18")}
+MODES = ("eager", "bf16", "eval", "compiled")
+OURS, THEIRS = "int8", "torch.ao"
 
 
-def main(console: Console, num_rounds: int = 25) -> None:
-    """Measure and print a table for each network."""
-    for network in NETWORKS:
-        table = Table(title=f"{network.name}: a training step, prepared over float")
-        for column in ("mode", "float", *PRECISIONS, *(f"memory {precision}" for precision in PRECISIONS)):
-            table.add_column(column, justify="left" if column == "mode" else "right")
-        for mode in ("eager", "compiled"):
-            table.add_row(mode, *_row(network, num_rounds, is_compiled=mode == "compiled"))
-        console.print(table)
+def main(
+    console: Console,
+    num_rounds: int = 25,
+    *,
+    device: str = "cpu",
+    names: Sequence[str] | None = None,
+    modes: Sequence[str] = MODES,
+    json_path: Path | None = None,
+) -> None:
+    """Measure, and print a table when all is measured; a line for each network as it is done.
+
+    Args:
+        console: Where to print.
+        num_rounds: How often each is timed.
+        device: "cpu" or "cuda".
+        names: Keys of `NETWORKS`; all by default.
+        modes: Some of `MODES`.
+        json_path: Where to write the numbers too.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # for all alike
+    rows: list[Row] = []
+    known = NETWORKS[device]
+    wanted = names or list(known)
+    plan = [(name, mode == "compiled") for mode in ("eager", "compiled") for name in wanted]
+    for name, is_compiled in plan:  # compilers are slow: last
+        chosen = [mode for mode in modes if (mode == "compiled") == is_compiled]
+        if is_compiled and name not in COMPILED[device]:
+            continue
+        found = [_row(known[name], mode, models, num_rounds) for mode, models in _models(known[name], device, chosen)]
+        rows += found
+        for row in found:
+            console.print(*(f"{value:.2f}" if isinstance(value, float) else value for value in row.values()))
+        if json_path is not None:
+            write_json(json_path, device, rows)
+    print_rows(console, f"a training step over the float network's, {device_name(device)}", rows)
 
 
-def _row(network: Network, num_rounds: int, *, is_compiled: bool) -> list[str]:
-    """The time of the float network's step, then the ratios of time and of peak memory."""
+def _models(network: Network, device: str, modes: Sequence[str]) -> list[tuple[str, dict[str, nn.Module]]]:
+    """For each mode the candidates; they are the same modules."""
+    if not modes:
+        return []
     x = network.batch()
-    models: dict[str, nn.Module] = {"float": network.model()}
-    for precision in PRECISIONS:
-        qat = models[precision] = ana_fx.prepare(network.model(), x, precision=precision)
-        qat(x)  # the first batch sets the scale of the input
-        ana_fx.Annealer(qat, total_steps=100)
-    steps: dict[str, Callable[[], object]] = {}
+    model = network.model()
+    qat = ana_fx.prepare(model, x[:2], precision="int8")
+    models: dict[str, nn.Module] = {"float": model, OURS: qat}
+    theirs = _theirs(network.model(), x[:2]) if modes != ["compiled"] else None
+    if theirs is not None:
+        models[THEIRS] = theirs
+    for each in models.values():
+        each.to(device)
+    qat.train()(x.to(device))  # the first batch sets the scale of the input
+    ana_fx.Annealer(qat, total_steps=100)
+    return [(mode, models) for mode in modes]
+
+
+def _theirs(model: nn.Module, x: Tensor) -> nn.Module | None:
+    """torch.ao's model for QAT, if it takes the network."""
+    from torch.ao.quantization import get_default_qat_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import prepare_qat_fx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it is deprecated
+        try:
+            return prepare_qat_fx(copy.deepcopy(model), get_default_qat_qconfig_mapping("fbgemm"), (x,))
+        except Exception:  # whatever it cannot trace
+            return None
+
+
+def _row(network: Network, mode: str, models: Mapping[str, nn.Module], num_rounds: int) -> Row:
+    """Milliseconds of the float network, then ratios of time and of peak memory."""
+    device = next(models["float"].parameters()).device.type
+    x = network.batch().to(device)
+    runs: dict[str, Callable[[], object]] = {}
     for name, model in models.items():
-        if is_compiled:
-            # As many threads as are timed; said here, since kernels cached for two would be taken for one otherwise.
-            model.compile(fullgraph=True, dynamic=False, options={"cpp.threads": NUM_THREADS})
-        steps[name] = training_step_of(model, x)
-    seconds = interleaved(steps, num_rounds)
-    peaks = {name: peak_bytes(step) for name, step in steps.items()}
-    ratios = [f"×{measured[name] / measured['float']:.2f}" for measured in (seconds, peaks) for name in PRECISIONS]
-    return [f"{seconds['float'] * 1e3:.1f} ms", *ratios]
+        if name == THEIRS and mode != "eager":
+            continue  # it computes in float32 only, and its eval mode is not what it deploys
+        if mode == "eval":
+            runs[name] = _forward_of(model.eval(), x)
+        else:
+            trained = _compiled(model, device) if mode == "compiled" else model.train()
+            runs[name] = training_step_of(trained, x, autocasts=mode == "bf16")
+    rounds = num_rounds if device == "cpu" else min(num_rounds, 4)
+    seconds = interleaved(runs, rounds, device)
+    peaks = {} if mode == "eval" else {name: peak_bytes(run, device) for name, run in runs.items()}
+    row: dict[str, float | str] = {"network": network.name, "mode": mode, "float": f"{seconds['float'] * 1e3:.2f} ms"}
+    for label, measured in (("time", seconds), ("memory", peaks)):
+        for name in (OURS, THEIRS):
+            row[f"{label} {name}"] = measured[name] / measured["float"] if name in measured else math.nan
+    gc.collect()
+    return row
+
+
+def _compiled(model: nn.Module, device: str) -> nn.Module:
+    """As many threads as are timed; said here, since kernels cached for two would be taken for one otherwise."""
+    options = {"cpp.threads": NUM_THREADS} if device == "cpu" else None
+    model.train().compile(fullgraph=True, dynamic=False, options=options)
+    return model
+
+
+def _forward_of(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    def forward() -> Tensor:
+        with torch.no_grad():
+            result: Tensor = model(x)
+        return result
+
+    return forward

@@ -68,8 +68,6 @@ def convert(qat: nn.Module) -> GraphModule:
     _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
     program = _copy(qat)
-    for layer_map in layer_maps(program).values():
-        layer_map.learns = False  # a copy that is only run: its integers are computed once
     CheckFinite()(program)
     recording = record(program)  # of the trained model, before anything is lowered
     run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))

@@ -45,6 +45,7 @@ from ana_fx.schedule import Schedule
 from ana_fx.settings import keep_settings
 from ana_fx.state_names import names_of, refuse_float_state, remember_names
 from ana_fx.target_list import target_called
+from ana_fx.weight_bank import WeightBank
 
 __all__ = ["prepare"]
 
@@ -153,6 +154,7 @@ def prepare(
         quantizer.name = name
     keep_settings(gm, given, target)
     gm.register_load_state_dict_post_hook(resume_phases)
+    gm.register_forward_pre_hook(WeightBank())
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
     start_record(gm)

@@ -182,9 +182,8 @@ def test_weights_that_are_fixed_bound_the_accumulators_by_what_they_can_reach():
     qat(torch.rand(8, 1200))
     (layer_map,) = layer_maps(qat.eval()).values()
     shape, scales, x = (8, 1200), (torch.ones(()),), torch.randint(0, 256, (8, 1200)).float()
-    anyhow = layer_map.current_form(scales, shape)
-    expected = layer_map(x, *scales)
-    layer_map.learns = False
+    anyhow = layer_map.integer_form(scales, shape)
+    expected = layer_map.deployed((x,), anyhow, scales)
     fixed = layer_map.current_form(scales, shape)
     reach = [int(w.clamp_min(0).sum()) * 255 for w in (fixed.weight, -fixed.weight)]
     assert anyhow.bound >= 2**24  # what any int8 weights reach needs wider numbers than float32

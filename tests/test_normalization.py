@@ -159,3 +159,11 @@ def test_integer_rows_are_those_of_torch(normalization, function):
 def test_channels_are_where_the_norm_has_them():
     assert Normalization(EPSILON, 1).channel_axis(3) == 2
     assert Normalization(EPSILON, 0, 2).channel_axis(4) == 1
+
+
+@pytest.mark.parametrize("is_centered", [True, False])
+def test_weight_and_bias_of_the_channels_follow_the_rows(is_centered):
+    normalization, x = Normalization(EPSILON, is_centered=is_centered), torch.randn(3, 5, 8)
+    weight, bias = torch.randn(8), torch.randn(8)
+    apart = normalization.real((x,), None) * weight + bias
+    assert torch.allclose(normalization.real((x,), weight, bias), apart, rtol=0, atol=2.0**-20)  # a few roundings of 4

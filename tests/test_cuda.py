@@ -1,0 +1,126 @@
+"""What is promised of GPUs, on a GPU: the integers of the CPU under every setting, and no wait of the host."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torchvision.models import mobilenet_v2
+from torchvision.models.vision_transformer import VisionTransformer
+
+import ana_fx
+from ana_fx.graph import layer_maps
+from ana_fx.layer_map import LayerMap, Phase
+from examples.networks import DSCNN, VGG8
+from tests.kernels import needs_cuda
+
+pytestmark = [
+    needs_cuda,
+    pytest.mark.filterwarnings("ignore:.*TF32"),  # there is a new way of saying it, since torch 2.9
+    pytest.mark.filterwarnings("ignore:.*[Ss]ynchronization debug mode"),  # a prototype, it says
+]
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "vgg8": (lambda: VGG8(width_divisor=4), (6, 3, 32, 32)),
+    "ds_cnn": (DSCNN, (6, 1, 49, 10)),
+    "mobilenet": (lambda: mobilenet_v2(num_classes=10, width_mult=0.35), (6, 3, 48, 48)),
+    "vit": (lambda: VisionTransformer(32, 8, 2, 4, 64, 128), (6, 3, 32, 32)),
+}
+
+
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    """Settings of torch as they were."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def trained(name: str, precision: str = "int8") -> tuple[GraphModule, Tensor]:
+    """A model after some steps on the CPU, and inputs."""
+    make, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    x = torch.rand(shape)
+    qat = ana_fx.prepare(make(), x, precision=precision, calibration=[x])
+    optimizer = torch.optim.SGD(qat.parameters(), lr=1e-2)
+    for _ in range(2):
+        qat.train()(torch.rand(shape)).square().mean().backward()
+        optimizer.step()
+    return qat, x
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "ternary"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_eval_mode_gives_the_integers_of_the_cpu_under_every_setting(name, precision):
+    qat, x = trained(name, precision)
+    with torch.no_grad():
+        expected = qat.eval()(x)
+        on_gpu, there = copy.deepcopy(qat).cuda().eval(), x.cuda()
+        found = [torch.cat([on_gpu(there[i : i + 1]) for i in range(len(x))])]
+        for allows_tf32, searches in itertools.product((False, True), (False, True)):
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allows_tf32
+            torch.backends.cudnn.benchmark = searches
+            found += [on_gpu(there), on_gpu(there.to(memory_format=torch.channels_last))]
+            with torch.autocast("cuda", torch.bfloat16):
+                found.append(on_gpu(there))
+        found.append(on_gpu.to(memory_format=torch.channels_last)(there))
+        found.append(ana_fx.convert(qat).cuda()(there))
+    assert all(torch.equal(each.cpu().float(), expected) for each in found)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_frozen_layer_map_trains_as_eval_mode_computes(name):
+    qat, x = trained(name)
+    qat.cuda()
+    annealer = ana_fx.Annealer(qat, total_steps=10)
+    for _ in range(4):
+        annealer.step()
+    frozen = [each for each in layer_maps(qat).values() if each.phase is Phase.DEPLOYED]
+    assert frozen
+    outputs: dict[tuple[LayerMap, bool], Tensor] = {}
+    for each in frozen:
+        each.register_forward_hook(lambda module, _, y: outputs.update({(module, module.training): y.detach()}))
+    for is_training in (True, False):
+        qat.train(is_training)(x.cuda())
+    assert all(torch.equal(outputs[each, True], outputs[each, False]) for each in frozen)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_step_waits_for_the_gpu(name, is_training):
+    qat, x = trained(name)
+    there = x.cuda()
+    qat.cuda().train(is_training)
+    optimizer = torch.optim.SGD(qat.parameters(), lr=1e-3)
+
+    def step() -> None:
+        y = qat(there)
+        if is_training:
+            y.square().mean().backward()
+            optimizer.step()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_training_step_with_kernels_is_the_one_of_eager_code(monkeypatch):
+    torch.backends.cudnn.deterministic = True
+    qat, x = trained("vgg8")
+    qat.cuda().train()
+    ana_fx.Annealer(qat, 100)
+    eager = copy.deepcopy(qat)
+    qat(x.cuda()).square().mean().backward()
+    monkeypatch.setattr("ana_fx.quantizers.is_fused", lambda *_: False)
+    eager(x.cuda()).square().mean().backward()
+    pairs = zip(qat.named_parameters(), eager.named_parameters(), strict=True)
+    assert [name for (name, a), (_, b) in pairs if a.grad is not None and not torch.equal(a.grad, b.grad)] == []
