@@ -45,8 +45,6 @@ def test_calibration_leaves_nothing_behind(is_training):
             assert torch.equal(calibrated.state_dict()[name], tensor), name
     assert [m.training for m in calibrated.modules()] == [m.training for m in bare.modules()]
     hooks = [[(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in q.modules()] for q in (calibrated, bare)]
-        [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in each.modules()] for each in (calibrated, bare)
-    ]
     assert hooks[0] == hooks[1]
     ana_fx.prepare(model, CEPSTRA, calibration=[CEPSTRA])
     assert torch.equal(torch.get_rng_state(), random_state)
