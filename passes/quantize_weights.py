@@ -71,7 +71,7 @@ class QuantizeWeights(Pass):
             for layer_map in sharing.values():
                 layer_map.weight_quantizer = quantizer.train(layer_map.training)
                 layer_map.factor = self._factor(layer_map)
-        gm.meta.setdefault("notes", []).extend(_limit_notes(users.values()))
+        gm.meta.setdefault("notes", []).extend(self._limit_notes(users.values()))
         return True
 
     def _quantizer(self, sharing: dict[str, AffineMap]) -> Quantizer:
@@ -117,15 +117,15 @@ class QuantizeWeights(Pass):
         factor = max(1, min(factor, limit // bound))
         return factor - (factor % 2 == 0)
 
-
-def _limit_notes(users: Iterable[dict[str, AffineMap]]) -> list[str]:
-    """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""
-    quantizers = [layer_map.weight_quantizer for sharing in users for layer_map in sharing.values()]
-    limits = [q.integer_type.limit for q in quantizers if q is not None and q.integer_type.limit is not None]
-    if not limits:
-        return []
-    named = ", ".join(f"±{limit}" for limit in sorted(set(limits)))
-    return [
-        f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without VNNI "
-        f"saturate. Target 'onnxruntime-vnni' has all 8 bits."
-    ]
+    def _limit_notes(self, users: Iterable[dict[str, AffineMap]]) -> list[str]:
+        """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""
+        quantizers = [layer_map.weight_quantizer for sharing in users for layer_map in sharing.values()]
+        limits = [q.integer_type.limit for q in quantizers if q is not None and q.integer_type.limit is not None]
+        if not limits:
+            return []
+        named = ", ".join(f"±{limit}" for limit in sorted(set(limits)))
+        twin = " Target 'onnxruntime-vnni' has all 8 bits." if self.target.requantizer is Requantizer.QLINEAR else ""
+        return [
+            f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without VNNI "
+            f"saturate.{twin}"
+        ]

@@ -44,7 +44,9 @@ def checked_leaves(model: nn.Module, leaf_modules: Iterable[Any] | str | type) -
     if problems:
         raise ValueError(
             listing(
-                f"{len(problems)} of leaf_modules do not fit the model:", problems, f"its modules are {listed(paths)}"
+                f"{len(problems)} of leaf_modules do not fit the model:",
+                problems,
+                f"its modules are {listed(paths) or 'none but itself'}",
             )
         )
     return leaves

@@ -18,6 +18,7 @@ from ana_fx.errors import VerifyError
 from ana_fx.plain_text import plain
 from ana_fx.targets.arrays import Array, read_archive, read_array
 from ana_fx.targets.float_output import float_layer_tolerance, show_float_input
+from ana_fx.targets.kernel_families import this_family
 from ana_fx.targets.metadata import Border, borders, input_borders
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.program_file import load
@@ -251,7 +252,7 @@ def _compare_all(path: Path, outputs: Sequence[Border], found: _Found, expected:
         _compare(path, output, np.asarray(have), want, found.tolerance if output.levels == FLOAT_TYPE else 0.0)
     if not sum(each.size for each in expected):
         raise VerifyError(f"{path}: there is no output number to compare, needed at least one")
-    return VerifyReport(path, (found.title,), sum(each.size for each in expected), (0,))
+    return VerifyReport(path, (found.title,), sum(each.size for each in expected), (0,), this_family())
 
 
 def _compare(path: Path, output: Border, have: Array, want: Array, tolerance: float) -> None:

@@ -85,8 +85,16 @@ def _check(model: nn.Module, examples: dict[str, Tensor], settings: dict[str, An
     stage.name = "eval"
     _compare(_run(qat, inputs), _run(program, inputs))
     fed = _in_order(program, inputs)
+    stage.name = "save"
+    _compare(_run(program, inputs), _run(_saved(program), inputs))
     for target in dict.fromkeys((settings["target"], "integer")):
         _check_files(program, fed, target, stage)
+
+
+def _saved(program: GraphModule) -> GraphModule:
+    with TemporaryDirectory() as folder:
+        ana_fx.save(program, Path(folder) / "program.anafx")
+        return ana_fx.load(Path(folder) / "program.anafx")
 
 
 def _prepare(model: nn.Module, given: tuple[Tensor, ...], settings: dict[str, Any]) -> GraphModule:
