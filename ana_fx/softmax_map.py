@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from ana_fx.exact_maps import LONGEST_ROW, softmax_of_levels
-from ana_fx.layer_map import LayerMap, Phase, levels_of
-from ana_fx.lean_softmax import is_lean, lean_softmax
+from ana_fx.function_map import FunctionMap
+from ana_fx.layer_map import levels_of
 from ana_fx.quantizers import Rounding
 from ana_fx.scale import positive
-from ana_fx.schedule import Strategy
 from ana_fx.triton_launch import has_kernels
 
 __all__ = ["MAX_TERMS", "SoftmaxForm", "SoftmaxMap", "integer_softmax"]
@@ -45,7 +44,7 @@ class SoftmaxForm:
     output_scale: Tensor
 
 
-class SoftmaxMap(LayerMap):
+class SoftmaxMap(FunctionMap):
     """Softmax over one axis; its output quantizer is unsigned and its scale fixed.
 
     Args:
@@ -61,27 +60,14 @@ class SoftmaxMap(LayerMap):
         """Softmax and its axis."""
         return f"softmax over axis {self.axis}"
 
-    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+    @property
+    def can_recompute(self) -> bool:
         """See the base class."""
-        return self._quantized(torch.softmax(tensors[0], self.axis))
+        return True
 
-    def _quantized(self, y: Tensor) -> Tensor:
-        return y if self.output_quantizer is None else self.output_quantizer(y)
-
-    def forward(self, *operands: Tensor) -> Tensor:
-        """See the base class. A step that learns keeps levels, if quantizers, of one strategy all, give them."""
-        quantizer = self.output_quantizer
-        if (
-            self.training
-            and self.phase is Phase.LEARNING
-            and quantizer is not None
-            and quantizer.strategy is not Strategy.EXPECTATION
-            and len(operands) == 2
-            and is_lean(operands[0], self.input_types[0])
-        ):
-            x, scale = operands
-            return self._anchored(self._quantized(lean_softmax(x, self.axis, scale, self.input_types[0])))
-        return super().forward(*operands)
+    def of_reals(self, x: Tensor) -> Tensor:
+        """See the base class."""
+        return torch.softmax(x, self.axis)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> SoftmaxForm:

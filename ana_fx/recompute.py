@@ -1,11 +1,12 @@
-"""Softmax of quantised numbers that keeps a byte for each of them for its gradient, on GPUs.
+"""Functions of quantised numbers that keep a byte for each of them for their gradient, on GPUs.
 
-Torch keeps the output, four bytes. It is a function of the levels, so backward computes it again, by the same kernel
-from the same numbers.
+Torch keeps the input or the output, four bytes. Both follow from the levels, so backward computes them again, by the
+same kernels from the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,13 +18,13 @@ from ana_fx.numbers import IntegerType
 from ana_fx.scale import positive
 from ana_fx.triton_launch import has_kernels
 
-__all__ = ["is_lean", "lean_softmax"]
+__all__ = ["recomputed", "recomputes"]
 
 _ALIGNMENT = 16  # bytes; softmax of numbers that start elsewhere may sum in another order
 
 
-def is_lean(x: Tensor, kind: IntegerType) -> bool:
-    """Whether there is something to save, and kernels for it."""
+def recomputes(x: Tensor, kind: IntegerType) -> bool:
+    """Whether there is something to keep, and kernels for it."""
     return (
         torch.is_grad_enabled()
         and x.requires_grad
@@ -35,27 +36,27 @@ def is_lean(x: Tensor, kind: IntegerType) -> bool:
     )
 
 
-def lean_softmax(x: Tensor, axis: int, scale: Tensor, kind: IntegerType) -> Tensor:
-    """`torch.softmax`, and its gradient, bit for bit.
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, scale: Tensor, kind: IntegerType) -> Tensor:
+    """`function(x)`, and its gradient, bit for bit.
 
     Args:
+        function: Of one tensor; it has no parameters, draws no numbers and writes into nothing.
         x: Multiples of the scale, contiguous.
-        axis: The axis.
         scale: The scale; no gradient reaches it from here.
         kind: The levels of `x`.
     """
-    out: Tensor = _LeanSoftmax.apply(x, axis, scale.detach(), kind)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    out: Tensor = _Recomputed.apply(x, function, scale.detach(), kind)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
-class _LeanSoftmax(torch.autograd.Function):
+class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, axis: int, scale: Tensor, kind: IntegerType) -> Tensor:
-        ctx.axis, ctx.shift = axis, 0 if kind.qmax < 128 else kind.qmin + 128
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], scale: Tensor, kind: IntegerType) -> Tensor:
+        ctx.function, ctx.shift = function, 0 if kind.qmax < 128 else kind.qmin + 128
         levels = torch.empty(x.shape, dtype=torch.int8, device=x.device)
         write_levels(x, scale, levels, ctx.shift, is_moved=False)
         ctx.save_for_backward(levels, positive(scale))
-        return torch.softmax(x, axis)
+        return function(x)
 
     @staticmethod
     @once_differentiable
@@ -64,6 +65,7 @@ class _LeanSoftmax(torch.autograd.Function):
         x = levels.float()
         if ctx.shift:
             x.add_(ctx.shift)
-        y = torch.softmax(x.mul_(scale), ctx.axis)
-        del x
-        return torch._softmax_backward_data(grad, y, ctx.axis, y.dtype), None, None, None
+        x.mul_(scale).requires_grad_()
+        with torch.enable_grad():
+            y = ctx.function(x)
+        return torch.autograd.grad(y, x, grad)[0], None, None, None
