@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-from rich.text import Text
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = ["cell", "markup", "plain"]
 
@@ -22,9 +24,13 @@ def plain(text: str, longest: int = _LONGEST) -> str:
 
 def cell(text: str) -> Text:
     """The same for a cell of a table, in which brackets are brackets; lines stay lines."""
+    from rich.text import Text
+
     return Text("\n".join(map(plain, text.split("\n"))))
 
 
 def markup(text: str) -> str:
     """The same for a title, which has markup."""
+    from rich.markup import escape
+
     return escape(plain(text))

@@ -2,7 +2,7 @@
 
 Trains a small convolutional network on floats, trains it on with ternary weights and 2-bit features
 while the noise of its layers is annealed from the input to the output, lowers it to integers,
-writes it for both targets, and compares every output bit over the whole test set.
+writes it for the targets onnxruntime and integer, and compares every output bit over the whole test set.
 
     python examples/quickstart.py
     python examples/quickstart.py --precision int4 --epochs 10

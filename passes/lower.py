@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from ana_fx.constant_map import ConstantMap
 from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import location, module_of, unique_path
-from ana_fx.integer import Dequantize, IntegerConstant, IntegerMap, IntegerMaxPool, Quantize, QuantizeImage, Repeat
+from ana_fx.integer import IntegerConstant, IntegerMap, IntegerMaxPool, Repeat
 from ana_fx.layer_map import LayerMap
 from ana_fx.passes.dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
 from ana_fx.passes.layout import BATCH, Layout
@@ -22,6 +22,7 @@ from ana_fx.passes.lower_layer_map import LevelRange, lower_layer_map
 from ana_fx.passes.movements import derive
 from ana_fx.passes.pass_ import Pass
 from ana_fx.passes.shapes import Recording
+from ana_fx.program_borders import Dequantize, Quantize, QuantizeImage
 from ana_fx.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.scale import positive
 

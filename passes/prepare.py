@@ -32,7 +32,7 @@ from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.hoist_activations import HoistActivations
 from ana_fx.passes.insert_constants import InsertConstants
 from ana_fx.passes.insert_quantizers import InsertQuantizers
-from ana_fx.passes.pass_ import run_pipeline
+from ana_fx.passes.pass_ import Pass, run_pipeline
 from ana_fx.passes.plain import plain
 from ana_fx.passes.quantize_weights import QuantizeWeights
 from ana_fx.passes.scale_groups import InsertRequantizers
@@ -44,6 +44,7 @@ from ana_fx.recognize import float_model, unwrap
 from ana_fx.schedule import Schedule
 from ana_fx.settings import keep_settings
 from ana_fx.state_names import names_of, refuse_float_state, remember_names
+from ana_fx.target import Target
 from ana_fx.target_list import target_called
 from ana_fx.weight_bank import WeightBank
 
@@ -125,41 +126,52 @@ def prepare(
     batches = None if calibration is None else Batches(calibration, num_inputs, image)
     if inputs:
         _check_trace(unwrap(model), gm, inputs, concrete_args or {})
-    run_pipeline(
-        gm,
-        (
-            HoistActivations(),  # lets layer maps swallow activations behind max pools
-            InsertConstants(),
-            FuseLayerMaps(),
-            CheckFinite(),
-            Calibrate(batches),  # on reals: before any quantizer is there
-            FoldImageNormalization(image),
-        ),
-    )
+    run_pipeline(gm, _to_layer_maps(batches, image))
     given, precision = precision, with_end_layers(precision, gm)
-    run_pipeline(
-        gm,
-        (
-            InsertRequantizers(precision, aligns_sums=chosen.aligned_sums, fills_ranges=chosen.whole_ranges),
-            CheckPrecision(precision),  # requantizers have widths too
-            InsertQuantizers(precision, schedule, chosen, inputs),
-            QuantizeWeights(precision, schedule, chosen),  # within what the types of the inputs leave
-            CheckTarget(chosen),  # of the types that were just chosen
-            AssignAnnealingRanges(schedule),
-        ),
-    )
+    run_pipeline(gm, _to_quantizers(precision, schedule, chosen, inputs))
     remember_names(gm, float_names)
-    gm.register_load_state_dict_pre_hook(refuse_float_state)
+    keep_settings(gm, given, target)
+    gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
+    _make_resumable(gm)
+    return gm
+
+
+def _to_layer_maps(batches: Batches | None, image: ImageInput | None) -> tuple[Pass, ...]:
+    """From the canonical float graph to one of layer maps, with samples of what they give."""
+    return (
+        HoistActivations(),  # lets layer maps swallow activations behind max pools
+        InsertConstants(),
+        FuseLayerMaps(),
+        CheckFinite(),
+        Calibrate(batches),  # on reals: before any quantizer is there
+        FoldImageNormalization(image),
+    )
+
+
+def _to_quantizers(
+    precision: Precision, schedule: Schedule, target: Target, inputs: tuple[Any, ...]
+) -> tuple[Pass, ...]:
+    """From float layer maps to noisy ones, each with its annealing range."""
+    return (
+        InsertRequantizers(precision, aligns_sums=target.aligned_sums, fills_ranges=target.whole_ranges),
+        CheckPrecision(precision),  # requantizers have widths too
+        InsertQuantizers(precision, schedule, target, inputs),
+        QuantizeWeights(precision, schedule, target),  # within what the types of the inputs leave
+        CheckTarget(target),  # of the types that were just chosen
+        AssignAnnealingRanges(schedule),
+    )
+
+
+def _make_resumable(gm: GraphModule) -> None:
+    """What a prepared model does when it is saved and loaded, and before each forward pass."""
     for name, quantizer in quantizers(gm):
         quantizer.name = name
-    keep_settings(gm, given, target)
+    gm.register_load_state_dict_pre_hook(refuse_float_state)
     gm.register_load_state_dict_post_hook(resume_phases)
     gm.register_forward_pre_hook(WeightBank())
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
-    gm.meta.update(schedule=schedule, precision=precision, target=target, example_inputs=inputs)
     start_record(gm)
     refuse_pickling(gm)
-    return gm
 
 
 def _schedule(schedule: Schedule | str | None) -> Schedule:

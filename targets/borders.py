@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ana_fx.integer import Quantize
 from ana_fx.numbers import IntegerType
+from ana_fx.program_borders import Quantize
 from ana_fx.targets.builder import Builder
 
 __all__ = ["dequantize_linear", "natural_type", "quantize_image", "quantize_linear", "scalar", "shift"]

@@ -15,10 +15,11 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Linear
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, Quantize
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Sum
+from ana_fx.program_borders import Quantize
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.common_shift import CommonShift, common_shift
 from ana_fx.targets.dory_layout import flatten_reasons, packing_reasons, stride_reasons, weight_bits

@@ -14,16 +14,9 @@ import onnx_ir as ir
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ana_fx.integer import (
-    IntegerHead,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    Quantize,
-    QuantizeImage,
-)
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.numbers import IntegerType
+from ana_fx.program_borders import Quantize, QuantizeImage
 from ana_fx.target import Target
 from ana_fx.targets.borders import dequantize_linear, quantize_image, quantize_linear, shift
 from ana_fx.targets.builder import Builder

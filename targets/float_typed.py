@@ -13,10 +13,11 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.affine import Linear
 from ana_fx.graph import location, module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable, Quantize
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.movement import Movement, Reshape
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import Sum
+from ana_fx.program_borders import Quantize
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.common_shift import CommonShift, common_shift
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy

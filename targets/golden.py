@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import calls_to, module_of, outputs
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool, Quantize
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.passes.shapes import run
+from ana_fx.program_borders import Quantize
 
 __all__ = ["Golden", "golden"]
 

@@ -21,15 +21,12 @@ from ana_fx.affine import Convolution, Identity, Linear, Reduce
 from ana_fx.affine_map import AffineMap, ChannelAffine
 from ana_fx.image_input import ImageInput
 from ana_fx.integer import (
-    Dequantize,
     IntegerConstant,
     IntegerHead,
     IntegerMap,
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
-    Quantize,
-    QuantizeImage,
     Repeat,
 )
 from ana_fx.movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
@@ -39,6 +36,7 @@ from ana_fx.numbers import IntegerType
 from ana_fx.ordering import OrderBreak
 from ana_fx.pairs import MatMul, Product, Sum
 from ana_fx.precision import Precision
+from ana_fx.program_borders import Dequantize, Quantize, QuantizeImage
 from ana_fx.quantizers import ClipRange, Rounding
 from ana_fx.resampling import Average, Interpolation
 from ana_fx.schedule import AnnealingRange, LayerSchedule

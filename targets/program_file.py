@@ -21,11 +21,11 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from ana_fx.errors import AnaFxError, ExportError, VerifyError
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import Quantize
 from ana_fx.ordering import OrderBreak
 from ana_fx.passes.bound_pairs import BoundPairs
 from ana_fx.passes.prove import Prove
 from ana_fx.precision import Precision
+from ana_fx.program_borders import Quantize
 from ana_fx.schedule import AnnealingRange
 from ana_fx.target_list import targets
 from ana_fx.targets.array_file import pack, parse_json, unpack

@@ -14,10 +14,11 @@ from torch.fx import GraphModule
 
 from ana_fx.affine import Identity, Linear, Reduce
 from ana_fx.graph import calls_to, location, module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize, QuantizeImage
+from ana_fx.integer import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.normalization import Normalization
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul, Product, Sum
+from ana_fx.program_borders import Quantize, QuantizeImage
 from ana_fx.resampling import Average, Resampling
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy

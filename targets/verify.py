@@ -19,12 +19,12 @@ from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
 from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
-from ana_fx.integer import Quantize
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
 from ana_fx.passes.probes import probes
 from ana_fx.passes.shapes import run
 from ana_fx.plain_text import plain
+from ana_fx.program_borders import Quantize
 from ana_fx.recognize import program
 from ana_fx.target import Target
 from ana_fx.target_list import targets

@@ -13,19 +13,17 @@ from ana_fx.affine_map import AffineMap
 from ana_fx.errors import ExportError
 from ana_fx.graph import location, module_of, outputs
 from ana_fx.integer import (
-    Dequantize,
     IntegerConstant,
     IntegerHead,
     IntegerMap,
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
-    Quantize,
-    QuantizeImage,
     Repeat,
 )
 from ana_fx.movement import Movement
 from ana_fx.numbers import IntegerType
+from ana_fx.program_borders import Dequantize, Quantize, QuantizeImage
 from ana_fx.targets.borders import natural_type, shift
 from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import Carrier, Emitter, NodeReport, numpy

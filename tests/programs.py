@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
+from ana_fx.graph import quantizers
 from tests.models import example, make_awkward
 
 
@@ -37,6 +38,14 @@ def trained(
         )
         qat.train()(example(kind, signed=awkward))
     return qat.eval()
+
+
+def settled(qat: GraphModule) -> GraphModule:
+    """The same with a scale for each quantizer that saw nothing but zeros, as a user has to tell it."""
+    for _, quantizer in quantizers(qat):
+        if not quantizer.is_calibrated:
+            quantizer.set_scale(torch.ones_like(quantizer.scale))
+    return qat
 
 
 @cache

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import ana_fx
-from ana_fx.graph import quantizers
 from tests.graphs import Written
+from tests.programs import settled
 
 TARGETS = ["onnxruntime", "integer", "qdq", "qdq-int8"]
 IMAGES, ROWS, TOKENS, NUMBERS = (4, 6, 5, 5), (4, 6), (4, 3, 6), (4,)
@@ -101,10 +101,7 @@ def ship(model: nn.Module, x: Tensor, target: str, folder: Path, scale: float | 
     """Prepared, trained for a batch, all steps set, converted and written, it gives the same bits everywhere."""
     qat = ana_fx.prepare(model, x, calibration=[x], target=target)
     qat.train()(x)
-    for _, quantizer in quantizers(qat):
-        if not quantizer.is_calibrated:  # it has seen nothing but zeros
-            quantizer.set_scale(torch.ones(()))
-    for name, step in qat.eval().named_parameters():
+    for name, step in settled(qat).eval().named_parameters():
         if scale is not None and name.endswith("scale"):
             step.fill_(scale)
     program, inputs = ana_fx.convert(qat), torch.cat([x, torch.randn_like(x) * 2])

@@ -18,6 +18,7 @@ import ana_fx
 from ana_fx.passes.dialect import FUNCTIONS
 from ana_fx.table_map import Elementwise
 from tests.graphs import Written, WrittenForTwo
+from tests.programs import settled
 
 Expression = Callable[..., Any]
 
@@ -563,7 +564,7 @@ def trained(model: nn.Module, precision: str, target: str) -> torch.fx.GraphModu
         assert all(bool(p.grad.isfinite().all()) for p in qat.parameters() if p.grad is not None)
         optimizer.step()
         annealer.step()
-    return qat.eval()
+    return settled(qat).eval()
 
 
 @pytest.mark.parametrize(("make", "precision", "target"), every_case())

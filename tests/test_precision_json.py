@@ -73,7 +73,7 @@ def test_it_reads_as_a_person_would_write_it():
         ({"weight": "int8", "activation": ["uint8"]}, "needed an object"),
         ({"weight": "int8", "activation": "uint8", "input": {"image": {"mean": 0.5}}}, "other fields"),
         ({"weight": "int8", "activation": "uint8", "overrides": [1]}, "needed an object"),
-        ({"weight": "int8", "activation": "uint8", "output": "int5"}, "output is one of"),
+        ({"weight": "int8", "activation": "uint8", "output": "int5"}, "unknown output 'int5'"),
         ({"weight": "int8", "activation": "uint8", "magic": 1}, "no magic; a newer ana_fx"),
     ],
 )

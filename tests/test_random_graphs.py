@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import ana_fx
+from tests.programs import settled
 from tests.random_graphs import networks
 
 WEIGHTS = ["ternary", "int2", "int3", "int4", "int6", "int8"]
@@ -38,7 +39,7 @@ def check_lossless(model: nn.Module, x: Tensor, precision: ana_fx.Precision, tar
     torch.set_num_threads(1)
     qat = ana_fx.prepare(model, x, precision=precision, target=target)
     qat.train()(x)
-    program = ana_fx.convert(qat.eval())
+    program = ana_fx.convert(settled(qat).eval())
     inputs = torch.cat([x, torch.randn_like(x) * 2])
     for wanted, found in zip(leaves(qat(inputs)), leaves(program(inputs)), strict=True):
         assert torch.equal(wanted, found)

@@ -204,7 +204,7 @@ REFUSALS: dict[Callable[[Path], None], Message] = {
         what="cannot write",
         where=("/missing/model.onnx",),
         found="No such file or directory",
-        needed="needed a writable folder that exists",
+        needed="in a writable folder that exists",
         way_out="nothing was written",
     ),
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ana_fx
-from ana_fx.integer import Dequantize
+from ana_fx.program_borders import Dequantize
 from ana_fx.table_map import TableMap
 from tests.fuzz.campaign import Worker
 from tests.fuzz.case import BATCH, Case, Statement, load, load_text

@@ -12,12 +12,13 @@ from torch.fx import GraphModule, Node
 
 import ana_fx
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, Quantize
+from ana_fx.integer import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.movement import Movement, Pad, Rearrange
 from ana_fx.normalization import Normalization
 from ana_fx.pairs import Product
 from ana_fx.passes.lower_layer_map import LevelRange
 from ana_fx.passes.shapes import run
+from ana_fx.program_borders import Quantize
 from tests.graphs import Written
 
 SHAPE = (2, 6, 6)

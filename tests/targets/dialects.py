@@ -15,8 +15,8 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.graph import outputs
-from ana_fx.integer import Quantize
 from ana_fx.passes.shapes import run
+from ana_fx.program_borders import Quantize
 from ana_fx.targets.emulation import emulate
 from examples.networks import DSCNN, VGG8
 from tests.models import Residual

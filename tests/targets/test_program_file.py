@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 import ana_fx
 from tests.models import INPUT_SHAPES, Chain, Residual, example
-from tests.programs import converted
+from tests.programs import converted, settled
 from tests.random_graphs import networks
 from tests.test_random_graphs import REFUSALS, precisions
 
@@ -98,7 +98,7 @@ def explore(drawn: tuple[nn.Module, Tensor], precision: ana_fx.Precision) -> Non
     try:
         qat = ana_fx.prepare(model, x, precision=precision)
         qat.train()(x)
-        program = ana_fx.convert(qat.eval())
+        program = ana_fx.convert(settled(qat).eval())
     except REFUSALS:
         return
     with TemporaryDirectory() as folder:
