@@ -156,8 +156,9 @@ class AffineMap(LayerMap):
             if norm is not None:
                 self._check_channels(y)
                 y = norm(y)
-        if self.line != (1.0, 0.0):
-            y = y * self.line[0] + self.line[1]
+        factor, offset = self.line
+        y = y if factor == 1.0 else y * factor
+        y = y if offset == 0.0 else y + offset
         quantizer = self.output_quantizer
         if quantizer is not None:
             return quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped

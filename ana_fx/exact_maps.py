@@ -8,12 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.int8_levels import WIDE
+from ana_fx.int8_levels import WIDE, is_channels_last
 from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
 from ana_fx.staircase import ShiftStaircase, Staircase
 from ana_fx.triton_launch import has_kernels, has_triton, launch
 
-__all__ = ["LONGEST_ROW", "ExactNormalization", "exact_normalization", "look_up_levels", "softmax_of_levels"]
+__all__ = [
+    "LONGEST_ROW",
+    "ExactNormalization",
+    "exact_normalization",
+    "look_up_levels",
+    "round_input",
+    "rounds_at_once",
+    "softmax_of_levels",
+]
 
 _BLOCK = 2048
 LONGEST_ROW = 2**13  # of numbers that one program works on
@@ -124,6 +132,32 @@ def softmax_of_levels(
         (is_nearest, block),
         (x.dtype, scale.dtype, length, len(table), highest),
         num_warps=2 if block <= 512 else 4,
+        enable_fp_fusion=False,
+    )
+    return y
+
+
+def rounds_at_once(x: Tensor, scale: Tensor) -> bool:
+    """Whether `round_input` takes an input: on a GPU, without gaps, and no gradient wanted."""
+    if x.requires_grad or scale.requires_grad or scale.ndim or not has_kernels(x):
+        return False
+    return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and (x.is_contiguous() or is_channels_last(x))
+
+
+def round_input(x: Tensor, scale: Tensor, lowest: int, highest: int, *, keeps_nan: bool) -> Tensor:
+    """clip(round(x / scale)) · scale, half to even, float32; NaN stays NaN, or is the lowest level."""
+    from ana_fx import triton_maps as kernels
+
+    y = torch.empty_like(x, dtype=torch.float32)
+    size = x.numel()
+    launch(
+        kernels.round_input,
+        (-(-size // _BLOCK), 1, 1),
+        (x, scale, y),
+        (size, float(lowest), float(highest)),
+        (keeps_nan, _BLOCK),
+        (x.dtype, size % 16 == 0, size == 1, size >= WIDE),
+        num_warps=8,
         enable_fp_fusion=False,
     )
     return y

@@ -173,7 +173,7 @@ class LayerMap(Float32Module):
         a gradient scaler always has a gradient to look at.
         """
         anchor = self.anchor
-        return y if anchor is None or not anchor.requires_grad else y + 0.0 * anchor
+        return y if anchor is None or not anchor.requires_grad else torch.add(y, anchor, alpha=0.0)
 
     def current_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> Any:
         """The integer form of the current parameters and statistics; what is known of it is kept (see `_Kept`)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
+from ana_fx.exact_maps import round_input, rounds_at_once
 from ana_fx.fake_quantize import Levels, fake_quantize, quantize
 from ana_fx.first_scale import clipped_scale, first_scale
 from ana_fx.float32 import Float32Module
@@ -286,6 +287,8 @@ class InputQuantizer(Quantizer):
             self._calibrate_on_first_batch(x)
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
+        if rounds_at_once(x, self.scale):
+            return round_input(x, self.scale, self._lowest, self.integer_type.qmax, keeps_nan=self.training)
         scale = positive(self.scale)
         levels = self._without_nan(torch.round(x.float() / scale), self._lowest)
         return levels.clamp(self._lowest, self.integer_type.qmax) * scale

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ana_fx.exact_maps import LONGEST_ROW, softmax_of_levels
-from ana_fx.layer_map import LayerMap, levels_of
+from ana_fx.function_map import FunctionMap
+from ana_fx.layer_map import levels_of
 from ana_fx.quantizers import Rounding
 from ana_fx.scale import positive
 from ana_fx.triton_launch import has_kernels
@@ -43,7 +44,7 @@ class SoftmaxForm:
     output_scale: Tensor
 
 
-class SoftmaxMap(LayerMap):
+class SoftmaxMap(FunctionMap):
     """Softmax over one axis; its output quantizer is unsigned and its scale fixed.
 
     Args:
@@ -59,10 +60,14 @@ class SoftmaxMap(LayerMap):
         """Softmax and its axis."""
         return f"softmax over axis {self.axis}"
 
-    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+    @property
+    def can_recompute(self) -> bool:
         """See the base class."""
-        y = torch.softmax(tensors[0], self.axis)
-        return y if self.output_quantizer is None else self.output_quantizer(y)
+        return True
+
+    def of_reals(self, x: Tensor) -> Tensor:
+        """See the base class."""
+        return torch.softmax(x, self.axis)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> SoftmaxForm:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ana_fx.exact_maps import look_up_levels
-from ana_fx.layer_map import LayerMap, levels_of
+from ana_fx.function_map import FunctionMap
+from ana_fx.layer_map import levels_of
 from ana_fx.scale import positive
 from ana_fx.triton_launch import has_kernels
 
 __all__ = ["Elementwise", "TableForm", "TableMap", "look_up"]
+
+_RECOMPUTED_MODULES = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh)
+_RECOMPUTED_FUNCTIONS = (F.gelu, F.silu, F.hardswish, torch.sigmoid, torch.tanh)
 
 
 class Elementwise(nn.Module):
@@ -55,7 +60,7 @@ class TableForm:
     output_scale: Tensor
 
 
-class TableMap(LayerMap):
+class TableMap(FunctionMap):
     """A function of each number between quantizers.
 
     Args:
@@ -81,10 +86,17 @@ class TableMap(LayerMap):
             return False
         return bool((self._evaluate(torch.linspace(-64.0, 64.0, 4097).double()) >= 0).all())
 
-    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+    @property
+    def can_recompute(self) -> bool:
+        """See the base class; of functions with one kernel, for which torch keeps a tensor."""
+        function = self.function
+        if isinstance(function, Elementwise):
+            return function.function in _RECOMPUTED_FUNCTIONS and not function.settings.get("inplace")
+        return isinstance(function, _RECOMPUTED_MODULES) and not getattr(function, "inplace", False)
+
+    def of_reals(self, x: Tensor) -> Tensor:
         """See the base class."""
-        y = self.function(tensors[0])
-        return y if self.output_quantizer is None else self.output_quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        return self.function(x)  # type: ignore[no-any-return]  # a module's call is untyped
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> TableForm:

@@ -65,14 +65,14 @@ def launch(
         kernel[grid](*tensors, *numbers, *constants, **options)
         return None
     device = tensors[0].device.index
-    if device != torch.cuda.current_device():
+    if device != torch._C._cuda_getDevice():  # CUDA runs already: its tensors are here
         with torch.cuda.device(device):
             return launch(kernel, grid, tensors, numbers, constants, key, **options)
     addresses = [tensor.data_ptr() for tensor in tensors]
     together = 0
     for address in addresses:
         together |= address
-    full_key = (kernel, device, key, constants)
+    full_key = (id(kernel), device, key, constants)  # kernels live as long as their modules, and hash slowly
     known = None if together % _ALIGNMENT else _compiled.get(full_key)
     if known is not None:
         run, function, metadata = known

@@ -15,7 +15,24 @@ import triton.language as tl
 
 from ana_fx.triton_products import level_of
 
-__all__ = ["look_up", "normalize", "softmax"]
+__all__ = ["look_up", "normalize", "round_input", "softmax"]
+
+_ALL = tl.constexpr(tl.PropagateNan.ALL)
+
+
+@triton.jit
+def round_input(
+    x_ptr, scale_ptr, y_ptr, num_numbers, lowest, highest, KEEPS_NAN: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """clip(round(x / step)) · step; what is not a number stays so, or becomes the lowest level."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = at < num_numbers
+    level = level_of(x_ptr, at, is_there, scale_ptr)
+    if not KEEPS_NAN:
+        level = tl.where(level == level, level, lowest)
+    level = tl.minimum(tl.maximum(level, lowest, propagate_nan=_ALL), highest, propagate_nan=_ALL)
+    scale = tl.maximum(tl.abs(tl.load(scale_ptr)), 2.0**-60)
+    tl.store(y_ptr + at, level * scale, mask=is_there)
 
 
 @triton.jit

@@ -96,6 +96,7 @@ class Layout:
     Args:
         addresses: Of all tensors that this was computed from.
         shapes: Of the weights.
+        strides: Likewise.
         starts: Of each weight in the buffers; last their size.
         pointers: Int64, [weights, 7]: weight, scale, mean, std, numbers, numbers in a row, start.
         grids: Float32, [weights, 5], as `ana_fx.fused_quantizer.Grid`.
@@ -104,6 +105,7 @@ class Layout:
 
     addresses: list[int]
     shapes: list[torch.Size]
+    strides: list[tuple[int, ...]]
     starts: list[int]
     pointers: Tensor
     grids: Tensor
@@ -128,15 +130,15 @@ class Layout:
             torch.tensor(table, dtype=dtype, device=device)
             for table, dtype in ((rows, torch.int64), (grids, torch.float32), (blocks, torch.int64))
         )
-        return cls(addresses, [weight.shape for weight, *_ in sources], starts, pointers, grid_table, block_table)
+        shapes = [weight.shape for weight, *_ in sources]
+        strides = [torch.empty(shape, device="meta").stride() for shape in shapes]  # axes of size 1 may have others
+        return cls(addresses, shapes, strides, starts, pointers, grid_table, block_table)
 
     def views(self, buffer: Tensor) -> list[Tensor]:
         """The part of a buffer that belongs to each weight, in its shape."""
-        sizes = [last - first for first, last in zip(self.starts, self.starts[1:], strict=False)]
-        parts = buffer.split(sizes)
         return [
-            (part if part.numel() == shape.numel() else part[: shape.numel()]).view(shape)
-            for part, shape in zip(parts, self.shapes, strict=True)
+            buffer.as_strided(shape, strides, start)
+            for shape, strides, start in zip(self.shapes, self.strides, self.starts, strict=False)
         ]
 
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ana_fx.exact_maps import exact_normalization, look_up_levels, softmax_of_levels
+from ana_fx.exact_maps import exact_normalization, look_up_levels, round_input, softmax_of_levels
 from ana_fx.normalization import Normalization
+from ana_fx.numbers import IntegerType
+from ana_fx.quantizers import InputQuantizer
+from ana_fx.schedule import Schedule
 from ana_fx.softmax_map import integer_softmax
 from ana_fx.staircase import ShiftStaircase, along
 from ana_fx.table_map import look_up
@@ -61,3 +64,17 @@ def test_a_normalization_is_the_formula_and_its_staircase(affine, shape, monkeyp
     there = {name: getattr(run, name).to(DEVICE) for name in ("epsilon", "root", "ends")}
     run = replace(run, finish=tuple(each.to(DEVICE) for each in run.finish), **there)
     assert torch.equal(run((n.to(DEVICE) * SCALE,), (SCALE,)).cpu(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")  # of the interpreter
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("kind", [IntegerType(8, True), IntegerType(8, False)], ids=str)
+def test_an_input_is_rounded_as_its_quantizer_does_without_kernels(kind, is_training):
+    quantizer = InputQuantizer(kind, Schedule()).train(is_training)
+    quantizer.set_scale(SCALE.cpu())
+    others = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e38, 1e-40])
+    x = torch.cat([torch.randn(3000) * 4, (torch.arange(-300, 300) + 0.5) * 0.037, others])
+    expected = quantizer(x).detach()
+    found = round_input(x.to(DEVICE), SCALE, kind.qmin, kind.qmax, keeps_nan=is_training).cpu()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num(), expected.nan_to_num())

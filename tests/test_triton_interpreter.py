@@ -13,7 +13,7 @@ import pytest
 from ana_fx.triton_launch import has_triton
 
 ROOT = Path(__file__).parent.parent
-FILES = ("test_fused_quantizer", "test_exact_products", "test_exact_maps", "test_weight_bank")
+FILES = ("test_fused_quantizer", "test_exact_products", "test_exact_maps", "test_weight_bank", "test_recompute")
 
 
 @pytest.mark.slow
