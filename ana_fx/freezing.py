@@ -39,7 +39,8 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
         has_level_inputs = all(source in carries_levels for source in node.all_input_nodes if source.op != "get_attr")
         if isinstance(module, LayerMap) and module.is_quantized:
             module.set_phase(_phase(module, learning, fixed, has_level_inputs))
-        hands_on = has_level_inputs and not isinstance(module, (LayerMap, nn.modules.dropout._DropoutNd))
+        is_dropping = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        hands_on = has_level_inputs and not (is_dropping or isinstance(module, LayerMap))
         if hands_on or module in annealed or isinstance(module, InputQuantizer):
             carries_levels.add(node)
     _drop_gradients(nodes, learning)

@@ -126,6 +126,6 @@ class QuantizeWeights(Pass):
         named = ", ".join(f"±{limit}" for limit in sorted(set(limits)))
         twin = " Target 'onnxruntime-vnni' has all 8 bits." if self.target.requantizer is Requantizer.QLINEAR else ""
         return [
-            f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without VNNI "
-            f"saturate.{twin}"
+            f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without "
+            f"VNNI saturate.{twin}"
         ]

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from ana_fx.errors import VerifyError
 from ana_fx.plain_text import plain
 from ana_fx.targets.arrays import Array, read_archive, read_array
-from ana_fx.targets.float_output import float_layer_tolerance, show_float_input
+from ana_fx.targets.float_output import float_layer_tolerance, show_float_inputs
 from ana_fx.targets.kernel_families import this_family
 from ana_fx.targets.metadata import Border, borders, input_borders
 from ana_fx.targets.model_file import read_model
@@ -223,10 +223,12 @@ def _run(
         x.astype(end.dtype) if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)
     ]
     chosen = runtime_called(runtime or file_target(model).runtimes[0])
-    has_float_layer = show_float_input(model)
+    names = show_float_inputs(model)
     outputs = run_file(path, chosen, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
-    tolerance = float_layer_tolerance(model, outputs.pop()) if has_float_layer else 0.0
-    return _Found(outputs, chosen.title, tolerance)
+    num_outputs = len(outputs) - len(names)
+    read = zip(names, outputs[num_outputs:], strict=True)
+    tolerance = max((float_layer_tolerance(model, name, x) for name, x in read), default=0.0)
+    return _Found(outputs[:num_outputs], chosen.title, tolerance)
 
 
 def _real(border: Border, x: Array) -> Array:

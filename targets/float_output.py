@@ -10,27 +10,25 @@ from onnx import numpy_helper
 
 from ana_fx.targets.writer import FLOAT_INPUT
 
-__all__ = ["float_layer_tolerance", "show_float_input"]
+__all__ = ["float_layer_tolerance", "show_float_inputs"]
 
 _HALF_ULP = 2.0**-24
 
 
-def show_float_input(model: onnx.ModelProto) -> bool:
-    """Make what the float layer reads an output too, the last; False if there is no float layer."""
-    name = {entry.key: entry.value for entry in model.metadata_props}.get(FLOAT_INPUT)
-    if name is None:
-        return False
-    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    return True
+def show_float_inputs(model: onnx.ModelProto) -> list[str]:
+    """Make what each float layer reads an output too, the last ones; their names, none if there is no float layer."""
+    listed = {entry.key: entry.value for entry in model.metadata_props}.get(FLOAT_INPUT, "")
+    names = listed.split("\n") if listed else []
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return names
 
 
-def float_layer_tolerance(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> float:
-    """How far two float32 evaluations of the float layer can be apart, given what it read.
+def float_layer_tolerance(model: onnx.ModelProto, name: str, x: np.ndarray[Any, Any]) -> float:
+    """How far two float32 evaluations of the float layer that reads a value can be apart, given what it read.
 
     A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes (see `float_layer`), two
     by twice that. The magnitudes are at most max|x| · max Σ|weight| + max|bias|.
     """
-    name = {entry.key: entry.value for entry in model.metadata_props}[FLOAT_INPUT]
     layer = next(node for node in model.graph.node if name in node.input)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     weight = np.abs(numpy_helper.to_array(constants[layer.input[1]])).astype(np.float64)

@@ -31,12 +31,13 @@ from ana_fx.target_list import targets
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.file_operators import check_operators
 from ana_fx.targets.float_layer import float_tolerance
+from ana_fx.targets.float_output import show_float_inputs
 from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
 from ana_fx.targets.metadata import metadata_of, texts
 from ana_fx.targets.model_file import read_model
 from ana_fx.targets.regular_file import reason_of
 from ana_fx.targets.runtimes import Runtime, runtime_called
-from ana_fx.targets.writer import FLOAT_INPUT, IO, NEEDS_VNNI, TARGET, producer_type
+from ana_fx.targets.writer import IO, NEEDS_VNNI, TARGET, producer_type
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 
@@ -115,8 +116,7 @@ def verify(
     path = Path(path)
     model = read_model(path)
     metadata = metadata_of(model)
-    if FLOAT_INPUT in metadata:  # show the last integers too, as the floats that they stand for
-        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(metadata[FLOAT_INPUT]))
+    show_float_inputs(model)  # the last integers too, as the floats that they stand for
     target = file_target(model)
     is_float = metadata.get(IO) == "float"
     needs_vnni = texts(metadata, NEEDS_VNNI)
@@ -252,7 +252,7 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
     """The program's outputs: floats, or the integers before each dequantize; then what a float layer reads."""
     device = next(iter(integer.buffers())).device
     seen = run(integer, tuple(x.to(device) for x in inputs))
-    expected, borders = [], []
+    expected = []
     for _, node in outputs(integer):
         tail = _float_layer(node)
         if tail is not None:
@@ -261,10 +261,10 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
             assert isinstance(layer_map, AffineMap)
             tolerance = float_tolerance(layer_map, [seen[border]]).reshape(seen[node].shape)
             expected.append(_Expected(numpy(seen[node]), tolerance))
-            borders.append(_Expected(numpy(seen[border])))
         else:
             expected.append(_Expected(numpy(seen[node] if is_float else _stored_output(seen, node))))
-    return expected + borders
+    borders = [node.all_input_nodes[0] for node in calls_to(integer, AffineMap)]
+    return expected + [_Expected(numpy(seen[border])) for border in borders]
 
 
 def _float_layer(node: Node) -> Node | None:

@@ -96,7 +96,7 @@ class Writer:
             (border,) = node.all_input_nodes
             value = self._dequantize(self.carriers[border.all_input_nodes[0]], module_of(border), f"{path}.input")
             assert value.name is not None
-            self.metadata[FLOAT_INPUT] = value.name
+            self.metadata[FLOAT_INPUT] = "\n".join(filter(None, [self.metadata.get(FLOAT_INPUT), value.name]))
             self.floats[node] = write_float_layer(self.builder, path, module, value, shape)
             self.reports.append(NodeReport(path, "float", "float32", reason="left float by output='float'"))
         elif isinstance(module, Movement):

@@ -248,3 +248,25 @@ def test_static_noise_never_stops_a_layer():
     for _ in range(STEPS):
         annealer.step()
     assert set(phases(qat)) == {Phase.LEARNING}
+
+
+class WithDropout(nn.Module):
+    """Layers with a dropout between them that drops nothing, as many models have it."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.dropout = nn.Dropout(p)
+
+    def forward(self, x):
+        return self.third(torch.relu(self.second(self.dropout(torch.relu(self.first(x))))))
+
+
+@pytest.mark.parametrize(("p", "phase"), [(0.0, Phase.DEPLOYED), (0.1, Phase.FROZEN)])
+def test_a_layer_behind_a_dropout_that_drops_nothing_runs_as_deployed(p, phase):
+    x = torch.rand(8, 6)
+    qat = ana_fx.prepare(WithDropout(p), x, calibration=[x]).train()
+    annealer = ana_fx.Annealer(qat, 3)
+    for _ in range(2):
+        annealer.step()
+    assert layer_maps(qat)["second"].phase is phase
