@@ -71,7 +71,7 @@ class AnnealingRange:
             raise ValueError(f"an annealing range lies in [0, 1], got [{self.start}, {self.end}]")
 
     def remaining(self, progress: float) -> float:
-        """λ: 1 up to the start, 0 from the end on, linear in between (paper, eq. 28)."""
+        """λ: 1 up to the start, 0 from the end on, linear in between (paper, eqs. 20 and 21)."""
         if progress >= self.end:
             return 0.0
         if progress <= self.start:

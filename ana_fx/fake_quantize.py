@@ -44,7 +44,7 @@ def fake_quantize(
     num_neighbours: int,
     scale_gradient: float = 1.0,
 ) -> Tensor:
-    """A noisy quantizer (paper, eqs. 8 to 14), with the gradient of its expectation.
+    """A noisy quantizer (paper, eqs. 1 and 3, section 3), with the gradient of its expectation (Proposition 1).
 
     Args:
         x: Any shape.

@@ -157,7 +157,7 @@ class Schedule:
         return own
 
     def annealing_range(self, depth: int, num_depths: int, path: str | None = None) -> AnnealingRange:
-        """The range of the layer map of a path at `depth`, out of `num_depths` depths (paper, section 3).
+        """The range of the layer map of a path at `depth`, out of `num_depths` depths (paper, section 4.1).
 
         Raises:
             ValueError: An override starts after the end.
