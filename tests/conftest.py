@@ -1,6 +1,7 @@
-"""Every test starts from the same seeds and on one thread; a test of an extra waits for it, and is counted.
+"""Every test and every file of tests starts from the same seeds, a test on one thread.
 
-With `--no-skips` a skipped test is an error, unless no machine of ours could run it.
+A test of an extra waits for it, and is counted. With `--no-skips` a skipped test is an error, unless no machine of
+ours could run it.
 """
 
 import random
@@ -22,10 +23,14 @@ EXCUSES = ("CUDA", "Python 3.11")  # of skips that no installation would change
 
 @pytest.fixture(autouse=True)
 def same_start() -> None:
+    seed()
+    torch.set_num_threads(1)
+
+
+def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
@@ -54,6 +59,7 @@ def pytest_runtest_makereport(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
+    seed()  # what a file draws when it is imported does not depend on the files before
     report = yield
     return as_error(report, collector.config)
 
