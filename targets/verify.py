@@ -291,7 +291,7 @@ def _compare(
             )
         different = have != want
         if wanted.tolerance is not None:
-            different = np.abs(have.astype(np.float64) - want) > wanted.tolerance
+            different = ~(np.abs(have.astype(np.float64) - want) <= wanted.tolerance)  # NaN differs too
         if must_equal and different.any():
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(

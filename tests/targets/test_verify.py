@@ -82,6 +82,17 @@ def test_a_difference_on_a_processor_that_adds_pairs_is_explained(tmp_path, monk
     assert "'onnxruntime'" in found
 
 
+def test_nan_is_outside_the_tolerance_of_a_float_layer(tmp_path):
+    x, precision, path = example(Chain), ana_fx.Precision("int4", output="float"), tmp_path / "model.onnx"
+    program = ana_fx.convert(ana_fx.prepare(Chain().eval(), x, precision=precision, calibration=[x]))
+    ana_fx.export(program, path)
+    model = onnx.load(path)
+    (bias,) = (each for each in model.graph.initializer if each.name == "head.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.append(numpy_helper.to_array(bias)[:-1], np.float32("nan")), bias.name))
+    onnx.save(model, path)
+    assert "found nan" in refusal(path, program)
+
+
 def test_without_inputs_random_levels_are_compared(path):
     assert ana_fx.verify(converted(Chain, "int4"), str(path)).num_outputs == 16 * 10
 
