@@ -71,6 +71,7 @@ class TableMap(FunctionMap):
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
         self.function = function
+        self._has_steep_points = self._is_steep_somewhere()
 
     @property
     def operation(self) -> str:
@@ -95,7 +96,13 @@ class TableMap(FunctionMap):
         return isinstance(function, _RECOMPUTED_MODULES) and not getattr(function, "inplace", False)
 
     def of_reals(self, x: Tensor) -> Tensor:
-        """See the base class."""
+        """The function. Where its slope is infinite or there is none, no gradient passes.
+
+        Reals meet a pole with probability 0, levels do not: a small x² is level 0, where 1/√x is cut off to the
+        highest level, so that the slope to come is 0, and 0 · ∞ would be NaN.
+        """
+        if self._has_steep_points:
+            x = _PassFinite.apply(x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return self.function(x)  # type: ignore[no-any-return]  # a module's call is untyped
 
     @torch.no_grad()
@@ -111,6 +118,13 @@ class TableMap(FunctionMap):
         table = torch.floor(steps).clamp(float(levels.lo), float(levels.hi)).float()
         return TableForm(table.to(y_scale.device), kind.qmin, y_scale)
 
+    @torch.enable_grad()
+    def _is_steep_somewhere(self) -> bool:
+        """Whether the function has no finite slope at a number between -64 and 64."""
+        x = torch.linspace(-64.0, 64.0, 8193, dtype=torch.float64, requires_grad=True)  # 0 and ±1 are among them
+        y = self._evaluate(x.clone())  # some functions write into what they are given
+        return y.requires_grad and not bool(torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all())
+
     def _evaluate(self, x: Tensor) -> Tensor:
         """The function of float64 numbers, [1 or channels, numbers]; NaN where it has none."""
         parameters = {name: p.detach().double().cpu() for name, p in self.function.named_parameters()}
@@ -122,7 +136,20 @@ class TableMap(FunctionMap):
         if has_kernels(tensors[0]):
             return look_up_levels(tensors[0], scales[0], form.table, form.lowest, form.output_scale)
         (levels,) = levels_of(tensors, scales)
-        return look_up(form.table, levels.to(torch.int64) - form.lowest) * form.output_scale
+        index = (levels.to(torch.int64) - form.lowest).clamp_(0, form.table.shape[1] - 1)  # of NaN, as kernels do
+        return look_up(form.table, index) * form.output_scale
+
+
+class _PassFinite(torch.autograd.Function):
+    """The identity, backward too, but for gradients that are no finite numbers, which become zeros."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(_ctx: Any, grad: Tensor) -> Tensor:
+        return grad.nan_to_num(0.0, 0.0, 0.0)
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:

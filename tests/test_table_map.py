@@ -141,3 +141,37 @@ def test_a_noisy_function_trains_and_an_annealed_one_is_deployed():
     for _ in range(10):
         annealer.step()
     assert torch.equal(qat(x), qat.eval()(x))
+
+
+@pytest.mark.parametrize("function", [torch.rsqrt, torch.sqrt, torch.reciprocal, torch.log])
+def test_no_gradient_passes_where_there_is_no_slope(function):
+    made = table_map(Elementwise(function)).train()
+    x = torch.tensor([0.0, 0.04, 1.0], requires_grad=True)
+    made.of_reals(x).backward(torch.tensor([0.0, 1.0, 1.0]))  # the quantizer's slope at infinity is 0
+    plain = x.detach()[1:].requires_grad_()
+    function(plain).sum().backward()
+    assert x.grad[0] == 0
+    assert torch.equal(x.grad[1:], plain.grad)
+
+
+def test_functions_that_write_into_their_input_are_taken():
+    assert table_map(nn.SiLU(inplace=True)).of_reals(torch.ones(2)).shape == (2,)
+
+
+def test_root_mean_squares_by_hand_stay_finite_in_training():
+    def by_hand(m, x):
+        h = m.a(x)
+        return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+
+    model, x = Written(by_hand, a=nn.Linear(4, 4)), torch.cat([torch.rand(8, 4), torch.zeros(8, 4)])
+    nn.init.zeros_(model.a.bias)
+    qat = ana_fx.prepare(model, x, calibration=[x])
+    qat(x).sum().backward()
+    assert all(bool(torch.isfinite(each.grad).all()) for each in qat.parameters() if each.grad is not None)
+
+
+def test_a_level_of_nan_is_the_lowest():
+    made = table_map(nn.Sigmoid())
+    x, scales = torch.tensor([math.nan, -128 * 0.04]), (SCALE,)
+    first, lowest = made.deployed((x,), made.integer_form(scales, (2,)), scales)
+    assert first == lowest
