@@ -149,6 +149,8 @@ class AffineMap(LayerMap):
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
         affine, norm = self.affine, self.norm
+        if not self.training:  # a float layer: its sums depend on where numbers lie, which the program may change
+            tensors = tuple(x.contiguous() for x in tensors)
         if isinstance(norm, ChannelAffine) and isinstance(affine, Normalization) and affine.has_channel_rows:
             y = affine.real(tensors, norm.weight, norm.bias)
         else:
