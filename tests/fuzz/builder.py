@@ -86,6 +86,13 @@ class Builder:
         name, line = self.member(kind, code)
         self.add(f"{name}({x})", line)
 
+    def call_either(self, share: float, function: str, kind: str, module: str, x: str, settings: str) -> None:
+        """Add a function, in that share of the cases, or the module that does the same."""
+        if self.chance(share):
+            self.add(f"{function}({x}, {settings})")
+        else:
+            self.call(kind, f"{module}({settings})", x)
+
     def add(self, code: str, *members: str, before: Sequence[str] = (), parts: int = 1) -> None:
         """Add a statement whose results are an expression, or as many parts of it.
 

@@ -91,18 +91,12 @@ def pool(b: Builder) -> None:
     if b.chance(0.5):
         dilation = tuple(b.of(1, 1, 1, 2) for _ in kernel)
         settings = f"{kernel}, {stride}, {padding}, {dilation}, ceil_mode={ceil}"
-        if b.chance(0.3):
-            b.add(f"F.max_pool{axes}d({x}, {settings})")
-        else:
-            b.call("pool", f"nn.MaxPool{axes}d({settings})", x)
+        b.call_either(0.3, f"F.max_pool{axes}d", "pool", f"nn.MaxPool{axes}d", x, settings)
         return
     settings = f"{kernel}, {stride}, {padding}, ceil_mode={ceil}, count_include_pad={b.chance(0.5)}"
     if axes > 1 and b.chance(0.15):
         settings += f", divisor_override={b.of(1, 3, 5)}"
-    if b.chance(0.3):
-        b.add(f"F.avg_pool{axes}d({x}, {settings})")
-    else:
-        b.call("pool", f"nn.AvgPool{axes}d({settings})", x)
+    b.call_either(0.3, f"F.avg_pool{axes}d", "pool", f"nn.AvgPool{axes}d", x, settings)
 
 
 def adaptive_pool(b: Builder) -> None:
@@ -112,10 +106,7 @@ def adaptive_pool(b: Builder) -> None:
     kind = b.of("Avg", "Avg", "Max")
     size: object = tuple(b.of(1, 2, 3, s) for s in shape[2:])
     size = b.of(1, size)
-    if b.chance(0.3):
-        b.add(f"F.adaptive_{kind.lower()}_pool{axes}d({x}, {size})")
-    else:
-        b.call("pool", f"nn.Adaptive{kind}Pool{axes}d({size})", x)
+    b.call_either(0.3, f"F.adaptive_{kind.lower()}_pool{axes}d", "pool", f"nn.Adaptive{kind}Pool{axes}d", x, f"{size}")
 
 
 def upsample(b: Builder) -> None:
@@ -128,10 +119,7 @@ def upsample(b: Builder) -> None:
     settings = f"{to}, mode={mode!r}"
     if mode == linear:
         settings += f", align_corners={b.chance(0.5)}"
-    if b.chance(0.4):
-        b.add(f"F.interpolate({x}, {settings})")
-    else:
-        b.call("resize", f"nn.Upsample({settings})", x)
+    b.call_either(0.4, "F.interpolate", "resize", "nn.Upsample", x, settings)
 
 
 def pad(b: Builder) -> None:
@@ -183,10 +171,7 @@ def unfold(b: Builder) -> None:
     """Windows as columns."""
     x, _ = b.pick(4)
     kernel, padding, stride = b.of(1, 2, (2, 1)), b.of(0, 1), b.of(1, 2)
-    if b.chance(0.5):
-        b.add(f"F.unfold({x}, {kernel}, padding={padding}, stride={stride})")
-    else:
-        b.call("unfold", f"nn.Unfold({kernel}, padding={padding}, stride={stride})", x)
+    b.call_either(0.5, "F.unfold", "unfold", "nn.Unfold", x, f"{kernel}, padding={padding}, stride={stride}")
 
 
 def _csv(sizes: tuple[int, ...]) -> str:

@@ -287,12 +287,8 @@ def test_a_state_that_is_none_is_refused(state, tmp_path, monkeypatch):
 
 
 def test_export_saves_the_program_for_verify(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    torch.save(trained(Chain).state_dict(), "state.pt")
-    np.save("example.npy", example(Chain).numpy())
-    arguments = ("--state", "state.pt", "--example", "example.npy", "--precision", "int4", "--save", "out.anafx")
-    assert run("export", "tests.models:Chain", "out.onnx", *arguments).exit_code == 0
+    saved(tmp_path, monkeypatch, "int4", "onnxruntime")
+    assert export_of("state.pt", "example.npy", "--precision", "int4", "--save", "out.anafx").exit_code == 0
     x = example(Chain)
     assert torch.equal(ana_fx.load("out.anafx")(x), converted(Chain)(x))
 
