@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -69,6 +70,7 @@ class Annealer:
         self._schedule: Schedule = self._qat.meta["schedule"]
         self._layer_maps: list[LayerMap] = list(layer_maps(self._qat).values())
         self._ranges = quantizer_ranges(self._layer_maps)
+        self._distinct_ranges = frozenset(self._ranges.values())
         self._written: dict[AnnealingRange, tuple[float, float]] = {}
         self._seen: tuple[int, int] | None = None
         self._annealed: set[AnnealingRange] | None = None
@@ -140,7 +142,7 @@ class Annealer:
 
     def _apply(self) -> None:
         progress = min(1.0, self._count / self.total_steps)
-        noise = noise_at(progress, self._schedule, self._ranges)
+        noise = noise_at(progress, self._schedule, self._distinct_ranges)
         set_noise(self._ranges, noise, self._written)
         self._written = noise
         annealed = {r for r, levels in noise.items() if levels == (0.0, 0.0)}
@@ -176,11 +178,12 @@ def quantizer_ranges(layer_maps: list[LayerMap]) -> dict[Quantizer, AnnealingRan
 
 
 def noise_at(
-    progress: float, schedule: Schedule, ranges: dict[Quantizer, AnnealingRange]
+    progress: float, schedule: Schedule, ranges: Iterable[AnnealingRange]
 ) -> dict[AnnealingRange, tuple[float, float]]:
     """Mean and standard deviation, in steps, that a schedule gives each annealing range at a time."""
-    num_depths = 1 + max((r.depth for r in ranges.values()), default=0)
-    return {r: schedule.noise_at(progress, r, num_depths) for r in set(ranges.values())}
+    distinct = frozenset(ranges)
+    num_depths = 1 + max((r.depth for r in distinct), default=0)
+    return {r: schedule.noise_at(progress, r, num_depths) for r in distinct}
 
 
 def set_noise(

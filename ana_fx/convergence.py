@@ -117,7 +117,7 @@ def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, Annealing
 
 def _set_noise(model: GraphModule, schedule: Schedule, moment: float) -> None:
     ranges = quantizer_ranges(list(layer_maps(model).values()))
-    set_noise(ranges, noise_at(moment, schedule, ranges))
+    set_noise(ranges, noise_at(moment, schedule, ranges.values()))
 
 
 def _outputs(model: GraphModule, inputs: tuple[Any, ...]) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ def describe(module: nn.Module) -> Summary:
     stage = "integer program" if is_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
-    left = None if is_program or "schedule" not in gm.meta else noise_left(gm)
+    left = None if is_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
 

@@ -56,13 +56,9 @@ def reduced_schedules(rules: Iterable[ExclusionRule] | None = None) -> tuple[Sch
     return tuple(each for each in all_schedules() if not any(rule.excludes(each) for rule in rules))
 
 
-def _is_static(schedule: Schedule) -> bool:
-    return schedule.mean is Rule.STATIC and schedule.variance is Rule.STATIC
-
-
 def _is_duplicate(schedule: Schedule) -> bool:
     is_first = schedule.interval is Interval.OVERLAPPED and schedule.power is Power.HOMOGENEOUS
-    return _is_static(schedule) and not is_first
+    return schedule.is_static and not is_first
 
 
 def _never_quantizes(schedule: Schedule) -> bool:
@@ -74,7 +70,7 @@ def _moves_the_mean(schedule: Schedule) -> bool:
 
 
 def _has_dynamic_noise_of_another_type(schedule: Schedule) -> bool:
-    return not _is_static(schedule) and schedule.noise is not NoiseType.UNIFORM
+    return not schedule.is_static and schedule.noise is not NoiseType.UNIFORM
 
 
 _STATIC_HAS_NO_TIME = ExclusionRule(

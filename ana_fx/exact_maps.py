@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.int8_levels import WIDE, is_channels_last
+from ana_fx.int8_levels import WIDE, is_dense
 from ana_fx.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
 from ana_fx.staircase import ShiftStaircase, Staircase
 from ana_fx.triton_launch import has_kernels, has_triton, launch
@@ -141,7 +141,7 @@ def rounds_at_once(x: Tensor, scale: Tensor) -> bool:
     """Whether `round_input` takes an input: on a GPU, without gaps, and no gradient wanted."""
     if x.requires_grad or scale.requires_grad or scale.ndim or not has_kernels(x):
         return False
-    return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and (x.is_contiguous() or is_channels_last(x))
+    return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and is_dense(x)
 
 
 def round_input(x: Tensor, scale: Tensor, lowest: int, highest: int, *, keeps_nan: bool) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ana_fx.affine import Affine, Convolution, Linear, TransposedConvolution
 from ana_fx.int8_convolution import Int8Convolution
-from ana_fx.int8_levels import WIDE, Finish, is_channels_last, write_levels
+from ana_fx.int8_levels import WIDE, Finish, is_dense, write_levels
 from ana_fx.numbers import IntegerType
 from ana_fx.pairs import MatMul, Sum
 from ana_fx.triton_launch import has_triton, launch
@@ -139,8 +139,7 @@ class Int8Sum:
     def takes(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether both tensors have one shape and layout."""
         first, second = tensors
-        is_dense = first.is_contiguous() or is_channels_last(first)
-        return first.shape == second.shape and first.stride() == second.stride() and is_dense
+        return first.shape == second.shape and first.stride() == second.stride() and is_dense(first)
 
     def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
         """Of two tensors that it takes."""

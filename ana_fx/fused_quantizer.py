@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ana_fx.int8_levels import WIDE, is_dense
 from ana_fx.noise import NoiseType
 from ana_fx.schedule import Strategy
 from ana_fx.triton_launch import has_kernels, launch
@@ -19,7 +20,6 @@ from ana_fx.triton_launch import has_kernels, launch
 __all__ = ["Grid", "fused_fake_quantize", "is_fused"]
 
 _DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
-_WIDE = 2**31
 
 
 class Grid(NamedTuple):
@@ -64,7 +64,7 @@ def fused_fake_quantize(
         grid: The levels.
         scale_gradient: Factor of the gradient with respect to `scale`.
     """
-    x = x if _is_dense(x) else x.contiguous()
+    x = x if is_dense(x) else x.contiguous()
     settings = _Settings(mean, std, grid, scale_gradient)
     out: Tensor = _FusedFakeQuantize.apply(x, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
@@ -96,7 +96,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
             (x, scale, mean, std, y, near),
             (row_size, padded, *map(float, grid)),
             (keeps_near, kernels.BLOCK),
-            (x.dtype, scale.dtype, _kind_of(row_size), padded < _WIDE),
+            (x.dtype, scale.dtype, _kind_of(row_size), padded < WIDE),
             num_warps=kernels.NUM_WARPS,
             enable_fp_fusion=False,
         )
@@ -125,7 +125,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
             (grad, near, grad_x),
             (size, near.numel() - _DENSITY_BYTES),
             (kernels.BLOCK,),
-            (grad.dtype, ctx.dtype, _kind_of(size), size < _WIDE - _DENSITY_BYTES),
+            (grad.dtype, ctx.dtype, _kind_of(size), size < WIDE - _DENSITY_BYTES),
             num_warps=kernels.NUM_WARPS,
             enable_fp_fusion=False,
         )
@@ -156,17 +156,9 @@ def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 def _kind_of(size: int) -> int:
     """What Triton tells apart in a size."""
-    return 1 if size == 1 else (size % 16 == 0) * 2 + (size >= _WIDE) * 4
+    return 1 if size == 1 else (size % 16 == 0) * 2 + (size >= WIDE) * 4
 
 
 def _sign(scale: Tensor) -> Tensor:
     """The derivative of `ana_fx.scale.positive`."""
     return scale.sign() * (scale.abs() >= 2.0**-60)
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether the numbers fill their memory in an order in which axis 0 comes first."""
-    return x.is_contiguous() or (
-        x.ndim in (4, 5)
-        and x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-    )

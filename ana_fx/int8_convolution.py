@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.affine import Affine, Convolution, Linear, TransposedConvolution
-from ana_fx.int8_levels import WIDE, Finish, is_channels_last, write_levels
+from ana_fx.int8_levels import WIDE, Finish, is_channels_last, is_dense, write_levels
 from ana_fx.triton_launch import launch
 
 __all__ = ["Int8Convolution"]
@@ -50,7 +50,7 @@ class Int8Convolution:
         (x,), (scale,), affine = tensors, scales, self._affine
         if isinstance(affine, TransposedConvolution):
             x = affine.spread(x)
-        if not x.is_contiguous() and not is_channels_last(x):
+        if not is_dense(x):
             x = x.contiguous()
         key = (x.shape, x.stride(), x.dtype)
         plan = self._plans.get(key)

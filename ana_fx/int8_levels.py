@@ -10,7 +10,7 @@ from torch import Tensor
 from ana_fx.staircase import QLinearStaircase, Staircase
 from ana_fx.triton_launch import launch
 
-__all__ = ["WIDE", "Finish", "is_channels_last", "write_levels"]
+__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "write_levels"]
 
 WIDE = 2**31  # numbers from here on need 64 bits
 _BLOCK = 2048
@@ -86,3 +86,8 @@ def is_channels_last(x: Tensor) -> bool:
         layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
         return x.is_contiguous(memory_format=layout) and not x.is_contiguous()
     return False
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the numbers fill their memory in an order in which axis 0 comes first."""
+    return x.is_contiguous() or is_channels_last(x)

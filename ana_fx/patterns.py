@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -21,10 +21,12 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, pattern) or (is_plain and path.startswith(f"{pattern}."))
 
 
-def unmatched(pattern: str, paths: Collection[str], what: str) -> str | None:
-    """A line about a pattern that matches none of the paths, with one that it may mean; None if it matches."""
-    if any(matches(path, pattern) for path in paths):
-        return None
+def unmatched(patterns: Iterable[str], paths: Collection[str], what: str) -> list[str]:
+    """A line about each pattern that matches none of the paths, with one that it may mean."""
+    return [_line(each, paths, what) for each in patterns if not any(matches(path, each) for path in paths)]
+
+
+def _line(pattern: str, paths: Collection[str], what: str) -> str:
     inside = f"{pattern}.*"
     is_module = any(fnmatchcase(path, inside) for path in paths)
     close = [inside] if is_module else get_close_matches(pattern, paths, n=1)

@@ -67,7 +67,7 @@ def plot_schedule(qat: nn.Module) -> Figure:
     qat = prepared(qat, "plot_schedule()")
     figure_module = _matplotlib("figure")
     schedule: Schedule = qat.meta["schedule"]
-    is_static = schedule.mean is Rule.STATIC and schedule.variance is Rule.STATIC
+    is_static = schedule.is_static
     ranges = annealing_ranges(qat)
     if is_static:  # then only the widths of the noise differ
         ranges = {path: replace(each, depth=0, start=1.0, end=1.0) for path, each in ranges.items()}

@@ -206,8 +206,7 @@ class Quantizer(Float32Module):
 
     def grid(self) -> Grid:
         """What a kernel needs to know of the levels."""
-        ends = self.clip_range.minimum, self.clip_range.maximum
-        return Grid(self._lowest, self.integer_type.qmax, self.offset, *ends)
+        return Grid(self._lowest, self.integer_type.qmax, self.offset, *self._clip)
 
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from ana_fx.target import OPERATORS, Requantizer, Target
 from ana_fx.wording import unknown
 
-__all__ = ["ENTRY_POINTS", "TargetList", "target_called", "targets"]
+__all__ = ["ENTRY_POINTS", "TargetList", "find_target", "target_called", "targets"]
 
 ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
 
@@ -163,6 +163,11 @@ def target_called(name: str) -> Target:
     if name not in known:
         raise ValueError(unknown("target", name, known))
     return known[name]
+
+
+def find_target(name: str) -> Target | None:
+    """The target of that name, or None: that of another package may not be here."""
+    return next((target for target in targets() if target.name == name), None)
 
 
 def _requantizer(target: Target) -> str:

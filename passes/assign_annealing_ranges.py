@@ -48,7 +48,7 @@ class AssignAnnealingRanges(Pass):
         for quantizer, annealing_range in of_quantizers.items():
             half_width = self.schedule.constants(annealing_range).half_width
             quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
-        set_noise(of_quantizers, noise_at(0.0, self.schedule, of_quantizers))
+        set_noise(of_quantizers, noise_at(0.0, self.schedule, of_quantizers.values()))
         gm.meta["order_breaks"] = breaks
         return False
 
@@ -69,7 +69,7 @@ def _problems(graph: nx.DiGraph[Node], schedule: Schedule) -> Iterable[str]:
         if depth >= len(generations):
             yield f"depth {depth}: the depths are 0 to {len(generations) - 1}"
     paths = [str(node.target) for node in graph]
-    yield from filter(None, (unmatched(pattern, paths, "layer map") for pattern, _ in schedule.overrides))
+    yield from unmatched((pattern for pattern, _ in schedule.overrides), paths, "layer map")
     for depth, nodes in enumerate(generations):
         for node in nodes:
             try:

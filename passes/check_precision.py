@@ -34,9 +34,7 @@ class CheckPrecision(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         paths = [str(node.target) for node in calls_to(gm, LayerMap)]
-        problems = [
-            line for pattern in self.precision.overrides if (line := unmatched(pattern, paths, "layer map")) is not None
-        ]
+        problems = unmatched(self.precision.overrides, paths, "layer map")
         if problems:
             raise PrecisionError(
                 listing(

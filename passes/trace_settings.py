@@ -38,9 +38,7 @@ def checked_leaves(model: nn.Module, leaf_modules: Iterable[Any] | str | type) -
         if not isinstance(leaf, str) and not (isinstance(leaf, type) and issubclass(leaf, nn.Module)):
             raise TypeError(f"leaf_modules holds types of modules and patterns of their paths, got {brief(leaf)}")
     paths = [path for path, _ in model.named_modules() if path]
-    problems = [
-        line for each in leaves if isinstance(each, str) and (line := unmatched(each, paths, "module")) is not None
-    ]
+    problems = unmatched((each for each in leaves if isinstance(each, str)), paths, "module")
     if problems:
         raise ValueError(
             listing(

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from ana_fx.errors import VerifyError
 from ana_fx.plain_text import plain
 from ana_fx.targets.arrays import Array, read_archive, read_array
+from ana_fx.targets.float_layer import are_apart
 from ana_fx.targets.float_output import float_layer_tolerance, show_float_inputs
 from ana_fx.targets.kernel_families import this_family
 from ana_fx.targets.metadata import Border, borders, input_borders
@@ -263,7 +264,7 @@ def _compare(path: Path, output: Border, have: Array, want: Array, tolerance: fl
     name = plain(output.name)
     if real.shape != want.shape:
         raise VerifyError(f"{path}: output {name!r} is {real.shape}, the program gives {want.shape}")
-    different = ~(np.abs(real.astype(np.float64) - want) <= tolerance)  # NaN differs too
+    different = are_apart(real, want, tolerance)
     if different.any():
         where = tuple(int(i) for i in np.argwhere(different)[0])
         raise VerifyError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["ADD_ATTRIBUTES", "WIDTH_ATTRIBUTES", "is_dory_attribute", "without_dory_attributes"]
+__all__ = ["ADD_ATTRIBUTES", "WIDTH_ATTRIBUTES", "without_dory_attributes"]
 
 WIDTH_ATTRIBUTES = frozenset({"weight_bits", "out_bits"})
 ADD_ATTRIBUTES = frozenset(
@@ -16,18 +16,18 @@ ADD_ATTRIBUTES = frozenset(
 )
 
 
-def is_dory_attribute(name: str) -> bool:
+def _is_foreign(name: str) -> bool:
     """Whether only the DORY dialect knows that attribute."""
     return name in WIDTH_ATTRIBUTES or name in ADD_ATTRIBUTES
 
 
 def without_dory_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as ONNX's checker knows it; the same one if it has none of these attributes."""
-    if not any(is_dory_attribute(attribute.name) for node in model.graph.node for attribute in node.attribute):
+    if not any(_is_foreign(attribute.name) for node in model.graph.node for attribute in node.attribute):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in copy.graph.node:
-        for attribute in [each for each in node.attribute if is_dory_attribute(each.name)]:
+        for attribute in [each for each in node.attribute if _is_foreign(each.name)]:
             node.attribute.remove(attribute)
     return copy

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
 from ana_fx.errors import VerifyError
 from ana_fx.plain_text import plain
-from ana_fx.target import Target
+from ana_fx.target_list import find_target
 from ana_fx.targets.emitter import emitter_class
 from ana_fx.targets.metadata import metadata_of
 from ana_fx.targets.writer import TARGET
@@ -35,7 +34,7 @@ OPERATORS = frozenset(
 """Domain and name of each operator that an emitter of ours writes."""
 
 
-def check_operators(path: Path, model: onnx.ModelProto, known: Mapping[str, Target]) -> None:
+def check_operators(path: Path, model: onnx.ModelProto) -> None:
     """Refuse a file with an operator that neither we write nor the emitter of its target.
 
     So nothing is run that loops, branches, reads files or imports code: runtimes import what a domain names.
@@ -43,13 +42,12 @@ def check_operators(path: Path, model: onnx.ModelProto, known: Mapping[str, Targ
     Args:
         path: The file.
         model: What stands in it.
-        known: The targets of this process by name.
 
     Raises:
         VerifyError: It has such operators.
     """
     used = {("" if node.domain == "ai.onnx" else node.domain, node.op_type) for node in model.graph.node}
-    target = known.get(metadata_of(model).get(TARGET, ""))
+    target = find_target(metadata_of(model).get(TARGET, ""))
     allowed = OPERATORS if target is None else OPERATORS | emitter_class(target).more_operators
     others = sorted(used - allowed)
     if others:

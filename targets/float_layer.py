@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from ana_fx.targets.builder import Builder
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.integer import pooling_attributes
 
-__all__ = ["float_tolerance", "write_float_layer"]
+__all__ = ["are_apart", "float_tolerance", "rounding_of_two", "write_float_layer"]
 
 _HALF_ULP = 2.0**-24
 
@@ -41,9 +42,7 @@ def write_float_layer(builder: Builder, path: str, module: AffineMap, x: ir.Valu
 def float_tolerance(module: AffineMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """How far two float32 evaluations of the layer can be apart, element by element.
 
-    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes, with u
-    half an ulp, whatever the order (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1);
-    two runtimes by twice that.
+    It is the sum of the magnitudes times `rounding_of_two`.
     """
     assert module.weight is not None
     num_terms = module.weight[0].numel() + 1
@@ -52,5 +51,22 @@ def float_tolerance(module: AffineMap, inputs: Sequence[Tensor]) -> np.ndarray[t
         module.weight.double().abs(),
         None if module.bias is None else module.bias.double().abs(),
     )
+    return numpy(magnitudes * rounding_of_two(num_terms))
+
+
+def rounding_of_two(num_terms: int) -> float:
+    """How far two float32 sums of products can be apart, relative to the sum of the magnitudes.
+
+    A sum of n products is off by at most γ = n·u / (1 − n·u) times that, with u half an ulp, whatever the order
+    (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1); two sums by twice that.
+    """
     rounding = num_terms * _HALF_ULP
-    return numpy(magnitudes * (2 * rounding / (1 - rounding)))
+    return 2 * rounding / (1 - rounding)
+
+
+def are_apart(
+    have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], tolerance: np.ndarray[Any, Any] | float
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where two arrays of reals are further apart than that; NaN is apart from everything."""
+    apart: np.ndarray[Any, np.dtype[np.bool_]] = ~(np.abs(have.astype(np.float64) - want) <= tolerance)
+    return apart

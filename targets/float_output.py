@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ana_fx.targets.float_layer import rounding_of_two
 from ana_fx.targets.writer import FLOAT_INPUT
 
 __all__ = ["float_layer_tolerance", "show_float_inputs"]
-
-_HALF_ULP = 2.0**-24
 
 
 def show_float_inputs(model: onnx.ModelProto) -> list[str]:
@@ -26,8 +25,7 @@ def show_float_inputs(model: onnx.ModelProto) -> list[str]:
 def float_layer_tolerance(model: onnx.ModelProto, name: str, x: np.ndarray[Any, Any]) -> float:
     """How far two float32 evaluations of the float layer that reads a value can be apart, given what it read.
 
-    A sum of n products is off by at most γ = n·u / (1 − n·u) times the sum of the magnitudes (see `float_layer`), two
-    by twice that. The magnitudes are at most max|x| · max Σ|weight| + max|bias|.
+    It is the sum of the magnitudes, at most max|x| · max Σ|weight| + max|bias|, times `rounding_of_two`.
     """
     layer = next(node for node in model.graph.node if name in node.input)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -37,5 +35,4 @@ def float_layer_tolerance(model: onnx.ModelProto, name: str, x: np.ndarray[Any, 
     biases = [constants[each] for node in (layer, *after) for each in node.input[-1:] if each != layer.input[1]]
     bias = max((float(np.abs(numpy_helper.to_array(each)).max()) for each in biases), default=0.0)
     largest = float(np.abs(x).max()) * float(rows.sum(1).max()) + bias
-    rounding: float = (rows.shape[1] + 1) * _HALF_ULP
-    return largest * 2 * rounding / (1 - rounding)
+    return largest * rounding_of_two(rows.shape[1] + 1)

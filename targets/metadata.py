@@ -110,11 +110,10 @@ def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
     name, kind = value.name, value.type.tensor_type
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        shape = tuple(each.dim_value for each in kind.shape.dim[1:])
         if _comes_from_a_float_layer(name, np.dtype(dtype), metadata):
-            shape = tuple(each.dim_value for each in kind.shape.dim[1:])
             return Border(name, np.dtype(dtype), shape, 1.0, 0, FLOAT_TYPE, is_float=True)
         gain, shift = (metadata.get(f"{name}.pixel_{part}") for part in ("gain", "shift"))
-        shape = tuple(each.dim_value for each in kind.shape.dim[1:])
         zero_point = _zero_point(metadata[f"{name}.zero_point"])
         return Border(
             name,

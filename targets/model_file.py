@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from ana_fx.errors import VerifyError
-from ana_fx.targets.dory_attributes import is_dory_attribute
+from ana_fx.targets.dory_attributes import without_dory_attributes
 from ana_fx.targets.onnx_parts import check_parts
 from ana_fx.targets.regular_file import read_regular_file, reason_of
 
@@ -101,9 +101,6 @@ def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if tensor.name not in names:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    for node in graph.node:
-        for attribute in [each for each in node.attribute if is_dory_attribute(each.name)]:
-            node.attribute.remove(attribute)
     bare = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     bare.opset_import.extend(model.opset_import)
-    return bare
+    return without_dory_attributes(bare)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import keyword
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,7 @@ from ana_fx.passes.prove import Prove
 from ana_fx.precision import Precision
 from ana_fx.program_borders import Quantize
 from ana_fx.schedule import AnnealingRange
-from ana_fx.target_list import targets
+from ana_fx.target_list import find_target
 from ana_fx.targets.array_file import pack, parse_json, unpack
 from ana_fx.targets.atomic_files import write_files
 from ana_fx.targets.plain_values import MODULES, Plain, Reader, Store
@@ -175,8 +176,8 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
         raise ValueError(f"cannot build the graph: {reason_of(error)[:200]}") from error
     _check_shapes(program)
     Prove()(program)
-    target = {each.name: each for each in targets()}.get(meta["target"])
-    if target is not None:  # that of another package may not be here
+    target = find_target(meta["target"])
+    if target is not None:
         BoundPairs(target)(program)
     return program
 
@@ -277,9 +278,7 @@ def _check_shapes(program: GraphModule) -> None:
 
 
 def _sample(shape: tuple[int, ...]) -> tuple[int, ...]:
-    size = 1
-    for each in shape:
-        size *= each
+    size = math.prod(shape)
     if size > _LARGEST_TENSOR:
         raise ValueError(f"found samples of {size:,} numbers, needed at most {_LARGEST_TENSOR:,}")
     return shape

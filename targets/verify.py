@@ -27,10 +27,10 @@ from ana_fx.plain_text import plain
 from ana_fx.program_borders import Quantize
 from ana_fx.recognize import program
 from ana_fx.target import Target
-from ana_fx.target_list import targets
+from ana_fx.target_list import find_target, target_called
 from ana_fx.targets.emitter import numpy
 from ana_fx.targets.file_operators import check_operators
-from ana_fx.targets.float_layer import float_tolerance
+from ana_fx.targets.float_layer import are_apart, float_tolerance
 from ana_fx.targets.float_output import show_float_inputs
 from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
 from ana_fx.targets.metadata import metadata_of, texts
@@ -152,9 +152,7 @@ def _doubt(runtime: str, needs_vnni: tuple[str, ...]) -> str:
 
 def file_target(model: onnx.ModelProto) -> Target:
     """The target that the file says it is for; a strict one if it names none that is known."""
-    metadata = metadata_of(model)
-    known = {target.name: target for target in targets()}
-    return known.get(metadata.get(TARGET, ""), known["onnxruntime"])
+    return find_target(metadata_of(model).get(TARGET, "")) or target_called("onnxruntime")
 
 
 def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
@@ -168,7 +166,7 @@ def run_file(path: Path, runtime: Runtime, model: onnx.ModelProto, feeds: dict[s
         )
     floats = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
-    check_operators(path, model, {target.name: target for target in targets()})
+    check_operators(path, model)
     try:
         return runtime.run(model, fed)
     except Exception as error:  # the runtimes' errors share no base
@@ -299,7 +297,7 @@ def _compare(
             )
         different = have != want
         if wanted.tolerance is not None:
-            different = ~(np.abs(have.astype(np.float64) - want) <= wanted.tolerance)  # NaN differs too
+            different = are_apart(have, want, wanted.tolerance)
         if must_equal and different.any():
             where = tuple(int(i) for i in np.argwhere(different)[0])
             raise VerifyError(
