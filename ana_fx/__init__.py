@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ana_fx.annealer import Annealer, annealing_ranges
+from ana_fx.annealing.annealer import Annealer, annealing_ranges
+from ana_fx.annealing.stages import Stage
 from ana_fx.describe import Summary, describe
-from ana_fx.distiller import Distiller
 from ana_fx.errors import (
     AccumulatorError,
     AnaFxError,
@@ -24,32 +24,32 @@ from ana_fx.errors import (
     UnsupportedError,
     VerifyError,
 )
-from ana_fx.image_input import ImageInput
-from ana_fx.noise import NoiseType
-from ana_fx.numbers import IntegerType
-from ana_fx.precision import Precision
-from ana_fx.presets import preset
-from ana_fx.quantizers import Rounding
-from ana_fx.reestimate import reestimate_batch_norms
-from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
-from ana_fx.settings import Settings, settings_of
-from ana_fx.stages import Stage
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.precision.image_input import ImageInput
+from ana_fx.precision.precision import Precision
+from ana_fx.precision.rounding import Rounding
+from ana_fx.prepared.settings import Settings, settings_of
+from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.presets import preset
+from ana_fx.schedule.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
 from ana_fx.target import Requantizer, Target
+from ana_fx.training.distiller import Distiller
+from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
-    from ana_fx.convergence import Convergence, compositional_convergence
-    from ana_fx.design_grid import all_schedules, reduced_schedules
     from ana_fx.passes.convert import convert
     from ana_fx.passes.prepare import prepare
     from ana_fx.passes.supported_operators import Operators, supported_operators
-    from ana_fx.plots import plot_convergence, plot_quantizer, plot_schedule
-    from ana_fx.target_list import targets
+    from ana_fx.study.convergence import Convergence, compositional_convergence
+    from ana_fx.study.design_grid import all_schedules, reduced_schedules
+    from ana_fx.study.plots import plot_convergence, plot_quantizer, plot_schedule
+    from ana_fx.study.theory import HypothesisReport, check_hypotheses
+    from ana_fx.target_registry import targets
     from ana_fx.targets.export import ExportReport, export
-    from ana_fx.targets.inspect import FileReport, inspect
-    from ana_fx.targets.program_file import load, save
+    from ana_fx.targets.files.program_file import load, save
+    from ana_fx.targets.inspection import FileReport, inspect
     from ana_fx.targets.verify import VerifyReport, verify
-    from ana_fx.theory import HypothesisReport, check_hypotheses
 
 __all__ = [
     # the path from a float model to a file
@@ -126,21 +126,21 @@ _LAZY = {
     "Operators": "ana_fx.passes.supported_operators",
     "export": "ana_fx.targets.export",
     "ExportReport": "ana_fx.targets.export",
-    "inspect": "ana_fx.targets.inspect",
-    "load": "ana_fx.targets.program_file",
-    "save": "ana_fx.targets.program_file",
-    "FileReport": "ana_fx.targets.inspect",
+    "inspect": "ana_fx.targets.inspection",
+    "load": "ana_fx.targets.files.program_file",
+    "save": "ana_fx.targets.files.program_file",
+    "FileReport": "ana_fx.targets.inspection",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
-    "plot_convergence": "ana_fx.plots",
-    "plot_quantizer": "ana_fx.plots",
-    "plot_schedule": "ana_fx.plots",
-    "all_schedules": "ana_fx.design_grid",
-    "reduced_schedules": "ana_fx.design_grid",
-    "check_hypotheses": "ana_fx.theory",
-    "HypothesisReport": "ana_fx.theory",
-    "compositional_convergence": "ana_fx.convergence",
-    "Convergence": "ana_fx.convergence",
+    "plot_convergence": "ana_fx.study.plots",
+    "plot_quantizer": "ana_fx.study.plots",
+    "plot_schedule": "ana_fx.study.plots",
+    "all_schedules": "ana_fx.study.design_grid",
+    "reduced_schedules": "ana_fx.study.design_grid",
+    "check_hypotheses": "ana_fx.study.theory",
+    "HypothesisReport": "ana_fx.study.theory",
+    "compositional_convergence": "ana_fx.study.convergence",
+    "Convergence": "ana_fx.study.convergence",
 }
 
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ana_fx.annealing_notes import noise_left
+from ana_fx.annealing.annealing_notes import noise_left
 from ana_fx.graph import module_of
-from ana_fx.integer import IntegerHead, IntegerMap
-from ana_fx.layer_map import LayerMap
-from ana_fx.plain_text import cell, markup, plain
-from ana_fx.quantizers import Quantizer
-from ana_fx.recognize import prepared_or_program
-from ana_fx.schedule import AnnealingRange
-from ana_fx.staircase import QLinearStaircase
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.quantizers import Quantizer
+from ana_fx.prepared.recognize import prepared_or_program
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.requantizers.staircase import QLinearStaircase
+from ana_fx.schedule.schedule import AnnealingRange
+from ana_fx.text.plain_text import cell, markup, plain
 
 if TYPE_CHECKING:  # these take long to import
     from rich.console import Group
 
-    from ana_fx.ordering import OrderBreak
+    from ana_fx.annealing.ordering import OrderBreak
 
 __all__ = ["Row", "Summary", "describe"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from ana_fx.annealer import Annealer
+from ana_fx.annealing.annealer import Annealer
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ana_fx.numbers import IntegerType
-from ana_fx.pair_sums import largest_safe_weight
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.numerics.pair_sums import largest_safe_weight
 
 __all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
 
@@ -91,8 +91,8 @@ class Target:
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
         sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
-            saturate (x86 without VNNI; see `ana_fx.pair_sums`). Their weights are trained and stored within what
-            cannot saturate. Depthwise convolutions add no pairs.
+            saturate (x86 without VNNI; see `ana_fx.numerics.pair_sums`). Their weights are trained and stored within
+            what cannot saturate. Depthwise convolutions add no pairs.
         saturates: Whether it writes weights that can saturate there all the same, for processors without such kernels.
         borders: Values of `export(io=…)` that it takes.
         runtimes: What `verify` runs its files in if it is not told.

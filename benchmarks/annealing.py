@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 import ana_fx
-from ana_fx.layer_map import LayerMap, Phase
+from ana_fx.layers.layer_map import LayerMap, Phase
 from benchmarks.memory import peak_bytes, saved_bytes
 from benchmarks.networks import RESNET18, RESNET18_LARGE, VGG8_LARGE, VGG8_QUARTER, Network
 from benchmarks.results import Row, device_name, print_rows, write_json

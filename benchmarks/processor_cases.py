@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 import ana_fx
-from ana_fx.targets.metadata import Border, borders
+from ana_fx.targets.files.metadata import Border, borders
 from benchmarks.networks import (
     ATTENTION,
     DS_CNN,

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ana_fx
-from ana_fx.targets.kernel_families import this_family
+from ana_fx.targets.runtimes.kernel_families import this_family
 from examples.networks import ResNet20
 
 __all__ = ["main"]

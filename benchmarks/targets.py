@@ -18,9 +18,9 @@ from torch import nn
 
 import ana_fx
 from ana_fx import AnaFxError, Target
-from ana_fx.target_list import targets
-from ana_fx.targets.atomic_files import write_files
-from ana_fx.targets.runtimes import RUNTIMES
+from ana_fx.target_registry import targets
+from ana_fx.targets.files.atomic_files import write_files
+from ana_fx.targets.runtimes.runtimes import RUNTIMES
 from benchmarks.latency import export_float, runner
 from benchmarks.networks import DS_CNN, MOBILENET_V2_QUARTER, RESNET10, VGG8_EIGHTH, Network
 from benchmarks.timing import interleaved

@@ -30,7 +30,7 @@ from torchvision.models import get_model, list_models, segmentation, video
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.targets.atomic_files import write_files
+from ana_fx.targets.files.atomic_files import write_files
 
 __all__ = ["main"]
 

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from ana_fx.annealer import annealing_ranges
-from ana_fx.annealing_notes import noise_left
+from ana_fx.annealing.annealer import annealing_ranges
+from ana_fx.annealing.annealing_notes import noise_left
 from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
-from ana_fx.float32 import usual_torch
 from ana_fx.graph import layer_maps, location, quantizers
-from ana_fx.passes.bound_pairs import BoundPairs
-from ana_fx.passes.check_finite import CheckFinite
-from ana_fx.passes.lower import Lower
-from ana_fx.passes.pass_ import run_pipeline
-from ana_fx.passes.prove import Prove
-from ana_fx.passes.shapes import Run, record
-from ana_fx.recognize import prepared
-from ana_fx.schedule import Strategy
-from ana_fx.target_list import target_called
+from ana_fx.numerics.float32 import usual_torch
+from ana_fx.passes.base_pass import run_pipeline
+from ana_fx.passes.checks.check_finite import CheckFinite
+from ana_fx.passes.lowering.bound_pairs import BoundPairs
+from ana_fx.passes.lowering.lower import Lower
+from ana_fx.passes.lowering.prove import Prove
+from ana_fx.passes.lowering.recording import Run, record
+from ana_fx.prepared.recognize import prepared
+from ana_fx.schedule.schedule import Strategy
+from ana_fx.target_registry import target_called
 
 __all__ = ["convert"]
 

@@ -12,41 +12,41 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from ana_fx.annealing_notes import start_record
-from ana_fx.batches import Batches, tensors_of
+from ana_fx.annealing.annealing_notes import start_record
+from ana_fx.annealing.freezing import resume_phases
 from ana_fx.errors import TraceError
-from ana_fx.float32 import in_float32, usual_torch
-from ana_fx.freezing import resume_phases
 from ana_fx.graph import quantizers
-from ana_fx.image_input import ImageInput
-from ana_fx.passes.assign_annealing_ranges import AssignAnnealingRanges
-from ana_fx.passes.calibrate import Calibrate, model_inputs, run_floats
-from ana_fx.passes.canonicalize import Canonicalize
-from ana_fx.passes.check_finite import CheckFinite
-from ana_fx.passes.check_precision import CheckPrecision
-from ana_fx.passes.check_target import CheckTarget
-from ana_fx.passes.drop_identities import DropIdentities
-from ana_fx.passes.end_layers import with_end_layers
-from ana_fx.passes.fold_image_normalization import FoldImageNormalization
-from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
-from ana_fx.passes.hoist_activations import HoistActivations
-from ana_fx.passes.insert_constants import InsertConstants
-from ana_fx.passes.insert_quantizers import InsertQuantizers
-from ana_fx.passes.pass_ import Pass, run_pipeline
-from ana_fx.passes.plain import plain
-from ana_fx.passes.quantize_weights import QuantizeWeights
-from ana_fx.passes.scale_groups import InsertRequantizers
-from ana_fx.passes.trace import bound, trace
-from ana_fx.pickling import refuse_pickling
-from ana_fx.precision import Precision
-from ana_fx.presets import preset
-from ana_fx.recognize import float_model, unwrap
-from ana_fx.schedule import Schedule
-from ana_fx.settings import keep_settings
-from ana_fx.state_names import names_of, refuse_float_state, remember_names
+from ana_fx.numerics.float32 import in_float32, usual_torch
+from ana_fx.passes.base_pass import Pass, run_pipeline
+from ana_fx.passes.canonical.canonicalize import Canonicalize
+from ana_fx.passes.canonical.drop_identities import DropIdentities
+from ana_fx.passes.checks.check_finite import CheckFinite
+from ana_fx.passes.checks.check_precision import CheckPrecision
+from ana_fx.passes.checks.check_target import CheckTarget
+from ana_fx.passes.frontend.output_containers import plain
+from ana_fx.passes.frontend.trace_model import bound, trace
+from ana_fx.passes.fusion.calibrate import Calibrate, model_inputs, run_floats
+from ana_fx.passes.fusion.fold_image_normalization import FoldImageNormalization
+from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
+from ana_fx.passes.fusion.insert_constants import InsertConstants
+from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
+from ana_fx.passes.quantization.assign_annealing_ranges import AssignAnnealingRanges
+from ana_fx.passes.quantization.first_last_precision import with_end_layers
+from ana_fx.passes.quantization.insert_quantizers import InsertQuantizers
+from ana_fx.passes.quantization.quantize_weights import QuantizeWeights
+from ana_fx.passes.quantization.scale_groups import InsertRequantizers
+from ana_fx.precision.image_input import ImageInput
+from ana_fx.precision.precision import Precision
+from ana_fx.prepared.pickling import refuse_pickling
+from ana_fx.prepared.recognize import float_model, unwrap
+from ana_fx.prepared.settings import keep_settings
+from ana_fx.prepared.state_names import names_of, refuse_float_state, remember_names
+from ana_fx.prepared.weight_bank import WeightBank
+from ana_fx.schedule.presets import preset
+from ana_fx.schedule.schedule import Schedule
 from ana_fx.target import Target
-from ana_fx.target_list import target_called
-from ana_fx.weight_bank import WeightBank
+from ana_fx.target_registry import target_called
+from ana_fx.training.batches import Batches, tensors_of
 
 __all__ = ["prepare"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ana_fx.passes.dialect import MOVEMENTS, SUPPORTED_MODULES
-from ana_fx.passes.spellings import SPELLINGS
-from ana_fx.passes.written_out import WRITTEN_OUT
+from ana_fx.passes.canonical.canonical_dialect import MOVEMENTS, SUPPORTED_MODULES
+from ana_fx.passes.canonical.spellings import SPELLINGS
+from ana_fx.passes.frontend.decompositions import WRITTEN_OUT
 
 __all__ = ["Operators", "supported_operators"]
 

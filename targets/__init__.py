@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from ana_fx.target_list import TargetList, targets
+from ana_fx.target_registry import TargetList, targets
 
 __all__: list[str] = []
 
@@ -17,7 +17,7 @@ class _CallablePackage(ModuleType):
     """So that `ana_fx.targets()` lists the targets although `ana_fx.targets` is where their code is."""
 
     def __call__(self) -> TargetList:
-        """See `ana_fx.target_list.targets`."""
+        """See `ana_fx.target_registry.targets`."""
         return targets()
 
 

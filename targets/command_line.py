@@ -18,18 +18,18 @@ from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.supported_operators import supported_operators
-from ana_fx.plain_text import plain
-from ana_fx.settings import settings_of
-from ana_fx.target_list import targets
-from ana_fx.targets.arrays import read_array
+from ana_fx.prepared.settings import settings_of
+from ana_fx.target_registry import targets
 from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
-from ana_fx.targets.inspect import inspect
+from ana_fx.targets.files.arrays import read_array
+from ana_fx.targets.files.program_file import save as save_program
+from ana_fx.targets.files.regular_file import read_regular_file
+from ana_fx.targets.inspection import inspect
 from ana_fx.targets.limited_verify import verify_in_limits
-from ana_fx.targets.program_file import save as save_program
-from ana_fx.targets.regular_file import read_regular_file
+from ana_fx.text.plain_text import plain
+from ana_fx.text.wording import brief
 from ana_fx.version import installed_version
-from ana_fx.wording import brief
 
 __all__ = ["app"]
 

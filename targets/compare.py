@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import VerifyError
-from ana_fx.plain_text import plain
-from ana_fx.targets.arrays import Array, read_archive, read_array
-from ana_fx.targets.float_layer import are_apart
-from ana_fx.targets.float_output import float_layer_tolerance, show_float_inputs
-from ana_fx.targets.kernel_families import this_family
-from ana_fx.targets.metadata import Border, borders, input_borders
-from ana_fx.targets.model_file import read_model
-from ana_fx.targets.program_file import load
-from ana_fx.targets.regular_file import reason_of
-from ana_fx.targets.runtimes import runtime_called
+from ana_fx.targets.files.arrays import Array, read_archive, read_array
+from ana_fx.targets.files.metadata import Border, borders, input_borders
+from ana_fx.targets.files.model_file import read_model
+from ana_fx.targets.files.program_file import load
+from ana_fx.targets.files.regular_file import reason_of
+from ana_fx.targets.onnx.float_layer import are_apart
+from ana_fx.targets.onnx.float_output import float_layer_tolerance, show_float_inputs
+from ana_fx.targets.onnx.writer import FLOAT_TYPE
+from ana_fx.targets.runtimes.kernel_families import this_family
+from ana_fx.targets.runtimes.runtimes import runtime_called
 from ana_fx.targets.verify import VerifyReport, file_target, run_file, verify
-from ana_fx.targets.writer import FLOAT_TYPE
+from ana_fx.text.plain_text import plain
 
 __all__ = ["check_archive", "load_program", "verify_against", "verify_files"]
 

@@ -15,18 +15,18 @@ from rich.table import Table
 from torch import nn
 
 from ana_fx.errors import ExportError, listing
-from ana_fx.float32 import usual_torch
-from ana_fx.pair_sums import PAIR_LIMIT
-from ana_fx.plain_text import cell, markup
-from ana_fx.recognize import program
-from ana_fx.target_list import target_called
-from ana_fx.targets.atomic_files import write_files
-from ana_fx.targets.dory_attributes import without_dory_attributes
-from ana_fx.targets.emitter import NodeReport, emitter_class
-from ana_fx.targets.kernel_families import KernelFamily, proven_families
+from ana_fx.numerics.float32 import usual_torch
+from ana_fx.numerics.pair_sums import PAIR_LIMIT
+from ana_fx.prepared.recognize import program
+from ana_fx.target_registry import target_called
+from ana_fx.targets.files.atomic_files import write_files
+from ana_fx.targets.microcontrollers.dory_attributes import without_dory_attributes
+from ana_fx.targets.onnx.emitter import NodeReport, emitter_class
+from ana_fx.targets.onnx.writer import LABELS, NEEDS_VNNI, Writer
 from ana_fx.targets.program_needs import program_misfits
-from ana_fx.targets.writer import LABELS, NEEDS_VNNI, Writer
-from ana_fx.wording import brief, unknown
+from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families
+from ana_fx.text.plain_text import cell, markup
+from ana_fx.text.wording import brief, unknown
 
 __all__ = ["ExportReport", "export"]
 

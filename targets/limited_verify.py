@@ -15,7 +15,7 @@ from typing import Any
 
 from ana_fx.errors import AnaFxError, VerifyError
 from ana_fx.targets.compare import verify_files
-from ana_fx.targets.regular_file import reason_of
+from ana_fx.targets.files.regular_file import reason_of
 
 if sys.platform != "win32":
     import resource

@@ -5,13 +5,20 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule
 
-from ana_fx.affine_map import AffineMap
 from ana_fx.graph import location, module_of
-from ana_fx.integer import IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
-from ana_fx.movement import Movement
-from ana_fx.numbers import IntegerType
-from ana_fx.passes.bound_pairs import level_types
-from ana_fx.passes.check_target import operator_of
+from ana_fx.layers.affine_map import AffineMap
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.checks.check_target import operator_of
+from ana_fx.passes.lowering.bound_pairs import level_types
+from ana_fx.program.data_movement import Movement
+from ana_fx.program.integer_modules import (
+    IntegerConstant,
+    IntegerHead,
+    IntegerMap,
+    IntegerMaxPool,
+    IntegerSoftmax,
+    IntegerTable,
+)
 from ana_fx.target import LayerNeeds, Target
 
 __all__ = ["program_misfits"]

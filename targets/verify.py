@@ -14,30 +14,30 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.affine_map import AffineMap
-from ana_fx.batches import tensors_of
 from ana_fx.errors import VerifyError
-from ana_fx.float32 import usual_torch
 from ana_fx.graph import calls_to, module_of, outputs
-from ana_fx.movement import Movement
-from ana_fx.numbers import IntegerType
-from ana_fx.passes.probes import probes
-from ana_fx.passes.shapes import run
-from ana_fx.plain_text import plain
-from ana_fx.program_borders import Quantize
-from ana_fx.recognize import program
+from ana_fx.layers.affine_map import AffineMap
+from ana_fx.numerics.float32 import usual_torch
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.lowering.probes import probes
+from ana_fx.passes.lowering.recording import run
+from ana_fx.prepared.recognize import program
+from ana_fx.program.data_movement import Movement
+from ana_fx.program.program_borders import Quantize
 from ana_fx.target import Target
-from ana_fx.target_list import find_target, target_called
-from ana_fx.targets.emitter import numpy
-from ana_fx.targets.file_operators import check_operators
-from ana_fx.targets.float_layer import are_apart, float_tolerance
-from ana_fx.targets.float_output import show_float_inputs
-from ana_fx.targets.kernel_families import KernelFamily, proven_families, this_family
-from ana_fx.targets.metadata import metadata_of, texts
-from ana_fx.targets.model_file import read_model
-from ana_fx.targets.regular_file import reason_of
-from ana_fx.targets.runtimes import Runtime, runtime_called
-from ana_fx.targets.writer import IO, NEEDS_VNNI, TARGET, producer_type
+from ana_fx.target_registry import find_target, target_called
+from ana_fx.targets.files.file_operators import check_operators
+from ana_fx.targets.files.metadata import metadata_of, texts
+from ana_fx.targets.files.model_file import read_model
+from ana_fx.targets.files.regular_file import reason_of
+from ana_fx.targets.onnx.emitter import numpy
+from ana_fx.targets.onnx.float_layer import are_apart, float_tolerance
+from ana_fx.targets.onnx.float_output import show_float_inputs
+from ana_fx.targets.onnx.writer import IO, NEEDS_VNNI, TARGET, producer_type
+from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families, this_family
+from ana_fx.targets.runtimes.runtimes import Runtime, runtime_called
+from ana_fx.text.plain_text import plain
+from ana_fx.training.batches import tensors_of
 
 __all__ = ["VerifyReport", "file_target", "run_file", "verify"]
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.affine_map import AffineMap
 from ana_fx.graph import module_of
-from ana_fx.layer_map import LayerMap
-from ana_fx.passes.canonicalize import Canonicalize
-from ana_fx.passes.dialect import is_shape
-from ana_fx.passes.drop_identities import DropIdentities
-from ana_fx.passes.fuse_layer_maps import FuseLayerMaps
-from ana_fx.passes.hoist_activations import HoistActivations
-from ana_fx.passes.insert_constants import InsertConstants
-from ana_fx.passes.pass_ import run_pipeline
-from ana_fx.passes.trace import trace
+from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.passes.base_pass import run_pipeline
+from ana_fx.passes.canonical.canonical_dialect import is_shape
+from ana_fx.passes.canonical.canonicalize import Canonicalize
+from ana_fx.passes.canonical.drop_identities import DropIdentities
+from ana_fx.passes.frontend.trace_model import trace
+from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
+from ana_fx.passes.fusion.insert_constants import InsertConstants
+from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
 
 
 class Written(nn.Module):

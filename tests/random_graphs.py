@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ana_fx.passes.dialect import FUNCTIONS
-from ana_fx.table_map import Elementwise
+from ana_fx.layers.table_map import Elementwise
+from ana_fx.passes.canonical.canonical_dialect import FUNCTIONS
 
 _LARGEST = 6  # of an image side, so that networks stay small
 

@@ -15,9 +15,9 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.layer_map import LayerMap, Phase
+from ana_fx.layers.layer_map import LayerMap, Phase
 from examples.networks import DSCNN, VGG8
-from tests.kernels import needs_cuda
+from tests.kernel_helpers import needs_cuda
 
 pytestmark = [
     needs_cuda,

@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from torchvision.ops import DropBlock2d, StochasticDepth
 
 import ana_fx
-from ana_fx.passes.dialect import FUNCTIONS
-from ana_fx.table_map import Elementwise
+from ana_fx.layers.table_map import Elementwise
+from ana_fx.passes.canonical.canonical_dialect import FUNCTIONS
 from tests.graphs import Written, WrittenForTwo
 from tests.programs import settled
 

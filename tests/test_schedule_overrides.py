@@ -12,7 +12,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule import AnnealingRange, Interval, LayerSchedule, NoiseType, Power, Schedule
+from ana_fx.schedule.schedule import AnnealingRange, Interval, LayerSchedule, NoiseType, Power, Schedule
 
 EPS = 2.0**-52
 HALF = AnnealingRange(1, 0.2, 0.6)  # λ = ½ at 0.4

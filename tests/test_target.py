@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 import ana_fx
-from ana_fx.numbers import IntegerType
+from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.target import LayerNeeds, Target
-from ana_fx.target_list import TargetList, target_called
+from ana_fx.target_registry import TargetList, target_called
 
 INT4, INT8, UINT8 = IntegerType.parse("int4"), IntegerType.parse("int8"), IntegerType.parse("uint8")
 SMALL = Target(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ana_fx
-from ana_fx.schedule import Schedule
+from ana_fx.schedule.schedule import Schedule
 from tests.models import Chain, example
 
 STEPS = 12

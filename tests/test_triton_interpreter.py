@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ana_fx.triton_launch import has_triton
+from ana_fx.kernels.triton_launch import has_triton
 
 ROOT = Path(__file__).parent.parent
 FILES = ("test_fused_quantizer", "test_exact_products", "test_exact_maps", "test_weight_bank", "test_recompute")

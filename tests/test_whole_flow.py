@@ -15,8 +15,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
-from ana_fx.pair_sums import PAIR_LIMIT
-from ana_fx.patterns import matches
+from ana_fx.numerics.pair_sums import PAIR_LIMIT
+from ana_fx.text.patterns import matches
 from tests.models import (
     INPUT_SHAPES,
     Chain,

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ana_fx import Target
-from ana_fx.targets.integer import IntegerEmitter
+from ana_fx.targets.dialects.integer import IntegerEmitter
 
 __all__ = ["TARGET", "Onnx2cEmitter"]
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import nn
 
 import ana_fx
-from ana_fx.design_grid import CIFAR10_RULES, SPEECH_COMMANDS_RULES, ExclusionRule
+from ana_fx.study.design_grid import CIFAR10_RULES, SPEECH_COMMANDS_RULES, ExclusionRule
 from examples.networks import DSCNN, VGG8
 from examples.paper.training import Recipe
 

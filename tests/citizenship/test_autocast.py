@@ -18,7 +18,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule import NoiseType, Strategy
+from ana_fx.schedule.schedule import NoiseType, Strategy
 from tests.citizenship.training import TOTAL, WithNorm, WithoutNorm, batch_of, prepared, trained
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ana_fx
-from ana_fx.schedule import Strategy
+from ana_fx.schedule.schedule import Strategy
 from tests.citizenship import resumable
 from tests.citizenship.training import batch_of
 

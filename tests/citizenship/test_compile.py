@@ -8,7 +8,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule import Interval, NoiseType, Strategy
+from ana_fx.schedule.schedule import Interval, NoiseType, Strategy
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 

@@ -8,7 +8,7 @@ import torch
 import ana_fx
 from ana_fx.graph import quantizers
 from tests.citizenship.training import WithoutNorm, batch_of, different, prepared
-from tests.test_quantizers import joined
+from tests.layers.test_quantizers import joined
 
 # About torch's own compiler: how it calls itself.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

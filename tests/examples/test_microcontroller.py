@@ -9,7 +9,7 @@ from torch import nn
 
 from examples import microcontroller
 from examples.microcontroller import HOST, integer_program, levels_of, logits_of, logits_on
-from tests.targets.dialects import integers
+from tests.targets.dialect_helpers import integers
 
 NETWORK = """#include <stdint.h>
 static int8_t input[{size}];

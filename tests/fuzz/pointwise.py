@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ana_fx.passes.dialect import FUNCTIONS
-from ana_fx.table_map import Elementwise
+from ana_fx.layers.table_map import Elementwise
+from ana_fx.passes.canonical.canonical_dialect import FUNCTIONS
 from tests.fuzz.builder import Builder, Production
 
 __all__ = ["POINTWISE"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import ana_fx
-from ana_fx.program_borders import Dequantize
-from ana_fx.table_map import TableMap
+from ana_fx.layers.table_map import TableMap
+from ana_fx.program.program_borders import Dequantize
 from tests.fuzz.campaign import Worker
 from tests.fuzz.case import BATCH, Case, Statement, load, load_text
 from tests.fuzz.corpus import open_sites, write_case

@@ -14,11 +14,11 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.graph import calls_to, module_of
-from ana_fx.integer import IntegerHead, IntegerMap
-from ana_fx.passes.pass_ import Pass
-from ana_fx.passes.prove import Prove
-from ana_fx.passes.shapes import run
-from ana_fx.program_borders import Dequantize, Quantize
+from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.lowering.prove import Prove
+from ana_fx.passes.lowering.recording import run
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.program_borders import Dequantize, Quantize
 from tests.graphs import Written, assert_graph
 from tests.models import INPUT_SHAPES, Chain, Depthwise, Residual, Shared, example
 from tests.programs import converted, trained

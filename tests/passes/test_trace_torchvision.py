@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ana_fx.passes.plain import plain
-from ana_fx.passes.trace import trace
+from ana_fx.passes.frontend.output_containers import plain
+from ana_fx.passes.frontend.trace_model import trace
 
 torchvision = pytest.importorskip("torchvision")
 from torchvision.models import detection, segmentation, video  # noqa: E402  # after the skip

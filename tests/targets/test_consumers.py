@@ -218,7 +218,7 @@ def for_hls4ml(path: Path, *, has_images: bool):
     from qonnx.transformation.general import GiveReadableTensorNames, GiveUniqueNodeNames
     from qonnx.util.cleanup import cleanup_model
 
-    from ana_fx.targets.runtimes import with_batch
+    from ana_fx.targets.runtimes.runtimes import with_batch
 
     with patch.object(onnx_exec, "qonnx_make_model", partial(onnx_exec.qonnx_make_model, ir_version=9)):
         model = cleanup_model(ModelWrapper(with_batch(onnx.load(path), 1)))

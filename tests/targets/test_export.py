@@ -20,13 +20,13 @@ from onnx import TensorProto
 from torch import nn
 
 import ana_fx
-from ana_fx.affine import Linear
 from ana_fx.graph import module_of
-from ana_fx.integer import IntegerHead, IntegerMap, IntegerMaxPool
-from ana_fx.movement import Reshape
-from ana_fx.pair_sums import PAIR_LIMIT
-from ana_fx.program_borders import Dequantize, Quantize
-from ana_fx.targets.kernel_families import KernelFamily
+from ana_fx.numerics.pair_sums import PAIR_LIMIT
+from ana_fx.operators.affine import Linear
+from ana_fx.program.data_movement import Reshape
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
+from ana_fx.program.program_borders import Dequantize, Quantize
+from ana_fx.targets.runtimes.kernel_families import KernelFamily
 from tests.graphs import Written, WrittenForTwo
 from tests.models import INPUT_SHAPES, Chain, OneDimensional, Residual, Shared, example
 from tests.programs import converted, written

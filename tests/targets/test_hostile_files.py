@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import ana_fx
-from ana_fx.target_list import targets
-from ana_fx.targets.arrays import read_archive, read_array
+from ana_fx.target_registry import targets
 from ana_fx.targets.command_line import app
 from ana_fx.targets.compare import verify_files
-from ana_fx.targets.file_operators import OPERATORS
+from ana_fx.targets.files.arrays import read_archive, read_array
+from ana_fx.targets.files.file_operators import OPERATORS
+from ana_fx.targets.files.model_file import read_model
 from ana_fx.targets.limited_verify import verify_in_limits
-from ana_fx.targets.model_file import read_model
 from tests.models import Chain
 from tests.programs import converted
-from tests.targets.test_program_file import programs
+from tests.targets.files.test_program_file import programs
 
 
 @pytest.fixture(scope="module")

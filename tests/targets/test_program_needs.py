@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ana_fx
-from ana_fx.target_list import target_called
+from ana_fx.target_registry import target_called
 from ana_fx.targets import export as export_module
 from ana_fx.targets.program_needs import program_misfits
 from tests.models import Chain, Residual, Volume

@@ -15,8 +15,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.targets.compare import verify_against
-from ana_fx.targets.kernel_families import KernelFamily, this_family
-from ana_fx.targets.metadata import borders
+from ana_fx.targets.files.metadata import borders
+from ana_fx.targets.runtimes.kernel_families import KernelFamily, this_family
 from tests.models import Chain, OneDimensional, Residual, example
 from tests.programs import converted
 

@@ -23,5 +23,5 @@ SETTINGS = {'precision': 'all-ternary',
  'calibration': True,
  'steps': 4}
 SEED = 700412
-SITE = ('crash', 'train: IndexError at ana_fx/table_map.py look_up')
+SITE = ('crash', 'train: IndexError at ana_fx/layers/table_map.py look_up')
 OPEN = None

@@ -1,0 +1,98 @@
+"""Where training goes on: which layer maps still learn, and which already run as deployed.
+
+A layer map whose noise is gone has a zero gradient, so nothing upstream of it learns through it
+(paper, section 5). Then nothing needs to be recorded there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import constant_parameters, layer_maps, module_of
+from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.layers.layer_map import LayerMap, Phase
+from ana_fx.layers.quantizers import InputQuantizer
+
+__all__ = ["resume_phases", "set_phases"]
+
+
+def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
+    """Tell each layer map its phase, given those whose noise is gone.
+
+    - An annealed one is frozen, unless it shares parameters with one that is not: it records nothing,
+      and its statistics stay. If its inputs are levels, it runs as deployed.
+    - One that is not annealed, but reaches the output only through annealed ones, cannot learn: it
+      computes as before, and records nothing.
+    - All others learn.
+
+    Parameters that no layer map learns any more lose the gradient they have, so that no optimiser
+    moves them.
+    """
+    nodes = [(node, module_of(node)) for node in gm.graph.nodes]
+    learning = {m for m in _useful(nodes, annealed) if m not in annealed}
+    fixed = annealed - _sharing_parameters(nodes, annealed)
+    carries_levels: set[Node] = set()
+    for node, module in nodes:
+        has_level_inputs = all(source in carries_levels for source in node.all_input_nodes if source.op != "get_attr")
+        if isinstance(module, LayerMap) and module.is_quantized:
+            module.set_phase(_phase(module, learning, fixed, has_level_inputs))
+        is_dropping = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        hands_on = has_level_inputs and not (is_dropping or isinstance(module, LayerMap))
+        if hands_on or module in annealed or isinstance(module, InputQuantizer):
+            carries_levels.add(node)
+    _drop_gradients(nodes, learning)
+
+
+def resume_phases(gm: GraphModule, _incompatible_keys: object) -> None:
+    """After a state was loaded: the phases that its noise stands for; a program, made of a copy, has none."""
+    if "annealing_ranges" in gm.meta:
+        return
+    maps = layer_maps(gm).values() if int(gm.get_buffer("annealing_step")) else ()
+    set_phases(gm, {m for m in maps if not any(float(q.mean) or float(q.std) for q in m.quantizers()[-1:])})
+
+
+def _phase(layer_map: LayerMap, learning: set[LayerMap], fixed: set[LayerMap], has_level_inputs: bool) -> Phase:
+    if layer_map in learning:
+        return Phase.LEARNING
+    if layer_map not in fixed:
+        return Phase.UNRECORDED
+    return Phase.DEPLOYED if has_level_inputs else Phase.FROZEN
+
+
+def _useful(nodes: list[tuple[Node, nn.Module | None]], annealed: set[LayerMap]) -> set[LayerMap]:
+    """The layer maps from which the output can be reached with no annealed one after them."""
+    useful: set[Node] = set()
+    for node, module in reversed(nodes):
+        if node.op == "output" or node in useful:
+            useful.add(node)
+            if module not in annealed:
+                useful.update(node.all_input_nodes)
+    return {module for node, module in nodes if node in useful and isinstance(module, LayerMap)}
+
+
+def _sharing_parameters(nodes: list[tuple[Node, nn.Module | None]], annealed: set[LayerMap]) -> set[LayerMap]:
+    """The layer maps that share a parameter with one that is not annealed."""
+    users: dict[nn.Parameter, set[LayerMap]] = defaultdict(set)
+    for _, module in nodes:
+        if isinstance(module, LayerMap):
+            for parameter in module.parameters():
+                if parameter.requires_grad or not any(parameter is q.scale for q in module.quantizers()):
+                    users[parameter].add(module)
+    return {each for sharing in users.values() if not sharing <= annealed for each in sharing}
+
+
+def _drop_gradients(nodes: list[tuple[Node, nn.Module | None]], learning: set[LayerMap]) -> None:
+    learned: set[nn.Parameter] = set()
+    known: set[nn.Parameter] = set()
+    for node, module in nodes:
+        if not isinstance(module, LayerMap) or not module.is_quantized:
+            continue
+        parameters = {*module.parameters(), *(constant_parameters(node) if isinstance(module, ConstantMap) else ())}
+        known |= parameters
+        if module in learning:
+            learned |= parameters
+    for parameter in known - learned:
+        parameter.grad = None

@@ -1,0 +1,92 @@
+"""The order in which noise vanishes: what the graph asks for, and where a schedule breaks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import module_of
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.schedule.annealing_range import AnnealingRange
+from ana_fx.schedule.schedule import Interval, Schedule
+
+__all__ = ["OrderBreak", "annealing_order", "layer_map_graph", "order_breaks"]
+
+
+@dataclass(frozen=True)
+class OrderBreak:
+    """An edge between two layer maps whose noise does not vanish input first.
+
+    Args:
+        first: Module path of the layer map that is read.
+        second: Module path of the one that reads it.
+        reason: Which times stand in the wrong order.
+        is_named: Whether the schedule's interval, `same_end`, says so by its name.
+    """
+
+    first: str
+    second: str
+    reason: str
+    is_named: bool
+
+    def __str__(self) -> str:
+        return f"{self.first} -> {self.second}: {self.reason}"
+
+
+def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
+    """The quantised layer maps and the ways from one to the next through other operations."""
+    graph: nx.DiGraph[Node] = nx.DiGraph()
+    reached_from: dict[Node, frozenset[Node]] = {}
+    for node in gm.graph.nodes:
+        sources = frozenset().union(*(reached_from[source] for source in node.all_input_nodes))
+        module = module_of(node)
+        if isinstance(module, LayerMap) and module.is_quantized:
+            graph.add_node(node, layer_map=module)
+            graph.add_edges_from((source, node) for source in sources)
+            sources = frozenset((node,))
+        reached_from[node] = sources
+    return graph
+
+
+def annealing_order(graph: nx.DiGraph[Node], schedule: Schedule) -> dict[Node, AnnealingRange]:
+    """The range of each layer map under a schedule, in graph order.
+
+    Its depth is the longest path of layer maps that ends in it.
+
+    Raises:
+        ValueError: An override starts after the end.
+    """
+    generations = list(nx.topological_generations(graph))
+    depths = {node: depth for depth, nodes in enumerate(generations) for node in nodes}
+    return {node: schedule.annealing_range(depths[node], len(generations), str(node.target)) for node in graph}
+
+
+def order_breaks(
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], schedule: Schedule
+) -> tuple[OrderBreak, ...]:
+    """The edges u -> v with start(u) > start(v) or end(u) > end(v), or under `partition` end(u) > start(v).
+
+    A quantizer whose noise is gone hands exact levels on. One whose input still moves when its own
+    noise is gone jumps wherever that input crosses a threshold (see `ana_fx.study.theory`).
+    """
+    breaks = []
+    for u, v in graph.edges:
+        first, second = ranges[u], ranges[v]
+        is_moved = any(each.override is not None and each.override.is_timed for each in (first, second))
+        reason = _reason(first, second, schedule.interval)
+        if reason is not None:
+            is_named = schedule.interval is Interval.SAME_END and not is_moved
+            breaks.append(OrderBreak(str(u.target), str(v.target), reason, is_named))
+    return tuple(breaks)
+
+
+def _reason(first: AnnealingRange, second: AnnealingRange, interval: Interval) -> str | None:
+    if first.end > second.end:
+        return f"its noise is gone at {first.end:g}, that of its reader already at {second.end:g}"
+    if first.start > second.start:
+        return f"its noise begins to decay at {first.start:g}, that of its reader already at {second.start:g}"
+    if interval is Interval.PARTITION and first.end > second.start:
+        return f"a partition, but {first.start:g}…{first.end:g} and {second.start:g}…{second.end:g} overlap"
+    return None

@@ -1,0 +1,165 @@
+"""The noisy quantizer in one kernel forward and one backward, on GPUs that Triton compiles for.
+
+For noise that reaches one threshold at most, uniform and under `mode`; everything else is
+`ana_fx.layers.fake_quantize`'s, whose numbers these are, bit for bit. Backward needs a byte for each number: whether
+noise reaches a threshold from there; or, if the scale learns, the numbers themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ana_fx.kernels.int8_levels import WIDE, is_dense
+from ana_fx.kernels.triton_launch import has_kernels, launch
+from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.schedule import Strategy
+
+__all__ = ["Grid", "fused_fake_quantize", "is_fused"]
+
+_DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
+
+
+class Grid(NamedTuple):
+    """The levels of a quantizer, before the clip range takes some away.
+
+    Args:
+        lowest: The lowest level.
+        highest: The highest one.
+        offset: The distance of a threshold below its level.
+        minimum: Levels below this real are left out.
+        maximum: Levels above this real are left out.
+    """
+
+    lowest: int
+    highest: int
+    offset: float
+    minimum: float
+    maximum: float
+
+
+def is_fused(x: Tensor, noise: NoiseType, strategy: Strategy, num_neighbours: int) -> bool:
+    """Whether there is a kernel for these numbers and this noise."""
+    return has_kernels(x) and noise is NoiseType.UNIFORM and strategy is Strategy.MODE and num_neighbours == 0
+
+
+def fused_fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    grid: Grid,
+    scale_gradient: float = 1.0,
+) -> Tensor:
+    """See `ana_fx.layers.fake_quantize.fake_quantize`.
+
+    Args:
+        x: Any shape; if the scale has several steps, one for each index of axis 0.
+        scale: The step; its absolute value is taken, and not less than `ana_fx.numerics.scale_search.positive` lets
+        through.
+        mean: Mean of the noise in steps, 0-dimensional.
+        std: Standard deviation of the noise in steps, 0-dimensional.
+        grid: The levels.
+        scale_gradient: Factor of the gradient with respect to `scale`.
+    """
+    x = x if is_dense(x) else x.contiguous()
+    settings = _Settings(mean, std, grid, scale_gradient)
+    out: Tensor = _FusedFakeQuantize.apply(x, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
+
+
+class _Settings(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    grid: Grid
+    scale_gradient: float
+
+
+class _FusedFakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
+        from ana_fx.kernels import triton_kernels as kernels
+
+        mean, std, grid, _ = settings
+        learns_x, learns_scale, _ = ctx.needs_input_grad
+        keeps_near = learns_x and not learns_scale
+        y = torch.empty_like(x, dtype=torch.float32)
+        size, rows = x.numel(), scale.numel()
+        padded = -(-size // _DENSITY_BYTES) * _DENSITY_BYTES
+        near = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_near else y
+        row_size = size // rows
+        launch(
+            kernels.quantize_forward,
+            (rows * -(-row_size // kernels.BLOCK), 1, 1),
+            (x, scale, mean, std, y, near),
+            (row_size, padded, *map(float, grid)),
+            (keeps_near, kernels.BLOCK),
+            (x.dtype, scale.dtype, _kind_of(row_size), padded < WIDE),
+            num_warps=kernels.NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+        if keeps_near:
+            ctx.save_for_backward(near)
+        elif learns_scale:
+            ctx.save_for_backward(x, scale, torch.stack((mean, std)))
+        if keeps_near or learns_scale:
+            ctx.dtype, ctx.strides, ctx.settings = x.dtype, x.stride(), settings
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from ana_fx.kernels import triton_kernels as kernels
+
+        if grad.stride() != ctx.strides:
+            grad = torch.empty_strided(grad.shape, ctx.strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+        if ctx.needs_input_grad[1]:
+            return *_learned_scale_gradients(ctx, grad), None
+        (near,) = ctx.saved_tensors
+        grad_x = torch.empty_like(grad, dtype=ctx.dtype)
+        size = grad.numel()
+        launch(
+            kernels.quantize_backward,
+            (-(-size // kernels.BLOCK), 1, 1),
+            (grad, near, grad_x),
+            (size, near.numel() - _DENSITY_BYTES),
+            (kernels.BLOCK,),
+            (grad.dtype, ctx.dtype, _kind_of(size), size < WIDE - _DENSITY_BYTES),
+            num_warps=kernels.NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+        return grad_x, None, None
+
+
+def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x and of the scale, from x itself."""
+    from ana_fx.kernels import triton_kernels as kernels
+
+    x, scale, noise = ctx.saved_tensors
+    settings = ctx.settings
+    grad_x = torch.empty_like(x)
+    row_size = x.numel() // scale.numel()
+    partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=x.device)
+    launch(
+        kernels.scale_backward,
+        (partial.numel(), 1, 1),
+        (grad, x, scale, noise, grad_x, partial),
+        (row_size, *map(float, settings.grid), settings.scale_gradient),
+        (kernels.BLOCK,),
+        (grad.dtype, x.dtype, scale.dtype, _kind_of(row_size)),
+        num_warps=kernels.NUM_WARPS,
+        enable_fp_fusion=False,
+    )
+    return grad_x, partial.sum(1).reshape(scale.shape).mul_(_sign(scale))
+
+
+def _kind_of(size: int) -> int:
+    """What Triton tells apart in a size."""
+    return 1 if size == 1 else (size % 16 == 0) * 2 + (size >= WIDE) * 4
+
+
+def _sign(scale: Tensor) -> Tensor:
+    """The derivative of `ana_fx.numerics.scale_search.positive`."""
+    return scale.sign() * (scale.abs() >= 2.0**-60)

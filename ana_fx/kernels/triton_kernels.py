@@ -1,0 +1,147 @@
+"""The quantizer's inner loops as Triton kernels: each tensor is read and written once.
+
+Imported only where Triton is and the tensors lie on a GPU. `ana_fx.layers.fake_quantize` is the reference, and these
+give its numbers bit for bit: quotients are rounded as IEEE says, and no product is fused with a sum. A scale has a row
+of `row_size` numbers for each of its steps; a program works on one block of one row.
+"""
+
+# ruff: noqa: N803 - Triton's custom: constants of a kernel in capitals
+# Triton has no types, and gives a kernel's arguments those of each call:
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["BLOCK", "NUM_WARPS", "quantize_backward", "quantize_forward", "quantize_many", "scale_backward"]
+
+BLOCK, NUM_WARPS = 2048, 8
+_ALL = tl.constexpr(tl.PropagateNan.ALL)
+_SMALLEST = tl.constexpr(2.0**-60)
+_SQRT3_INCLUDED = tl.constexpr(3.0**0.5 * (1.0 + 2.0**-20))
+_DENSITY = tl.constexpr(0.5 / 3.0**0.5)
+_INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it loses its fraction, rounded half to even
+
+
+@triton.jit
+def _rint(x):
+    return (x + _INTEGERS) - _INTEGERS
+
+
+@triton.jit
+def _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum):
+    """The step of a row, and the levels that the clip range leaves."""
+    scale = tl.maximum(tl.abs(tl.load(scale_ptr + row)), _SMALLEST)
+    inverse = tl.div_rn(1.0, scale)
+    lo = tl.minimum(_rint(tl.maximum(inverse * minimum, lowest)), 0.0)
+    hi = tl.maximum(_rint(tl.minimum(inverse * maximum, highest)), 0.0)
+    return scale, lo, hi
+
+
+@triton.jit
+def _is_near(v, std, lo, hi):
+    """Whether noise reaches from v to the nearest threshold; in v the thresholds are lo + 1 … hi."""
+    threshold = _rint(tl.minimum(tl.maximum(v, lo, propagate_nan=_ALL), hi + 1.0, propagate_nan=_ALL))
+    threshold = tl.maximum(tl.minimum(threshold, hi), lo + 1.0)
+    return tl.abs(threshold - v) < tl.where(hi > lo, std * _SQRT3_INCLUDED, 0.0)
+
+
+@triton.jit
+def _density(std):
+    return tl.div_rn(1.0, tl.maximum(std, _SMALLEST)) * _DENSITY
+
+
+@triton.jit
+def quantize_forward(
+    x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, near_ptr,
+    row_size, density_at, lowest, highest, offset, minimum, maximum,
+    KEEPS_NEAR: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """y = step · level of x − mean; a byte for each number that is near a threshold, and behind them the density."""
+    blocks = tl.cdiv(row_size, BLOCK)
+    row = tl.program_id(0) // blocks
+    column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    index = row.to(tl.int64) * row_size + column
+    is_there = column < row_size
+    scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum)
+    std = tl.load(std_ptr)
+    x = tl.load(x_ptr + index, mask=is_there).to(tl.float32)
+    v = tl.div_rn(x, scale) + (offset - tl.load(mean_ptr))
+    level = tl.minimum(tl.floor(v), hi, propagate_nan=_ALL)
+    level = tl.maximum(level, lo, propagate_nan=_ALL)
+    tl.store(y_ptr + index, (level * scale).to(y_ptr.dtype.element_ty), mask=is_there)
+    if KEEPS_NEAR:
+        tl.store(near_ptr + index, _is_near(v, std, lo, hi).to(tl.uint8), mask=is_there)
+        density_ptr = (near_ptr + density_at).to(tl.pointer_type(tl.float32))
+        tl.store(density_ptr, _density(std), mask=tl.program_id(0) == 0)
+
+
+@triton.jit
+def quantize_backward(grad_ptr, near_ptr, grad_x_ptr, num_numbers, density_at, BLOCK: tl.constexpr):
+    """The gradient where noise reaches a threshold, from what `quantize_forward` kept."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = index < num_numbers
+    is_near = tl.load(near_ptr + index, mask=is_there, other=0) != 0
+    grad = tl.load(grad_ptr + index, mask=is_there & is_near, other=0.0)
+    grad_x = grad.to(tl.float32) * tl.load((near_ptr + density_at).to(tl.pointer_type(tl.float32)))
+    tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
+
+
+@triton.jit
+def scale_backward(
+    grad_ptr, x_ptr, scale_ptr, noise_ptr, grad_x_ptr, partial_ptr,
+    row_size, lowest, highest, offset, minimum, maximum, scale_gradient,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient of x, and for each block its part of the gradient of the row's step, from x itself."""
+    blocks = tl.cdiv(row_size, BLOCK)
+    row = tl.program_id(0) // blocks
+    column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    index = row.to(tl.int64) * row_size + column
+    is_there = column < row_size
+    scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum)
+    mean, std = tl.load(noise_ptr), tl.load(noise_ptr + 1)
+    u = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0).to(tl.float32), scale)
+    v = u + (offset - mean)
+    level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
+    slope = tl.where(_is_near(v, std, lo, hi), _density(std), 0.0)
+    grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
+    tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
+    scale_slope = (u * slope - level) * -scale_gradient
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * scale_slope, 0.0)))
+
+
+@triton.jit
+def quantize_many(
+    pointers_ptr, grids_ptr, blocks_ptr, noise_ptr, result_ptr, IS_BACKWARD: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """As `quantize_forward`, of many float32 tensors (see `ana_fx.prepared.weight_bank`); or the derivative at each
+    number.
+
+    Forward keeps mean and standard deviation of each tensor's noise, backward takes them.
+    """
+    which = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    first = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    index = first + tl.arange(0, BLOCK)
+    entry, grid = pointers_ptr + 7 * which, grids_ptr + 5 * which
+    x_ptr = tl.load(entry).to(tl.pointer_type(tl.float32))
+    scale_ptr = tl.load(entry + 1).to(tl.pointer_type(tl.float32))
+    if IS_BACKWARD:
+        mean, std = tl.load(noise_ptr + 2 * which), tl.load(noise_ptr + 2 * which + 1)
+    else:
+        mean = tl.load(tl.load(entry + 2).to(tl.pointer_type(tl.float32)))
+        std = tl.load(tl.load(entry + 3).to(tl.pointer_type(tl.float32)))
+        tl.store(noise_ptr + 2 * which, mean, mask=first == 0)
+        tl.store(noise_ptr + 2 * which + 1, std, mask=first == 0)
+    is_there = index < tl.load(entry + 4)
+    row = tl.where(is_there, index // tl.load(entry + 5), 0)
+    at = tl.load(entry + 6) + index
+    lowest, highest, offset = tl.load(grid), tl.load(grid + 1), tl.load(grid + 2)
+    scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, tl.load(grid + 3), tl.load(grid + 4))
+    v = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0), scale) + (offset - mean)
+    if IS_BACKWARD:
+        result = tl.where(_is_near(v, std, lo, hi), _density(std), 0.0)
+    else:
+        result = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL) * scale
+    tl.store(result_ptr + at, result.to(result_ptr.dtype.element_ty), mask=is_there)

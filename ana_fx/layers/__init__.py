@@ -1,0 +1,1 @@
+"""Layer maps and quantizers: the modules that train."""

@@ -1,0 +1,150 @@
+"""The noisy quantizer σ(x − ν) of additive noise annealing and its exact gradient.
+
+Everything is counted in steps: with u = x / scale, a linear quantizer rises by one level at each
+threshold θ_k = k − offset, where offset is ½ for rounding to the nearest level and 0 for the floor.
+Only the thresholds near an element, within the reach of the noise, are looked at, so work and memory per element do
+not depend on the number of levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ana_fx.numerics.levels import Levels
+from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.schedule import Strategy
+
+__all__ = ["fake_quantize", "quantize"]
+
+
+def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
+    """σ(x) in steps: clip(⌊x / scale + offset⌋, lo, hi), as float32 integers."""
+    return _clip_((x.float() / scale).add_(levels.offset).floor_(), levels.lo, levels.hi)
+
+
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    levels: Levels,
+    noise: NoiseType,
+    strategy: Strategy,
+    num_neighbours: int,
+    scale_gradient: float = 1.0,
+) -> Tensor:
+    """A noisy quantizer (paper, eqs. 1 and 3, section 3), with the gradient of its expectation (Proposition 1).
+
+    Args:
+        x: Any shape.
+        scale: The step; positive; broadcasts against `x`.
+        mean: Mean of the noise in steps, 0-dimensional.
+        std: Standard deviation of the noise in steps, 0-dimensional; 0 is the plain quantizer,
+            whose gradient with respect to `x` is zero.
+        levels: Lowest and highest level, and the offset of the thresholds.
+        noise: Family of the noise.
+        strategy: Expectation, mode or random.
+        num_neighbours: How many thresholds on each side of the nearest one the noise can reach.
+        scale_gradient: Factor of the gradient with respect to `scale` (LSQ, section 2.2).
+
+    Returns:
+        Multiples of `scale` (for the expectation: values between them), float32, shaped as `x`.
+        The gradient with respect to `scale` is that of scale · σ(x / scale) with the derivative of
+        the expectation in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
+        (Esser et al. 2020, eq. 3).
+    """
+    learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
+    out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, learns_scale
+    )
+    return out
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        levels: Levels,
+        noise: NoiseType,
+        strategy: Strategy,
+        num_neighbours: int,
+        scale_gradient: float,
+        learns_scale: bool,
+    ) -> Tensor:
+        u = x.float() / scale
+        shift = levels.offset - mean  # in v the thresholds are the integers
+        v = u + shift if learns_scale else u.add_(shift)
+        slope = _slope(v, std, levels, noise, num_neighbours)
+        if strategy is Strategy.EXPECTATION:
+            level = _expectation(v, std, levels, noise, num_neighbours)
+        else:
+            noisy = v if strategy is Strategy.MODE else v.sub_(noise.sample_like(v).mul_(std))
+            level = _clip_(noisy.floor_(), levels.lo, levels.hi)
+        scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
+        ctx.save_for_backward(slope, scale_slope)
+        ctx.scale_shape = scale.shape
+        ctx.dtype = x.dtype
+        return level * scale  # not in place: torch.compile would lose the gradient of what is returned
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        slope, scale_slope = ctx.saved_tensors
+        grad_x = (grad * slope).to(ctx.dtype)
+        grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
+        return grad_x, grad_scale, None, None, None, None, None, None, None, None
+
+
+# On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
+# true or false of an element is 1.0 or 0.0 here.
+
+
+def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+    """The derivative of the expectation."""
+    distance = _middle_threshold(v, levels, num_neighbours).sub_(v)
+    slope = None
+    for step in range(-num_neighbours, num_neighbours + 1):
+        to_threshold = distance + step if num_neighbours else distance  # the only one can be overwritten
+        exists = _exists(step + num_neighbours, levels)
+        density = noise.density_(to_threshold, std if exists is True else std * exists)
+        slope = density if slope is None else slope.add_(density)
+    assert slope is not None
+    return slope
+
+
+def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+    """E[σ(v − ν)]; thresholds further below count as passed, those above as not reached."""
+    threshold = _middle_threshold(v, levels, num_neighbours)
+    distance = v - threshold
+    is_noisy = std > 0
+    divisor = torch.where(is_noisy, std, 1.0)
+    expectation = threshold.sub_(num_neighbours + 1)
+    for step in range(-num_neighbours, num_neighbours + 1):
+        past = distance - step
+        passed = torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype))
+        expectation.add_(passed.mul_(_exists(step + num_neighbours, levels)))
+    return expectation
+
+
+def _middle_threshold(v: Tensor, levels: Levels, num_neighbours: int) -> Tensor:
+    """The middle one of the 2 · num_neighbours + 1 thresholds nearest to v, or of as many from the lowest."""
+    return _clip_(torch.round(v), levels.lo + 1 + num_neighbours, levels.hi - num_neighbours)
+
+
+def _exists(index: int, levels: Levels) -> bool | Tensor:
+    """Whether there are more than `index` thresholds."""
+    return levels.hi - levels.lo > index
+
+
+def _clip_(level: Tensor, lo: int | Tensor, hi: int | Tensor) -> Tensor:
+    """Into [lo, hi], or to lo if that is empty."""
+    if isinstance(lo, int) and isinstance(hi, int):
+        return level.clamp_(lo, max(lo, hi))
+    return level.clamp_max_(hi).clamp_min_(lo)  # both in one operation would take ten times as long

@@ -1,0 +1,336 @@
+"""The quantizer as a module: a step, the noise around it, and how it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.errors import CalibrationError
+from ana_fx.kernels.exact_maps import round_input, rounds_at_once
+from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_fused
+from ana_fx.layers.fake_quantize import fake_quantize, quantize
+from ana_fx.numerics.first_scale import clipped_scale, first_scale
+from ana_fx.numerics.float32 import Float32Module
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.numerics.levels import Levels
+from ana_fx.numerics.scale_search import positive
+from ana_fx.precision.image_input import ImageInput
+from ana_fx.precision.rounding import Rounding
+from ana_fx.schedule.schedule import Schedule
+
+__all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer"]
+
+UNKNOWN_SCALE = (
+    "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from, "
+    "or nothing but zeros in them; run a batch through the model in train(), give prepare(..., calibration=batches), "
+    "or call set_scale() of a quantizer whose numbers are always zero"
+)
+
+
+@dataclass(frozen=True)
+class ClipRange:
+    """The reals that an activation lets through: ReLU is [0, ∞), ReLU6 [0, 6]."""
+
+    minimum: float = -torch.inf
+    maximum: float = torch.inf
+
+    def __post_init__(self) -> None:
+        if not self.minimum <= 0.0 <= self.maximum:
+            raise ValueError(f"a clip range holds zero, got [{self.minimum}, {self.maximum}]")
+
+    def __and__(self, other: ClipRange) -> ClipRange:
+        return ClipRange(max(self.minimum, other.minimum), min(self.maximum, other.maximum))
+
+    def __str__(self) -> str:
+        if self.minimum == 0:
+            return "relu" if self.maximum == torch.inf else f"relu{self.maximum:g}"
+        return f"clip[{self.minimum:g}, {self.maximum:g}]"
+
+
+class Quantizer(Float32Module):
+    """A linear quantizer with annealed noise.
+
+    `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
+    size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
+    sharing it when the model moves. The first batch that is not all zeros sets it if nothing else has.
+
+    Args:
+        integer_type: The levels.
+        schedule: Family and strategy of the noise.
+        rounding: Nearest or floor.
+        clip_range: What the activation before the quantizer lets through.
+        scale_shape: Shape of the scale.
+        learn_scale: Whether the scale is trained.
+        fills_range: Whether the scale is found so small that no level lies above the clip range.
+    """
+
+    mean: Tensor
+    std: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self,
+        integer_type: IntegerType,
+        schedule: Schedule,
+        rounding: Rounding = Rounding.NEAREST,
+        clip_range: ClipRange = ClipRange(),
+        scale_shape: tuple[int, ...] = (),
+        learn_scale: bool = False,
+        fills_range: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name = "a quantizer"  # where it stands in the model, for messages
+        self.integer_type = integer_type
+        self.fills_range = fills_range
+        self.rounding = rounding
+        self.clip_range = clip_range
+        self.noise = schedule.noise
+        self.strategy = schedule.strategy
+        self.shape_noise(schedule.half_width, 0.0)
+        self.scale = nn.Parameter(torch.ones(scale_shape), requires_grad=learn_scale)
+        self.shares_scale = False
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.zeros(()))
+        self.register_buffer("calibrated", torch.zeros(()))  # 1 or 0, as a float: averages of models have no bools
+        self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
+        self._is_settled = False  # the same for compiled graphs, or that one of them has seen its first batch
+        self._seen_version = self.calibrated._version
+
+    def shape_noise(self, half_width: float, threshold_shift: float) -> None:
+        """Say how wide the noise can be, and by how much its static mean moves the thresholds, in steps."""
+        self.num_neighbours = self.noise.num_neighbours(half_width)
+        self.offset = self.rounding.offset - threshold_shift
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the scale is known.
+
+        The buffer is read only if something else wrote it, as an average of models does; a compiled graph cannot ask.
+        """
+        if torch.compiler.is_compiling():
+            return self._is_settled
+        if not self._is_calibrated and self.calibrated._version != self._seen_version:
+            self._read_calibrated()
+        return self._is_calibrated
+
+    def _read_calibrated(self) -> None:
+        self._seen_version = self.calibrated._version
+        self._is_calibrated = self._is_settled = bool(self.calibrated)
+
+    def share_scale(self, other: Quantizer) -> None:
+        """Have one step with another quantizer: the largest that one of those that share it needs."""
+        with torch.no_grad():
+            known = [each.scale.detach() for each in (self, other) if each.is_calibrated or each.shares_scale]
+            other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
+        self.scale = other.scale
+        self.shares_scale = other.shares_scale = True
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Fix the step from outside; from now on the data does not."""
+        with torch.no_grad():
+            shaped = scale.reshape(self.scale.shape).to(self.scale)
+            self._write_scale(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
+            self.calibrated.fill_(True)
+        if not self.training:
+            torch.autograd.graph.increment_version(self.scale)  # for the forms that layer maps keep in eval mode
+        self._is_calibrated = self._is_settled = True
+
+    def _write_scale(self, scale: Tensor) -> None:
+        """Write past autograd: a quantizer that shares the scale may have computed with it in this very step.
+
+        What that one keeps for its gradient is its own, but for the sign of the scale, which stays.
+        """
+        self.scale.data.copy_(scale)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, weights: Tensor | None = None) -> bool:
+        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights.
+
+        Returns:
+            Whether `x` tells one. If it is all zeros once it is clipped, nothing changes.
+        """
+        scale = clipped_scale(x, self._all_levels, self._clip, max(1, self.scale.numel()), weights)
+        if scale is not None:
+            self.set_scale(self._filled(scale))
+        return scale is not None
+
+    @torch.no_grad()
+    def loses(self, x: Tensor) -> bool:
+        """Whether numbers that differ all become zero, or all an end of the range."""
+        least, most = torch.aminmax(x.float().clamp(*self._clip))
+        levels = self.levels()
+        first, last = (int(quantize(end, positive(self.scale), levels)) for end in (least, most))
+        return bool(least < most) and first == last and first in (0, int(levels.lo), int(levels.hi))
+
+    @property
+    def _clip(self) -> tuple[float, float]:
+        return self.clip_range.minimum, self.clip_range.maximum
+
+    @property
+    def _all_levels(self) -> Levels:
+        """The levels without what the clip range takes, around which a scale is searched."""
+        return Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
+
+    def _filled(self, scale: Tensor) -> Tensor:
+        """The scale, or so small a one that the levels end where the activation does."""
+        return scale.clamp_max(self.clip_range.maximum / self.integer_type.qmax) if self.fills_range else scale
+
+    @property
+    def _lowest(self) -> int:
+        return 0 if self.clip_range.minimum == 0 else self.integer_type.qmin
+
+    def levels(self) -> Levels:
+        """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
+        lowest, highest, offset = self._lowest, self.integer_type.qmax, self.offset
+        minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
+        if maximum == torch.inf and minimum in (0.0, -torch.inf):
+            return Levels(lowest, highest, offset)
+        scale = positive(self.scale.detach())
+        lo = torch.full_like(scale, lowest) if minimum == -torch.inf else torch.round(minimum / scale)
+        hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
+        return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
+
+    def grid(self) -> Grid:
+        """What a kernel needs to know of the levels."""
+        return Grid(self._lowest, self.integer_type.qmax, self.offset, *self._clip)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The levels of `x` without noise, as float32 integers."""
+        return quantize(x, positive(self.scale), self.levels())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The noisy quantizer; float32, shaped as `x`."""
+        if not self.is_calibrated:
+            self._calibrate_on_first_batch(x)
+        scale = self.scale
+        scale_gradient = 1.0
+        if scale.requires_grad:
+            scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
+        if is_fused(x, self.noise, self.strategy, self.num_neighbours):
+            return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
+        return fake_quantize(
+            x,
+            positive(scale),
+            self.mean,
+            self.std,
+            levels=self.levels(),
+            noise=self.noise,
+            strategy=self.strategy,
+            num_neighbours=self.num_neighbours,
+            scale_gradient=scale_gradient,
+        )
+
+    def _calibrate_on_first_batch(self, x: Tensor) -> None:
+        """Take the scale that the batch tells, if it tells one; a compiled model asks its first batch only."""
+        is_shared = self.shares_scale  # outside of no_grad, which a compiled graph would not leave after an error
+        found = first_scale(x, self.scale, self._all_levels, self._clip, is_shared=is_shared, name=self.name)
+        with torch.no_grad():
+            tells = found.amax() > 0
+            self._write_scale(torch.where(tells, self._filled(found), self.scale))
+            self.calibrated.copy_(tells)
+        self._is_settled = torch.compiler.is_compiling()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._read_calibrated()
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f"{self.integer_type}, {self.noise.value}, {self.strategy.value}, {self.rounding.value}"
+
+
+class InputQuantizer(Quantizer):
+    """The quantizer of a model input: no noise, since nothing before it learns.
+
+    It remembers the shape of one sample, which the exported file declares.
+    """
+
+    sample_shape: Tensor
+    _MAX_RANK = 8
+
+    def __init__(self, integer_type: IntegerType, schedule: Schedule) -> None:
+        super().__init__(integer_type, schedule)
+        self.register_buffer("sample_shape", torch.zeros(self._MAX_RANK, dtype=torch.int64))
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, without the batch, or None before the first one."""
+        return self._shape
+
+    def remember_shape(self, shape: tuple[int, ...]) -> None:
+        """Take the shape of one sample, without the batch."""
+        self._shape = shape
+        self.sample_shape.zero_()
+        self.sample_shape[: len(shape) + 1] = torch.tensor([len(shape), *shape])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x as multiples of the step, rounded half to even as QuantizeLinear does."""
+        if not self.is_calibrated:
+            if not self.training:
+                raise CalibrationError(UNKNOWN_SCALE.format(f"the model input ({self.name})"))
+            self._calibrate_on_first_batch(x)
+        if self._shape is None:
+            self.remember_shape(tuple(x.shape[1:]))
+        if rounds_at_once(x, self.scale):
+            return round_input(x, self.scale, self._lowest, self.integer_type.qmax, keeps_nan=self.training)
+        scale = positive(self.scale)
+        levels = self._without_nan(torch.round(x.float() / scale), self._lowest)
+        return levels.clamp(self._lowest, self.integer_type.qmax) * scale
+
+    def _without_nan(self, levels: Tensor, lowest: int) -> Tensor:
+        """What is deployed takes NaN for the lowest level, as onnxruntime does; in training it stays, to be seen."""
+        return levels if self.training else levels.nan_to_num(nan=float(lowest))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        rank, *sizes = self.sample_shape.tolist()
+        self._shape = tuple(sizes[:rank]) if rank else None
+
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return levels * self.scale.detach()
+
+
+class ImageQuantizer(InputQuantizer):
+    """The quantizer of an image: the pixel that the user's normalisation had, less the zero point.
+
+    `gain` · x + `shift` is the pixel; both are [channels, 1, 1] or [1, 1, 1].
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, image: ImageInput, schedule: Schedule) -> None:
+        super().__init__(image.integer_type, schedule)
+        self.zero_point = image.zero_point
+        self.register_buffer("gain", torch.tensor(image.std).reshape(-1, 1, 1) * 255)
+        self.register_buffer("shift", torch.tensor(image.mean).reshape(-1, 1, 1) * 255)
+        self.set_scale(torch.tensor(image.scale))
+
+    def remember_shape(self, shape: tuple[int, ...]) -> None:
+        """Take the shape of one sample.
+
+        Raises:
+            CalibrationError: It is no image, so that `gain` and `shift` would meet other axes than its channels.
+        """
+        if len(shape) != 3:
+            raise CalibrationError(
+                f"input=ImageInput(...) found samples of shape {shape}, needed images (channels, height, width); "
+                f"give the input another type in Precision, such as input='auto'"
+            )
+        super().remember_shape(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x as multiples of the step, from the nearest pixel."""
+        if self._shape is None:
+            self.remember_shape(tuple(x.shape[1:]))
+        pixels = self._without_nan(torch.round(x.float() * self.gain + self.shift), 0).clamp(0, 255)
+        return (pixels - self.zero_point) * positive(self.scale)
+
+    def real(self, levels: Tensor) -> Tensor:
+        """Inputs that have these levels."""
+        return (levels + self.zero_point - self.shift) / self.gain

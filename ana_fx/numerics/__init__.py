@@ -1,0 +1,1 @@
+"""Integer types, levels, and the scales that map reals to them."""

@@ -1,0 +1,86 @@
+"""The scale that a training batch tells, as one operation, so that torch.compile need not follow how it is found."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ana_fx.errors import CalibrationError
+from ana_fx.numerics.levels import Levels
+from ana_fx.numerics.scale_search import least_squares_scale
+
+__all__ = ["clipped_scale", "first_scale"]
+
+
+def clipped_scale(
+    x: Tensor, levels: Levels, clip: tuple[float, float], num_rows: int = 1, weights: Tensor | None = None
+) -> Tensor | None:
+    """The scale with the least squared error on `x` once it is clipped, for each row; None if that is all zeros."""
+    clipped = x.detach().float().clamp(*clip)
+    clipped = clipped if levels.lo else clipped.clamp_min_(0.0)
+    if not bool(clipped.any()):
+        return None
+    rows = clipped.reshape(num_rows, -1)
+    return least_squares_scale(rows, levels, None if weights is None else weights.reshape(rows.shape))
+
+
+def first_scale(
+    x: Tensor, scale: Tensor, levels: Levels, clip: tuple[float, float], *, is_shared: bool, name: str
+) -> Tensor:
+    """The scale that a quantizer takes from the first batch that tells one, from that of the first process.
+
+    Args:
+        x: What reaches the quantizer.
+        scale: The scale so far, which tells the shape.
+        levels: Levels of the quantizer, as ints.
+        clip: What the activation lets through.
+        is_shared: Whether others have this scale too: then none is taken that is smaller, and zeros take theirs.
+        name: What the quantizer is called in messages.
+
+    Returns:
+        Shaped as `scale`; zeros if the batch tells none, because all that the quantizer sees of it is zero.
+
+    Raises:
+        CalibrationError: The batch holds NaN or infinite numbers, here or in the first process.
+    """
+    lo, hi = int(levels.lo), int(levels.hi)
+    found: Tensor = _first_scale(x.detach(), scale.detach(), lo, hi, levels.offset, *clip, is_shared, name)
+    return found
+
+
+@torch.library.custom_op(
+    "ana_fx::first_scale",
+    mutates_args=(),
+    schema="(Tensor x, Tensor scale, int lo, int hi, float offset, float minimum, float maximum, bool is_shared, "
+    "str name) -> Tensor",
+)
+def _first_scale(
+    x: Tensor,
+    scale: Tensor,
+    lo: int,
+    hi: int,
+    offset: float,
+    minimum: float,
+    maximum: float,
+    is_shared: bool,
+    name: str,
+) -> Tensor:
+    is_finite = bool(torch.isfinite(x).all())
+    told = clipped_scale(x, Levels(lo, hi, offset), (minimum, maximum), max(1, scale.numel())) if is_finite else None
+    found = torch.zeros_like(scale) if told is None else told.reshape(scale.shape).to(scale)
+    if not is_finite:
+        found.fill_(torch.nan)
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(found, src=0)
+    if not is_finite or bool(found.isnan().any()):
+        raise CalibrationError(
+            f"the first training batch sets the scale of {name}, and what reaches it holds NaN or infinite numbers; "
+            f"needed finite ones; look at the batch and at the layers before, or give prepare(..., calibration=batches)"
+        )
+    return torch.maximum(found, scale) if is_shared else found
+
+
+@_first_scale.register_fake
+def _(x: Tensor, scale: Tensor, *_settings: object) -> Tensor:
+    return torch.empty_like(scale)

@@ -1,0 +1,1 @@
+"""What a prepared model carries with it beside its layers."""

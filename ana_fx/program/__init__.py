@@ -1,0 +1,1 @@
+"""The modules of a lowered program: integers in, integers out."""

@@ -1,0 +1,1 @@
+"""Staircases from accumulators to levels, and how they are encoded."""

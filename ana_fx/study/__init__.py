@@ -1,0 +1,1 @@
+"""The theory and the experiments of the paper."""

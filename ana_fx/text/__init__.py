@@ -1,0 +1,1 @@
+"""What is said to people: wording, plain text, patterns of names."""

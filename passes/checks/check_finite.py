@@ -1,0 +1,52 @@
+"""No number of the model is NaN or infinite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule
+
+from ana_fx.errors import UnsupportedError, listing
+from ana_fx.graph import location, module_of
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.passes.base_pass import Pass
+
+__all__ = ["CheckFinite"]
+
+
+@dataclass(frozen=True)
+class CheckFinite(Pass):
+    """Refuse a model with NaN or infinite weights, statistics or scales, naming each; the graph is left as it is."""
+
+    name: ClassVar[str] = "check-finite"
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        problems = []
+        for node in gm.graph.nodes:
+            module = module_of(node)
+            if not isinstance(module, (LayerMap, InputQuantizer)):
+                continue
+            for name, tensor in module.state_dict().items():
+                if not _is_finite(tensor):
+                    num_bad = int((~torch.isfinite(tensor)).sum())
+                    problems.append(
+                        f"{location(node)}: {name} holds {num_bad} NaN or infinite of {tensor.numel()} numbers"
+                    )
+        if problems:
+            raise UnsupportedError(
+                listing(
+                    f"{len(problems)} tensor(s) are not finite:",
+                    problems,
+                    "load a checkpoint from before the training diverged, or lower the learning rate",
+                )
+            )
+        return False
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are, by their least and their largest, which are NaN if any number is."""
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

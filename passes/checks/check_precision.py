@@ -1,0 +1,46 @@
+"""Every pattern of a precision means a layer map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from ana_fx.errors import PrecisionError, listing
+from ana_fx.graph import calls_to
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.passes.base_pass import Pass
+from ana_fx.precision.precision import Precision
+from ana_fx.text.patterns import listed, unmatched
+
+__all__ = ["CheckPrecision"]
+
+
+@dataclass(frozen=True)
+class CheckPrecision(Pass):
+    """Refuse overrides that match no layer map: what was meant would silently get another width.
+
+    before   layer maps, requantizers included
+    after    the same
+
+    Args:
+        precision: As the user gave it.
+    """
+
+    name: ClassVar[str] = "check-precision"
+    precision: Precision
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        paths = [str(node.target) for node in calls_to(gm, LayerMap)]
+        problems = unmatched(self.precision.overrides, paths, "layer map")
+        if problems:
+            raise PrecisionError(
+                listing(
+                    f"{len(problems)} override(s) do not fit the model:",
+                    problems,
+                    f"its layer maps are {listed(paths)}",
+                )
+            )
+        return False

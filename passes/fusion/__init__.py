@@ -1,0 +1,1 @@
+"""From a canonical graph to layer maps on reals."""

@@ -1,0 +1,95 @@
+"""Constant maps where the model's own tensors meet its activations."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from ana_fx.errors import UnsupportedError, listing
+from ana_fx.graph import constant_nodes, location, module_of, unique_path
+from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.canonical.canonical_dialect import is_movement
+
+__all__ = ["InsertConstants"]
+
+_PAIRS = (operator.add, operator.sub, operator.mul, torch.matmul)
+
+
+@dataclass(frozen=True)
+class InsertConstants(Pass):
+    """Put a constant map behind each tensor of the model that an operation on activations reads.
+
+    before   x -> add(x, positions)
+    after    positions -> constant map; x -> add(x, constant map)
+
+    Whatever computes such a tensor from parameters and buffers stays as it is, in floats, and is
+    evaluated when the model is converted. Integers and masks count as floats where they meet these; those that a
+    movement reads otherwise are indices, and left alone.
+    """
+
+    name: ClassVar[str] = "insert-constants"
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        constants = constant_nodes(gm)
+        values = _Values(gm)
+        readers: dict[Node, list[Node]] = {}
+        for node in gm.graph.nodes:
+            if node in constants or not (node.target in _PAIRS or is_movement(node)):
+                continue
+            for source in node.all_input_nodes:
+                if (
+                    source in constants
+                    and not isinstance(module_of(source), ConstantMap)
+                    and _is_operand(source, values.of(source), node)
+                ):
+                    readers.setdefault(source, []).append(node)
+        problems = [f"{location(users[0])}: {source.name} has {reason}" for source, users in readers.items()
+                    if (reason := _reason(values.of(source)))]  # fmt: skip
+        if problems:
+            raise UnsupportedError(
+                listing(f"{len(problems)} constant(s) cannot be quantised:", problems, "use a finite number")
+            )
+        for source, users in readers.items():
+            path = unique_path(gm, f"{source.target}_map" if source.op == "get_attr" else f"{source.name}_map")
+            gm.add_submodule(path, ConstantMap().train(gm.training))
+            with gm.graph.inserting_before(min(users)):
+                call = gm.graph.call_module(path, (source,))
+            call.meta = dict(source.meta) | {"samples": values.of(source).detach().flatten().float().cpu()}
+            call.stack_trace = users[0].stack_trace
+            for user in users:
+                user.replace_input_with(source, call)
+        return bool(readers)
+
+
+def _is_operand(source: Node, value: Any, reader: Node) -> bool:
+    """Whether a constant is what its reader computes with, or moves, rather than where to."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() or reader.target in _PAIRS or source in pytree.tree_leaves(reader.args[:1])
+
+
+def _reason(value: Tensor) -> str | None:
+    if value.is_complex():
+        return "complex numbers"
+    return None if bool(torch.isfinite(value).all()) else "numbers that are not finite"
+
+
+class _Values(Interpreter):
+    """Evaluates constant nodes, each at most once."""
+
+    def of(self, node: Node) -> Any:
+        """The value of a constant node."""
+        if node not in self.env:
+            for source in node.all_input_nodes:
+                self.of(source)
+            with torch.no_grad():
+                self.env[node] = self.run_node(node)
+        return self.env[node]

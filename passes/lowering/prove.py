@@ -1,0 +1,61 @@
+"""Every requantizer is proven equal to the trained staircase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from ana_fx.errors import ProofError
+from ana_fx.graph import calls_to, location, module_of
+from ana_fx.passes.base_pass import Pass
+from ana_fx.program.integer_modules import IntegerMap, Proof
+
+__all__ = ["Prove"]
+
+
+@dataclass(frozen=True)
+class Prove(Pass):
+    """Compare both encodings of each integer map where they can differ; the graph is left as it is.
+
+    Both are non-decreasing in the accumulator and give the same levels at most. Two such functions are equal on an
+    interval if they reach each level at the same accumulator.
+
+    Where that is, is taken from `node.meta["thresholds"]`, where lowering leaves it, and else found again. It is not
+    trusted: each encoding must reach the level there and not right before.
+    """
+
+    name: ClassVar[str] = "prove"
+
+    def run(self, gm: GraphModule) -> bool:
+        """See the class."""
+        for node in calls_to(gm, IntegerMap):
+            integer_map = module_of(node)
+            assert isinstance(integer_map, IntegerMap)
+            wrong = _prove(integer_map, node.meta.pop("thresholds", None))
+            if wrong is not None:
+                raise ProofError(f"{location(node)}: {wrong}; this is a bug of ana_fx, please report it")
+        return False
+
+
+def _prove(integer_map: IntegerMap, thresholds: Tensor | None) -> str | None:
+    """Compare the encodings of one map and note the proof; the first difference if there is one."""
+    low, high = integer_map.signed_range()
+    if thresholds is None:
+        thresholds = integer_map.staircase.thresholds(low, high)
+    encodings = {"trained staircase": integer_map.staircase, "multiplier and shift": integer_map.multiply_shift}
+    for name, staircase in encodings.items():
+        is_proven = staircase.is_threshold(thresholds, low, high)
+        if not bool(is_proven.all()):
+            channel, index = (~is_proven).nonzero()[0].tolist()
+            threshold = thresholds[:, index : index + 1]
+            before, there = (int(staircase.level(point, 0)[channel]) for point in (threshold - 1, threshold))
+            return (
+                f"the {name} of channel {channel} does not reach level {integer_map.lo + 1 + index} first at "
+                f"accumulator {int(threshold[channel])}: it gives level {before} before and {there} there"
+            )
+    is_reachable = (thresholds > low[:, None]).logical_and_(thresholds <= high[:, None])
+    integer_map.proof = Proof(num_channels=len(low), num_thresholds=int(is_reachable.sum()))
+    return None

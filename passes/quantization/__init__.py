@@ -1,0 +1,1 @@
+"""From layer maps on reals to noisy ones, each with its annealing range."""

@@ -1,0 +1,60 @@
+"""Which layers stand at the ends of a network, and the precision that these have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import module_of
+from ana_fx.layers.affine_map import AffineMap
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
+from ana_fx.precision.precision import Precision
+
+__all__ = ["with_end_layers"]
+
+
+def with_end_layers(precision: Precision, gm: GraphModule) -> Precision:
+    """The precision with `first` and `last` turned into overrides of the layers they mean; own overrides win.
+
+    A first layer has a weight and reads a model input, a last one has a weight and its output leaves the model;
+    what only moves numbers may lie between. A layer that is both is a last one. Requires fused layer maps.
+    """
+    weights: dict[str, IntegerType] = {}
+    if precision.first is not None:
+        weights |= dict.fromkeys(_first_layers(gm), precision.first)
+    if precision.last is not None:
+        weights |= dict.fromkeys(_last_layers(gm), precision.last)
+    plain = replace(precision, first=None, last=None, overrides={})
+    ends = {path: replace(plain, weight=weight) for path, weight in weights.items()}
+    return replace(plain, overrides={**ends, **precision.overrides})
+
+
+def _first_layers(gm: GraphModule) -> list[str]:
+    inputs: set[Node] = set()
+    first = []
+    for node in gm.graph.nodes:
+        operands = [each for each in node.all_input_nodes if not is_shape(each)]
+        reads_input = any(each in inputs for each in operands)
+        if node.op == "placeholder" or (passes_levels(node) and reads_input):
+            inputs.add(node)
+        elif reads_input and _has_weight(node):
+            first.append(str(node.target))
+    return first
+
+
+def _last_layers(gm: GraphModule) -> list[str]:
+    leaving: set[Node] = set()
+    last = []
+    for node in reversed(gm.graph.nodes):
+        if node.op == "output" or (is_movement(node) and node in leaving):
+            leaving.update(node.all_input_nodes)
+        elif node in leaving and _has_weight(node):
+            last.append(str(node.target))
+    return last
+
+
+def _has_weight(node: Node) -> bool:
+    module = module_of(node)
+    return isinstance(module, AffineMap) and module.weight is not None

@@ -1,0 +1,64 @@
+"""First scales of quantizers, chosen so that no tensor is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ana_fx.graph import module_of
+from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.layers.quantizers import Quantizer
+
+__all__ = ["scale_from_samples", "scale_of_zeros", "settle_zeros"]
+
+
+def scale_from_samples(quantizer: Quantizer, samples: Tensor) -> str | None:
+    """Take a scale from samples, unless one is known that serves them; all zeros tell none.
+
+    A known one, which a batch norm told, serves unless it makes all samples zero or all an end of the range. If
+    the samples' own scale does that, since they hardly differ, the next coarser one is taken, which leaves a level
+    above them.
+
+    Returns:
+        What was mended, for the user; None if nothing was.
+    """
+    if quantizer.is_calibrated and not quantizer.loses(samples):
+        return None
+    told = float(quantizer.scale) if quantizer.is_calibrated else None
+    if not quantizer.calibrate(samples):
+        return None
+    if quantizer.loses(samples):
+        level = abs(int(quantizer.quantize(samples.flatten()[0])))
+        if level > 1 and not quantizer.fills_range:
+            quantizer.set_scale(quantizer.scale.detach() * level / (level - 1))
+    if told is None:
+        return None
+    return (
+        f"the scale {told:.3g} that its batch norm tells would lose every calibration sample; "
+        f"{float(quantizer.scale):.3g} was taken from the samples"
+    )
+
+
+def settle_zeros(group: Mapping[Node, Quantizer]) -> None:
+    """Settle the scale of what is all zeros so far, after the others of its scale group have theirs.
+
+    Zeros fit the scale of the others. A constant that is alone may learn; it gets a range of one. The first training
+    batch settles the rest.
+    """
+    is_known = any(quantizer.is_calibrated for quantizer in group.values())
+    for node, quantizer in group.items():
+        if quantizer.is_calibrated or "samples" not in node.meta:
+            continue
+        if is_known:
+            quantizer.set_scale(quantizer.scale.detach())
+        elif len(group) == 1 and isinstance(module_of(node), ConstantMap):
+            quantizer.set_scale(torch.tensor(1.0 / quantizer.integer_type.qmax))
+
+
+def scale_of_zeros(weight: Tensor, quantizer: Quantizer) -> Tensor:
+    """The scale of a weight that starts at zero: that of the range in which torch starts one of its size."""
+    return torch.full_like(quantizer.scale, 1.0 / (math.sqrt(weight[0].numel()) * quantizer.integer_type.qmax))

@@ -1,0 +1,1 @@
+"""Dialects of ONNX: which operators each layer map becomes."""

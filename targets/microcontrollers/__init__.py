@@ -1,0 +1,1 @@
+"""Dialects of tools that turn ONNX into C, and their arithmetic."""

@@ -1,0 +1,1 @@
+"""What runs the files that were written."""

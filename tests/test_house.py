@@ -1,0 +1,71 @@
+"""How the house is built: folders by theme, one level deep, with imports that lead one way."""
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+from tests.test_packaging import FLOORS, ROOT, imported_modules, sources
+
+DOORS = ("__init__", "__main__")  # they lead to other floors
+
+
+def files() -> dict[str, Path]:
+    """The file of each module, by the module's full name."""
+    found = {}
+    for floor in FLOORS:
+        for file in sources(floor):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts if floor == "ana_fx" else ("ana_fx", *parts))] = file
+    return found
+
+
+def room(module: str) -> str:
+    """The folder of a module, or the module itself where it stands in none."""
+    parts = module.split(".")
+    depth = 3 if parts[1] in FLOORS else 2
+    return ".".join(parts[:depth])
+
+
+def folders() -> list[Path]:
+    return sorted({file.parent for file in files().values()})
+
+
+def test_folders_are_one_level_deep():
+    assert all(len(folder.relative_to(ROOT).parts) <= 2 for folder in folders())
+
+
+@pytest.mark.parametrize("folder", [f for f in folders() if len(f.relative_to(ROOT).parts) == 2], ids=lambda f: f.name)
+def test_a_folder_says_in_one_sentence_what_it_holds(folder):
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1
+    sentence = ast.get_docstring(tree)
+    assert sentence is not None
+    assert sentence.count("\n") == 0
+    assert sentence.endswith(".")
+
+
+def test_no_two_files_have_one_name():
+    names = Counter(file.stem for file in files().values() if file.stem not in DOORS)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_nothing_is_named_after_the_standard_library():
+    names = {file.stem for file in files().values()} | {folder.name for folder in folders()}
+    assert names & sys.stdlib_module_names == set()
+
+
+def test_imports_between_folders_lead_one_way():
+    modules = files()
+    arrows: nx.DiGraph[str] = nx.DiGraph()
+    for module, file in modules.items():
+        if file.stem in DOORS:
+            continue
+        for imported in imported_modules(file):
+            name = imported if imported in modules else imported.rpartition(".")[0]
+            if name in modules and room(name) != room(module):
+                arrows.add_edge(room(module), room(name))
+    assert [sorted(circle) for circle in nx.strongly_connected_components(arrows) if len(circle) > 1] == []
