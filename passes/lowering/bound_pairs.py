@@ -53,10 +53,10 @@ class BoundPairs(Pass):
         return False
 
     def _adds_pairs(self, module: IntegerHead | IntegerMap) -> bool:
-        affine, weight = module.affine, module.weight
-        if not affine.has_weight or weight is None or operator_of(affine) not in self.target.sums_pairs_in_16_bits:
+        operator, weight = module.operator, module.weight
+        if not operator.has_weight or weight is None or operator_of(operator) not in self.target.sums_pairs_in_16_bits:
             return False
-        return not affine.is_depthwise(weight)
+        return not operator.is_depthwise(weight)
 
 
 def level_types(program: GraphModule) -> dict[Node, IntegerType]:
