@@ -8,7 +8,6 @@ from torch.fx import GraphModule
 from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.checks.check_target import operator_of
 from ana_fx.passes.lowering.bound_pairs import level_types
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import (
@@ -49,7 +48,7 @@ def _needs(module: object, inputs: tuple[IntegerType, ...]) -> LayerNeeds | None
     if isinstance(module, (IntegerHead, IntegerMap)):
         operator = module.operator
         return LayerNeeds(
-            operator_of(operator),
+            operator.kind,
             weight=_weight_type(module) if operator.has_weight else None,
             inputs=inputs,
             output=module.integer_type if isinstance(module, IntegerMap) else None,
@@ -59,7 +58,7 @@ def _needs(module: object, inputs: tuple[IntegerType, ...]) -> LayerNeeds | None
     if isinstance(module, IntegerMaxPool):
         return LayerNeeds("max_pool", num_axes=len(module.kernel))
     if isinstance(module, OperatorMap):
-        return LayerNeeds(operator_of(module.operator), leaves_float=True)
+        return LayerNeeds(module.operator.kind, leaves_float=True)
     kinds = {IntegerTable: "table", IntegerSoftmax: "softmax", IntegerConstant: "constant", Movement: "movement"}
     return next((LayerNeeds(name, inputs=inputs) for kind, name in kinds.items() if isinstance(module, kind)), None)
 

@@ -22,6 +22,8 @@ class Average(Resampling):
     Either `kernel`, `stride` and `padding` are given, or `output_size` as in adaptive pooling.
     """
 
+    kind = "average"
+
     rank: int
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()

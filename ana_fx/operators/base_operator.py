@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,11 +35,12 @@ class Coefficients:
 
 
 class Operator(ABC):
-    """A map on tensors with an optional weight."""
+    """A map on tensors with an optional weight. `kind` is the name by which targets say that they have it."""
 
-    num_inputs: int = 1
-    has_weight: bool = False
-    is_exact_in_floats: bool = True
+    kind: ClassVar[str]
+    num_inputs: ClassVar[int] = 1
+    has_weight: ClassVar[bool] = False
+    is_exact_in_floats: ClassVar[bool] = True
 
     @abstractmethod
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:

@@ -20,6 +20,8 @@ class Convolution(Operator):
     `padding` is (before, after) for each axis, first axis first.
     """
 
+    kind = "convolution"
+
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]

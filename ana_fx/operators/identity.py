@@ -15,6 +15,8 @@ __all__ = ["Identity"]
 class Identity(Operator):
     """Nothing: a batch norm, an activation or a change of scale that stands alone."""
 
+    kind = "identity"
+
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """The input itself."""
         return inputs[0]

@@ -23,6 +23,8 @@ class Interpolation(Resampling):
     `size` and `scale_factor` are those of `torch.nn.functional.interpolate`, one of them None.
     """
 
+    kind = "interpolation"
+
     rank: int
     size: tuple[int, ...] | None
     scale_factor: tuple[float, ...] | None

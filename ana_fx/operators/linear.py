@@ -16,6 +16,7 @@ __all__ = ["Linear"]
 class Linear(Operator):
     """Matrix product over the last axis; weight [out, in]."""
 
+    kind = "linear"
     has_weight = True
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:

@@ -15,6 +15,8 @@ __all__ = ["MatMul"]
 class MatMul(Product):
     """The matrix product x₀ @ x₁ over the last two axes."""
 
+    kind = "matmul"
+
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """[*, M, K] and [*, K, N] to [*, M, N]."""
         return inputs[0] @ inputs[1]

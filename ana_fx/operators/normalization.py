@@ -63,6 +63,8 @@ class Normalization(Operator):
         is_centered: Whether the mean is subtracted; a root mean square norm leaves it.
     """
 
+    kind = "normalization"
+
     epsilon: float
     num_axes: int = 1
     num_groups: int = 0

@@ -18,6 +18,7 @@ __all__ = ["Product"]
 class Product(Operator):
     """x₀ · x₁, tensors that broadcast."""
 
+    kind = "product"
     num_inputs = 2
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:

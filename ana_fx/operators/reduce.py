@@ -17,6 +17,8 @@ __all__ = ["Reduce"]
 class Reduce(Operator):
     """Sum or average over axes, none of them the first; accumulated as the sum."""
 
+    kind = "reduce"
+
     axes: tuple[int, ...]
     keepdim: bool
     is_mean: bool

@@ -20,6 +20,8 @@ _LARGEST_COEFFICIENT = 2**12 - 1
 class Sum(Operator):
     """f₀·x₀ + f₁·x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁]."""
 
+    kind = "sum"
+
     factors: tuple[float, float] = (1.0, 1.0)
     num_inputs = 2
 

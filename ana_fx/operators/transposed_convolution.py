@@ -21,6 +21,8 @@ class TransposedConvolution(Operator):
     On integers it is the convolution of the input with zeros between its numbers; weight [out, in / groups, *kernel].
     """
 
+    kind = "convolution"
+
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     output_padding: tuple[int, ...]

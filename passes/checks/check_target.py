@@ -14,12 +14,10 @@ from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import SoftmaxMap
-from ana_fx.operators.base_operator import Operator
-from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.base_pass import Pass
-from ana_fx.target import OPERATORS, LayerNeeds, Target
+from ana_fx.target import LayerNeeds, Target
 
-__all__ = ["CheckTarget", "operator_of"]
+__all__ = ["CheckTarget"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,6 @@ class CheckTarget(Pass):
         return False
 
 
-def operator_of(operator: Operator) -> str:
-    """The kind of an affine map, of OPERATORS."""
-    if isinstance(operator, TransposedConvolution):
-        return "convolution"
-    return next(name for name in (kind.__name__.lower() for kind in type(operator).__mro__) if name in OPERATORS)
-
-
 def _needs(layer_map: object) -> LayerNeeds:
     assert isinstance(layer_map, LayerMap)
     output = None if layer_map.output_quantizer is None else layer_map.output_quantizer.integer_type
@@ -62,7 +53,7 @@ def _needs(layer_map: object) -> LayerNeeds:
     if isinstance(layer_map, OperatorMap):
         quantizer = layer_map.weight_quantizer
         return LayerNeeds(
-            operator_of(layer_map.operator),
+            layer_map.operator.kind,
             weight=None if quantizer is None else quantizer.integer_type,
             inputs=inputs,
             output=output,

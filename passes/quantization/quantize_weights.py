@@ -19,7 +19,6 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.checks.check_target import operator_of
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
 from ana_fx.requantizers.staircase import ShiftArithmetic
@@ -98,7 +97,7 @@ class QuantizeWeights(Pass):
         operator, weight = layer_map.operator, layer_map.weight
         assert weight is not None
         is_depthwise = operator.is_depthwise(weight)
-        return self.target.largest_weight(operator_of(operator), layer_map.input_types[0], is_depthwise=is_depthwise)
+        return self.target.largest_weight(operator.kind, layer_map.input_types[0], is_depthwise=is_depthwise)
 
     def _shift_arithmetic(self, layer_map: OperatorMap) -> ShiftArithmetic | None:
         if self.target.requantizer is Requantizer.SHIFT:
@@ -111,7 +110,7 @@ class QuantizeWeights(Pass):
         if isinstance(operator, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
             return 1  # their coefficients are fine enough, or no weight is stored
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.target.headroom(operator_of(operator), magnitude, input_type)
+        factor = self.target.headroom(operator.kind, magnitude, input_type)
         if layer_map.weight is None:
             return factor
         bound = operator.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
