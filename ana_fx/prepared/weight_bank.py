@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ana_fx.graph import calls_of
 from ana_fx.kernels.fused_quantizer import is_fused
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.layers.layer_map import Phase
@@ -40,9 +41,8 @@ class WeightBank:
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
         if self._layer_maps is None:
-            self._layer_maps = [
-                m for m in gm.modules() if isinstance(m, OperatorMap) and m.weight_quantizer is not None
-            ]
+            called = dict.fromkeys(layer_map for _, layer_map in calls_of(gm, OperatorMap))
+            self._layer_maps = [layer_map for layer_map in called if layer_map.weight_quantizer is not None]
         if not self._layer_maps or not self._layer_maps[0].weight.is_cuda:  # type: ignore[union-attr]  # they have weights
             return
         if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):

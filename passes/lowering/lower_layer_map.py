@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +11,13 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ConvertError, ProofError, UnsupportedError
 from ana_fx.graph import location, unique_path
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import IntegerForm, OperatorMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
-from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
@@ -116,8 +115,9 @@ def _lower_operator_map(
     shape = layouts[sources[0]].shape
     operator = layer_map.operator.fixed(shape)
     form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
-    lowest, highest = operator.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
-    problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(operator, inputs, shape)) if reason]
+    weight, ends = form.coefficients.stored(), [(each.lo, each.hi) for each in inputs]
+    lowest, highest = operator.accumulator_range(weight, ends, shape)
+    problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
     if isinstance(operator, TransposedConvolution):
         sources = [_spread(gm, node, operator, sources[0], levels, layouts)]
         padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
@@ -125,7 +125,7 @@ def _lower_operator_map(
     lowered: IntegerHead | IntegerMap
     if form.staircase is None:
         assert form.bias is not None
-        lowered = IntegerHead(operator, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
+        lowered = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
         levels[node] = LevelRange(-_INT32_MAX, _INT32_MAX, form.output_scale)
     else:
         assert layer_map.output_quantizer is not None
@@ -170,26 +170,13 @@ def _spread(
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form with its weight as int8 and, for a sum, as int32 without a common divisor."""
-    if form.weight is None or form.weight.ndim == 0:
-        return form
-    if form.weight.ndim > 1:
-        return replace(form, weight=form.weight.to(torch.int8))
-    weight = form.weight.to(torch.int32)
-    divisor = math.gcd(*weight.tolist())
+    """The form without a common divisor of its coefficients, where the staircase can have it."""
     if not isinstance(form.staircase, QLinearStaircase):
-        return replace(form, weight=weight)
-    return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
-
-
-def _misfit(operator: Operator, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
-    """Why a normalisation's intermediates leave 63 bits; None if they do not."""
-    if not isinstance(operator, Normalization):
-        return None
-    found, needed = operator.row_shape(shape)[-1], operator.longest_row(max(inputs[0].hi, -inputs[0].lo))
-    if found <= needed:
-        return None
-    return f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"
+        return form
+    coefficients, divisor = form.coefficients.divided()
+    return replace(
+        form, coefficients=coefficients, staircase=replace(form.staircase, factor=form.staircase.factor * divisor)
+    )
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
@@ -227,7 +214,7 @@ def _integer_map(
         )
     return IntegerMap(
         operator,
-        form.weight,
+        form.coefficients.stored(),
         lowest,
         highest,
         sign=sign,
