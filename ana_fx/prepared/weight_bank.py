@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of
 from ana_fx.kernels.fused_quantizer import is_fused
@@ -36,7 +37,7 @@ class WeightBank:
         self._layer_maps: list[OperatorMap] | None = None
         self._layout: Layout | None = None
 
-    def __call__(self, gm: nn.Module, _inputs: Any) -> None:
+    def __call__(self, gm: GraphModule, _inputs: Any) -> None:
         """Hand each layer map that learns its quantised weight, if the model trains on one GPU."""
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
