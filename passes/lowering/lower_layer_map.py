@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,38 +18,16 @@ from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
-from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.layout import BATCH, Layout
+from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import encode
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["LevelRange", "lower_layer_map"]
+__all__ = ["lower_layer_map"]
 
 _INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class LevelRange:
-    """What integers a node carries: their range, and the real value of one.
-
-    Holds: lo <= 0 <= hi. Level 0 stands beside every tensor, whatever its own numbers: padding puts it there, and so
-    do the zeros of a transposed convolution; and a partial sum is one in which the other numbers are 0.
-    """
-
-    lo: int
-    hi: int
-    scale: Tensor
-
-    def __post_init__(self) -> None:
-        if not self.lo <= 0 <= self.hi:
-            raise ValueError(f"a range of levels holds 0, got [{self.lo}, {self.hi}]")
-
-    @classmethod
-    def union(cls, ranges: Sequence[LevelRange]) -> LevelRange:
-        """The range of several that have one scale."""
-        assert all(torch.equal(each.scale, ranges[0].scale) for each in ranges)
-        return cls(min(each.lo for each in ranges), max(each.hi for each in ranges), ranges[0].scale)
 
 
 def lower_layer_map(
@@ -85,7 +62,7 @@ def lower_layer_map(
             )
         form = layer_map.current_form(scales, shape)
         gm.add_submodule(str(node.target), IntegerSoftmax(layer_map.axis, form, integer_type).eval())
-        levels[node] = LevelRange(0, integer_type.qmax, form.output_scale)
+        levels[node] = LevelRange(integer_type, 0, integer_type.qmax, form.output_scale)
         if shape[layer_map.axis] > MAX_TERMS:
             return [f"{location(node)}: softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"]
         return []
@@ -99,7 +76,7 @@ def lower_layer_map(
         )
     module = IntegerTable(table.table, table.lowest, integer_type, table.output_scale)
     gm.add_submodule(str(node.target), module.eval())
-    levels[node] = LevelRange(module.lo, module.hi, table.output_scale)
+    levels[node] = LevelRange(integer_type, module.lo, module.hi, table.output_scale)
     return []
 
 
@@ -126,11 +103,11 @@ def _lower_operator_map(
     if form.staircase is None:
         assert form.bias is not None
         lowered = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
-        levels[node] = LevelRange(-_INT32_MAX, _INT32_MAX, form.output_scale)
+        levels[node] = LevelRange(None, -_INT32_MAX, _INT32_MAX, form.output_scale)
     else:
         assert layer_map.output_quantizer is not None
         lowered = _integer_map(node, operator, form, lowest, highest, layer_map.output_quantizer.integer_type)
-        levels[node] = LevelRange(lowered.lo, lowered.hi, form.output_scale)
+        levels[node] = LevelRange(lowered.integer_type, lowered.lo, lowered.hi, form.output_scale)
     gm.add_submodule(str(node.target), lowered.eval())
     node.args = tuple(sources)
     return [f"{location(node)}: {reason}" for reason in problems]
