@@ -24,7 +24,6 @@ from ana_fx.passes.lowering.prove import Prove
 from ana_fx.passes.lowering.recording import Run, record
 from ana_fx.prepared.recognize import prepared
 from ana_fx.program.tensor_spec import spec_of
-from ana_fx.schedule.schedule import Strategy
 from ana_fx.target_registry import target_called
 
 __all__ = ["convert"]
@@ -108,7 +107,7 @@ def _check_annealed(qat: GraphModule) -> None:
     noisy = [
         f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and std {float(q.std):.3g} steps"
         for name, q in quantizers(qat)
-        if float(q.mean) != 0.0 or (q.strategy is Strategy.EXPECTATION and float(q.std) != 0.0)
+        if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
     ]
     if noisy:
         raise NotAnnealedError(

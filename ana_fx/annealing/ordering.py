@@ -9,7 +9,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.schedule import Interval, Schedule
+from ana_fx.schedule.degrees import DecayInterval
+from ana_fx.schedule.schedule import Schedule
 
 __all__ = ["OrderBreak", "annealing_order", "layer_map_graph", "order_breaks"]
 
@@ -76,16 +77,16 @@ def order_breaks(
         is_moved = any(each.override is not None and each.override.is_timed for each in (first, second))
         reason = _reason(first, second, schedule.interval)
         if reason is not None:
-            is_named = schedule.interval is Interval.SAME_END and not is_moved
+            is_named = not schedule.interval.is_ordered and not is_moved
             breaks.append(OrderBreak(str(u.target), str(v.target), reason, is_named))
     return tuple(breaks)
 
 
-def _reason(first: AnnealingRange, second: AnnealingRange, interval: Interval) -> str | None:
+def _reason(first: AnnealingRange, second: AnnealingRange, interval: DecayInterval) -> str | None:
     if first.end > second.end:
         return f"its noise is gone at {first.end:g}, that of its reader already at {second.end:g}"
     if first.start > second.start:
         return f"its noise begins to decay at {first.start:g}, that of its reader already at {second.start:g}"
-    if interval is Interval.PARTITION and first.end > second.start:
+    if interval.is_disjoint and first.end > second.start:
         return f"a partition, but {first.start:g}…{first.end:g} and {second.start:g}…{second.end:g} overlap"
     return None

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.layers.recompute import recomputed, recomputes
-from ana_fx.schedule.schedule import Strategy
 
 __all__ = ["FunctionMap"]
 
@@ -38,7 +37,7 @@ class FunctionMap(LayerMap):
             self.training
             and self.phase is Phase.LEARNING
             and quantizer is not None
-            and quantizer.strategy is not Strategy.EXPECTATION
+            and quantizer.strategy.gives_levels
             and len(operands) == 2
             and recomputes(operands[0], self.input_types[0])
             and self.can_recompute
