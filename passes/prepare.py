@@ -29,7 +29,7 @@ from ana_fx.passes.fusion.calibrate import Calibrate, model_inputs, run_floats
 from ana_fx.passes.fusion.fold_image_normalization import FoldImageNormalization
 from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.fusion.insert_constants import InsertConstants
-from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
+from ana_fx.passes.fusion.swap_pool_and_activation import SwapPoolAndActivation
 from ana_fx.passes.quantization.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.quantization.first_last_precision import with_end_layers
 from ana_fx.passes.quantization.insert_quantizers import InsertQuantizers
@@ -139,7 +139,7 @@ def prepare(
 def _to_layer_maps(batches: Batches | None, image: ImageInput | None) -> tuple[Pass, ...]:
     """From the canonical float graph to one of layer maps, with samples of what they give."""
     return (
-        HoistActivations(),  # lets layer maps swallow activations behind max pools
+        SwapPoolAndActivation(),  # lets layer maps swallow activations behind max pools
         InsertConstants(),
         FuseLayerMaps(),
         CheckFinite(),

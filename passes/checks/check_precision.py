@@ -10,7 +10,9 @@ from torch.fx import GraphModule
 from ana_fx.errors import PrecisionError, listing
 from ana_fx.graph import calls_to
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.precision import Precision
 from ana_fx.text.patterns import listed, unmatched
 
@@ -29,10 +31,11 @@ class CheckPrecision(Pass):
     """
 
     name: ClassVar[str] = "check-precision"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     precision: Precision
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         paths = [str(node.target) for node in calls_to(gm, LayerMap)]
         problems = unmatched(self.precision.overrides, paths, "layer map")
         if problems:

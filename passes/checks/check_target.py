@@ -14,7 +14,9 @@ from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import SoftmaxMap
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.target import LayerNeeds, Target
 
 __all__ = ["CheckTarget"]
@@ -31,10 +33,11 @@ class CheckTarget(Pass):
     """
 
     name: ClassVar[str] = "check-target"
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         refused = [
             f"{location(node)}: {reason}"
             for node in calls_to(gm, LayerMap)

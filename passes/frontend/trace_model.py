@@ -17,6 +17,7 @@ from ana_fx.passes.frontend.rename_keywords import rename_keywords
 from ana_fx.passes.frontend.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.frontend.tracer import ModelTracer
 from ana_fx.passes.frontend.unwrap import unwrapped_copy
+from ana_fx.prepared.graph_form import GraphForm, set_form
 from ana_fx.prepared.recognize import unwrap
 
 __all__ = ["bound", "trace"]
@@ -77,6 +78,7 @@ def trace(
     gm.train(model.training)
     has_attention = any(isinstance(module, WrittenOutAttention) for module in attention.modules())
     gm.meta.update(notes=notes, is_written_out=tracer.is_written_out or has_attention)
+    set_form(gm, GraphForm.TRACED)
     return gm
 
 

@@ -17,7 +17,9 @@ from ana_fx.errors import CalibrationError, listing
 from ana_fx.graph import location, module_of
 from ana_fx.layers.batch_statistics import batch_statistics
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.fusion.fused_graph import FUSED
 
 __all__ = ["Calibrate", "model_inputs", "run_floats"]
 
@@ -39,10 +41,11 @@ class Calibrate(Pass):
     """
 
     name: ClassVar[str] = "calibrate"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     batches: Iterable[Any] | None
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         if self.batches is None:
             return False
         samples: dict[Node, list[Tensor]] = defaultdict(list)
@@ -55,10 +58,16 @@ class Calibrate(Pass):
                 num_batches += 1
         if not num_batches:
             raise CalibrationError("calibration holds no batch; needed at least one, or calibration=None")
-        for node, seen in samples.items():
-            node.meta["samples"] = torch.cat(seen)
+        found = {node: torch.cat(seen) for node, seen in samples.items()}
+        is_new = any(not _is_equal(node.meta.get("samples"), seen) for node, seen in found.items())
+        for node, seen in found.items():
+            node.meta["samples"] = seen
         _check_finite(samples)
-        return False
+        return is_new
+
+
+def _is_equal(known: Tensor | None, seen: Tensor) -> bool:
+    return known is not None and torch.equal(known, seen)
 
 
 def _check_finite(samples: Iterable[Node]) -> None:

@@ -13,8 +13,10 @@ from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.operators.convolution import Convolution
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.image_input import ImageInput
 
 __all__ = ["FoldImageNormalization"]
@@ -36,10 +38,11 @@ class FoldImageNormalization(Pass):
     """
 
     name: ClassVar[str] = "fold-image-normalization"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     image: ImageInput | None
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         if self.image is None or self.image.is_homogeneous:
             return False
         readers = [

@@ -29,6 +29,7 @@ from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.operators.transposed_convolution import TransposedConvolution
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import (
     ACTIVATIONS,
@@ -45,6 +46,8 @@ from ana_fx.passes.canonical.canonical_dialect import (
     is_shape,
     line_of,
 )
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
+from ana_fx.passes.fusion.fused_graph import FUSED
 
 __all__ = ["FuseLayerMaps"]
 
@@ -65,9 +68,10 @@ class FuseLayerMaps(Pass):
     """
 
     name: ClassVar[str] = "fuse-layer-maps"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = FUSED
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         modules = {node: module_of(node) for node in gm.graph.nodes}
         taken = constant_nodes(gm)
         num_constants = len(taken)

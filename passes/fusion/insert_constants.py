@@ -14,8 +14,10 @@ from torch.utils import _pytree as pytree
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import constant_nodes, location, module_of, unique_path
 from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
 
 __all__ = ["InsertConstants"]
 
@@ -35,9 +37,10 @@ class InsertConstants(Pass):
     """
 
     name: ClassVar[str] = "insert-constants"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = CANONICAL
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         constants = constant_nodes(gm)
         values = _Values(gm)
         readers: dict[Node, list[Node]] = {}

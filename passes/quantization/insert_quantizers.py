@@ -22,8 +22,11 @@ from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.sum import Sum
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_from_samples, settle_zeros
 from ana_fx.passes.quantization.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision.image_input import ImageInput
@@ -56,13 +59,14 @@ class InsertQuantizers(Pass):
     """
 
     name: ClassVar[str] = "insert-quantizers"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = QUANTIZED
     precision: Precision
     schedule: Schedule
     target: Target
     example_inputs: tuple[Any, ...] = ()
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         sources: dict[Node, _Source] = {}  # for each node that carries levels, where they come from
         placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
         for index, node in enumerate(placeholders):
@@ -82,7 +86,7 @@ class InsertQuantizers(Pass):
                     sources[node] = sources[operands[0]]
         notes = [(node.target, note) for node in gm.graph.nodes if (note := node.meta.pop("scale_note", None))]
         gm.meta.setdefault("notes", []).extend(f"{path}: {note}" for path, note in notes)
-        return True
+        return bool(sources or outputs)
 
     def _insert_output_quantizers(self, gm: GraphModule, sources: dict[Node, _Source]) -> dict[Node, str | None]:
         """Give every layer map its output quantizer; for each how it leaves the model, if it does."""

@@ -18,7 +18,9 @@ from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.operators.transposed_convolution import TransposedConvolution
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
 from ana_fx.requantizers.staircase import ShiftArithmetic
@@ -50,30 +52,34 @@ class QuantizeWeights(Pass):
     """
 
     name: ClassVar[str] = "quantize-weights"
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     precision: Precision
     schedule: Schedule
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         users: dict[tuple[int, bool], dict[str, OperatorMap]] = defaultdict(dict)
+        is_changed = False
         for node in calls_to(gm, OperatorMap):
             layer_map = module_of(node)
             assert isinstance(layer_map, OperatorMap)
-            if not layer_map.input_types:  # a float layer
+            if not layer_map.input_types or layer_map.weight_quantizer is not None:  # float, or quantised before
                 continue
+            before = layer_map.shift_arithmetic, layer_map.factor
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
             if layer_map.weight is not None:
                 users[id(layer_map.weight), layer_map.output_quantizer is None][str(node.target)] = layer_map
             else:
                 layer_map.factor = self._factor(layer_map)
+            is_changed |= before != (layer_map.shift_arithmetic, layer_map.factor)
         for sharing in users.values():
             quantizer = self._quantizer(sharing)
             for layer_map in sharing.values():
                 layer_map.weight_quantizer = quantizer.train(layer_map.training)
                 layer_map.factor = self._factor(layer_map)
         gm.meta.setdefault("notes", []).extend(self._limit_notes(users.values()))
-        return True
+        return is_changed or bool(users)
 
     def _quantizer(self, sharing: dict[str, OperatorMap]) -> Quantizer:
         """The quantizer of a weight, of the type of the first layer within what is safe for all."""

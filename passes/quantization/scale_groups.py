@@ -18,8 +18,10 @@ from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.sum import Sum
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.precision import Precision
 
 __all__ = ["InsertRequantizers", "is_read_by_table", "scale_groups"]
@@ -47,12 +49,13 @@ class InsertRequantizers(Pass):
     """
 
     name: ClassVar[str] = "insert-requantizers"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     precision: Precision
     aligns_sums: bool = False
     fills_ranges: bool = False
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         producers = _producers(gm)
         edges = [
             (node, source)
