@@ -14,7 +14,9 @@ __all__ = ["FunctionMap"]
 
 
 class FunctionMap(LayerMap):
-    """A function, then a quantizer."""
+    """A function, then a quantizer. It reads bytes: few levels would leave little of a function."""
+
+    reads_bytes = True
 
     @abstractmethod
     def of_reals(self, x: Tensor) -> Tensor:
@@ -26,11 +28,11 @@ class FunctionMap(LayerMap):
         return False
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """The function, quantised."""
         return self._quantized(self.of_reals(tensors[0]))
 
     def forward(self, *operands: Tensor) -> Tensor:
-        """See the base class. A step that learns keeps levels, if quantizers, of one strategy all, give them."""
+        """As every layer map. A step that learns keeps levels, if quantizers, of one strategy all, give them."""
         quantizer = self.output_quantizer
         if (
             self.training

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 
-import torch
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import constant_nodes, module_of
+from ana_fx.operators.operator_list import function_spellings
 from ana_fx.passes.base_dialect import Dialect
-from ana_fx.passes.canonical.canonical_dialect import REDUCTIONS, is_movement, is_shape, line_of, unsupported_reason
+from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, line_of, unsupported_reason
 from ana_fx.prepared.graph_form import GraphForm
 
 __all__ = ["CANONICAL", "Canonical"]
 
-_FUNCTIONS = (operator.add, operator.sub, operator.mul, torch.matmul, *REDUCTIONS)
 _BORDERS = ("placeholder", "get_attr", "output")
 
 
@@ -44,5 +42,5 @@ def _reason(node: Node) -> str | None:
     if node.op == "call_module":
         module = module_of(node)
         return "it works in place" if getattr(module, "inplace", False) else unsupported_reason(module)
-    is_function = node.op == "call_function" and (node.target in _FUNCTIONS or line_of(node) is not None)
+    is_function = node.op == "call_function" and (node.target in function_spellings() or line_of(node) is not None)
     return None if is_function or is_movement(node) else f"{node.target} is no canonical spelling"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -11,15 +10,15 @@ from torch.fx import Node
 
 from ana_fx.errors import ConvertError, ProofError, UnsupportedError
 from ana_fx.graph import location, module_of
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import IntegerForm, OperatorMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.base_operator import Operator
-from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.lowering_context import LoweringContext
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
@@ -96,8 +95,9 @@ def lower_operator_map(context: LoweringContext, node: Node) -> None:
     inputs = [context.levels(source) for source in sources]
     operator = layer_map.operator.fixed(shape)
     form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
-    lowest, highest = operator.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
-    problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(operator, inputs, shape)) if reason]
+    weight, ends = form.coefficients.stored(), [(each.lo, each.hi) for each in inputs]
+    lowest, highest = operator.accumulator_range(weight, ends, shape)
+    problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
     context.problems.extend(f"{location(node)}: {reason}" for reason in problems)
     if isinstance(operator, TransposedConvolution):
         sources = [_spread(context, node, operator, sources[0])]
@@ -105,7 +105,7 @@ def lower_operator_map(context: LoweringContext, node: Node) -> None:
         operator = replace(operator.convolution, padding=padding)
     if form.staircase is None:
         assert form.bias is not None
-        head = IntegerHead(operator, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
+        head = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
         context.replace(node, head, sources, LevelRange.of_logits(form.output_scale))
         return
     lowered = _integer_map(node, operator, form, lowest, highest, _output_type(layer_map))
@@ -172,26 +172,13 @@ def _spread(context: LoweringContext, node: Node, operator: TransposedConvolutio
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form with its weight as int8 and, for a sum, as int32 without a common divisor."""
-    if form.weight is None or form.weight.ndim == 0:
-        return form
-    if form.weight.ndim > 1:
-        return replace(form, weight=form.weight.to(torch.int8))
-    weight = form.weight.to(torch.int32)
-    divisor = math.gcd(*weight.tolist())
+    """The form without a common divisor of its coefficients, where the staircase can have it."""
     if not isinstance(form.staircase, QLinearStaircase):
-        return replace(form, weight=weight)
-    return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
-
-
-def _misfit(operator: Operator, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
-    """Why a normalisation's intermediates leave 63 bits; None if they do not."""
-    if not isinstance(operator, Normalization):
-        return None
-    found, needed = operator.row_shape(shape)[-1], operator.longest_row(max(inputs[0].hi, -inputs[0].lo))
-    if found <= needed:
-        return None
-    return f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"
+        return form
+    coefficients, divisor = form.coefficients.divided()
+    return replace(
+        form, coefficients=coefficients, staircase=replace(form.staircase, factor=form.staircase.factor * divisor)
+    )
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
@@ -229,7 +216,7 @@ def _integer_map(
         )
     return IntegerMap(
         operator,
-        form.weight,
+        form.coefficients.stored(),
         lowest,
         highest,
         sign=sign,
