@@ -13,7 +13,7 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.fusion.fused_graph import FUSED
-from ana_fx.precision.precision import Precision
+from ana_fx.passes.quantization.first_last_precision import precision_of
 from ana_fx.text.patterns import listed, unmatched
 
 __all__ = ["CheckPrecision"]
@@ -25,19 +25,15 @@ class CheckPrecision(Pass):
 
     before   layer maps, requantizers included
     after    the same
-
-    Args:
-        precision: As the user gave it.
     """
 
     name: ClassVar[str] = "check-precision"
     requires: ClassVar[Dialect] = FUSED
     ensures: ClassVar[Dialect] = FUSED
-    precision: Precision
 
     def run(self, gm: GraphModule) -> bool:
         paths = [str(node.target) for node in calls_to(gm, LayerMap)]
-        problems = unmatched(self.precision.overrides, paths, "layer map")
+        problems = unmatched(precision_of(gm).overrides, paths, "layer map")
         if problems:
             raise PrecisionError(
                 listing(

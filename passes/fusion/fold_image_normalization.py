@@ -21,6 +21,8 @@ from ana_fx.precision.image_input import ImageInput
 
 __all__ = ["FoldImageNormalization"]
 
+_KEY = "folded_normalization"  # of `GraphModule.meta`: what was folded, so that a second run folds nothing
+
 
 @dataclass(frozen=True)
 class FoldImageNormalization(Pass):
@@ -43,7 +45,7 @@ class FoldImageNormalization(Pass):
     image: ImageInput | None
 
     def run(self, gm: GraphModule) -> bool:
-        if self.image is None or self.image.is_homogeneous:
+        if self.image is None or self.image.is_homogeneous or gm.meta.get(_KEY) == self.image:
             return False
         readers = [
             reader
@@ -68,6 +70,7 @@ class FoldImageNormalization(Pass):
         found = dict(calls_of(gm, OperatorMap))
         for node in readers:
             _fold(found[node], self.image)
+        gm.meta[_KEY] = self.image
         return bool(readers)
 
 

@@ -34,6 +34,7 @@ from ana_fx.passes.canonical.canonical_dialect import (
 )
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.fusion.observation import observation_of
 
 __all__ = ["FuseLayerMaps", "modules_of", "why_alone"]
 
@@ -186,7 +187,7 @@ def _module_head(node: Node, module: nn.Module, operator: Operator, modules: Mod
 
 def _unit_line(source: Node) -> tuple[float, float]:
     """What makes a row of root mean square 1 one of length 1."""
-    shape = source.meta.get("sample_shape")
+    shape = observation_of(source).sample_shape
     if shape is None:
         raise UnsupportedError(
             f"{location(source)}: found rows of unknown length, needed example_inputs for prepare() to normalise"
@@ -229,7 +230,7 @@ def _norm_obstacle(chain: _Chain, norm: Any) -> str | None:
         return "a batch norm follows another norm or a line"
     if not chain.operator.takes_batch_norm:
         return f"no batch norm becomes a part of a {chain.operator.kind}"
-    rank = 1 + len(chain.nodes[-1].meta.get("sample_shape", (0,)))
+    rank = 1 + len(observation_of(chain.nodes[-1]).sample_shape or (0,))
     if isinstance(chain.source, nn.Linear) and chain.operator.channel_axis(rank) != 1:
         return f"a batch norm normalises axis 1, the channels of a linear layer are axis {rank - 1}"
     num_channels = getattr(chain.source, "out_features", norm.num_features)

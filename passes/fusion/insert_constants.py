@@ -18,6 +18,7 @@ from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
+from ana_fx.passes.fusion.observation import note_samples
 
 __all__ = ["InsertConstants"]
 
@@ -66,7 +67,8 @@ class InsertConstants(Pass):
             gm.add_submodule(path, ConstantMap(never_negative=never_negative).train(gm.training))
             with gm.graph.inserting_before(min(users)):
                 call = gm.graph.call_module(path, (source,))
-            call.meta = dict(source.meta) | {"samples": samples}
+            call.meta = dict(source.meta)
+            note_samples(call, samples)
             call.stack_trace = users[0].stack_trace
             for user in users:
                 user.replace_input_with(source, call)
