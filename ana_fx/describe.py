@@ -13,6 +13,7 @@ from ana_fx.annealing.annealing_notes import noise_left
 from ana_fx.graph import layer_map_of, module_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
@@ -116,11 +117,11 @@ def describe(module: nn.Module) -> Summary:
         row = _row(node, gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    is_program = "annealing_ranges" in gm.meta
-    stage = "integer program" if is_program else "prepared model"
+    shows_program = is_program(gm)
+    stage = "integer program" if shows_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
-    left = None if is_program else noise_left(gm)
+    left = None if shows_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
 
