@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,7 +71,9 @@ def convert(qat: nn.Module) -> GraphModule:
     CheckFinite()(program)
     recording = record(program)  # of the trained model, before anything is lowered
     run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))
-    program.meta["annealing_ranges"] = annealing_ranges(qat)
+    program.meta["annealing_ranges"] = {
+        path: replace(each, override=None, path=None) for path, each in annealing_ranges(qat).items()
+    }
     note = noise_left(qat)
     if note is not None:
         program.meta["notes"] = [*program.meta["notes"], note]
@@ -109,12 +112,13 @@ def _check_annealed(qat: GraphModule) -> None:
         if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
     ]
     if noisy:
+        end = max(each.end for each in annealing_ranges(qat).values())
         raise NotAnnealedError(
             listing(
                 f"{len(noisy)} quantizer(s) still compute with noise, needed none:",
                 noisy,
-                f"train on until annealer.progress is {qat.meta['schedule'].stop:g}, or use strategy='mode' with a "
-                f"static mean, which can be converted at any time",
+                f"train on until annealer.progress is {end:g}, or use strategy='mode' with a static mean, which can be "
+                f"converted at any time",
             )
         )
 

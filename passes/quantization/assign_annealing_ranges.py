@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from ana_fx.annealing.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.annealing.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.errors import ScheduleError, listing
+from ana_fx.layers.function_map import FunctionMap
 from ana_fx.passes.base_pass import Pass
 from ana_fx.schedule.schedule import Schedule
 from ana_fx.text.patterns import listed, unmatched
@@ -28,7 +29,8 @@ class AssignAnnealingRanges(Pass):
 
     Afterwards, for each edge u -> v: start(u) <= start(v) and end(u) <= end(v), and under `partition`
     end(u) <= start(v), unless the schedule says by name that it breaks this order; where it does is
-    noted in `gm.meta["order_breaks"]`. Quantizers get the width of their noise, a static mean, and the noise of time 0.
+    noted in `gm.meta["order_breaks"]`. Quantizers get family, strategy and width of their noise, a static mean, and the
+    noise of time 0; functions hear whether what they read are levels, with noise too.
     """
 
     name: ClassVar[str] = "assign-annealing-ranges"
@@ -46,11 +48,19 @@ class AssignAnnealingRanges(Pass):
             graph.nodes[node]["layer_map"].annealing_range = annealing_range
         of_quantizers = quantizer_ranges([graph.nodes[node]["layer_map"] for node in graph])
         for quantizer, annealing_range in of_quantizers.items():
-            half_width = self.schedule.constants(annealing_range).half_width
-            quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
+            quantizer.shape_noise(self.schedule.constants(annealing_range))
+        _say_what_reads_levels(graph)
         set_noise(of_quantizers, noise_at(0.0, self.schedule, of_quantizers.values()))
         gm.meta["order_breaks"] = breaks
         return False
+
+
+def _say_what_reads_levels(graph: nx.DiGraph[Node]) -> None:
+    for node in graph:
+        layer_map = graph.nodes[node]["layer_map"]
+        if isinstance(layer_map, FunctionMap):
+            read = [graph.nodes[source]["layer_map"].output_quantizer for source in graph.predecessors(node)]
+            layer_map.reads_levels = all(each is None or each.strategy.gives_levels for each in read)
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
