@@ -109,8 +109,7 @@ def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, Annealing
         layer_map.training = True  # alone, without its batch norm
         layer_map.annealing_range = ranges[path]
     for quantizer, own in quantizer_ranges(list(layer_maps(model).values())).items():
-        quantizer.noise, quantizer.strategy = schedule.noise, Strategy.EXPECTATION
-        quantizer.shape_noise(schedule.constants(own).half_width, schedule.threshold_shift(own))
+        quantizer.shape_noise(schedule.constants(own)._replace(strategy=Strategy.EXPECTATION))
         quantizer.mean.zero_()
         quantizer.std.zero_()
     return model

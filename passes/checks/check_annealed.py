@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from ana_fx.annealing.annealer import annealing_ranges
 from ana_fx.errors import NotAnnealedError, listing
 from ana_fx.graph import quantizers
 from ana_fx.passes.base_dialect import Dialect
@@ -34,11 +35,12 @@ class CheckAnnealed(Pass):
             if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
         ]
         if noisy:
+            end = max(each.end for each in annealing_ranges(gm).values())
             raise NotAnnealedError(
                 listing(
                     f"{len(noisy)} quantizer(s) still compute with noise, needed none:",
                     noisy,
-                    f"train on until annealer.progress is {gm.meta['schedule'].stop:g}, or use strategy='mode' with a "
+                    f"train on until annealer.progress is {end:g}, or use strategy='mode' with a "
                     f"static mean, which can be converted at any time",
                 )
             )
