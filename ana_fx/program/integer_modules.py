@@ -18,6 +18,7 @@ from ana_fx.operators.base_operator import Operator
 from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import Staircase, along
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = [
     "IntegerConstant",
@@ -26,6 +27,7 @@ __all__ = [
     "IntegerMaxPool",
     "IntegerSoftmax",
     "IntegerTable",
+    "IntegerThresholds",
     "Proof",
     "Repeat",
 ]
@@ -123,6 +125,55 @@ class IntegerMap(_Accumulating):
         axis = self.operator.channel_axis(accumulator.ndim)
         signed = accumulator * along(self.sign, axis, accumulator.ndim)
         return self.multiply_shift.level(signed, axis).to(self.integer_type.dtype)
+
+
+class IntegerThresholds(_Accumulating):
+    """An integer map whose levels are those of a codebook: q_0 + Σ_k (q_k − q_{k−1}) · [acc ≥ T_k].
+
+    Args:
+        operator: The map.
+        weight: Its integer coefficients, if it has any.
+        lowest: The smallest accumulator of each channel.
+        highest: The largest one.
+        sign: That of each channel's gain, int64, [channels] or [1].
+        thresholds: T for accumulators with that sign, int64, [channels, levels − 1].
+        integer_type: The type, whose codebook has the levels.
+        output_scale: The real value of one level, float32.
+    """
+
+    sign: Tensor
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        operator: Operator,
+        weight: Tensor | None,
+        lowest: Tensor,
+        highest: Tensor,
+        *,
+        sign: Tensor,
+        thresholds: Tensor,
+        integer_type: IntegerType,
+        output_scale: Tensor,
+    ) -> None:
+        super().__init__(operator, weight, lowest, highest)
+        if len(integer_type.levels) != thresholds.shape[-1] + 1:
+            raise ValueError(
+                f"{integer_type} has {len(integer_type.levels) - 1} thresholds, got {thresholds.shape[-1]}"
+            )
+        self.integer_type = integer_type
+        self.output_scale = output_scale
+        self.lo, self.hi = min(integer_type.qmin, 0), max(integer_type.qmax, 0)
+        self.register_buffer("sign", sign.expand(len(thresholds)).clone())
+        self.register_buffer("thresholds", thresholds)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Levels to levels."""
+        accumulator = self.accumulate(inputs)
+        axis = self.operator.channel_axis(accumulator.ndim)
+        signed = accumulator * along(self.sign, axis, accumulator.ndim)
+        staircase = ThresholdStaircase(self.integer_type.levels, self.thresholds)
+        return staircase.level(signed, axis).to(self.integer_type.dtype)
 
 
 class IntegerHead(_Accumulating):

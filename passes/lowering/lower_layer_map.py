@@ -19,11 +19,12 @@ from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable, IntegerThresholds
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import encode
-from ana_fx.requantizers.staircase import QLinearStaircase
+from ana_fx.requantizers.staircase import QLinearStaircase, Staircase
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = ["lower_layer_map"]
 
@@ -99,8 +100,21 @@ def _lower_operator_map(
         sources = [_spread(gm, node, operator, sources[0], levels, layouts)]
         padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
         operator = replace(operator.convolution, padding=padding)
-    lowered: IntegerHead | IntegerMap
-    if form.staircase is None:
+    lowered: IntegerHead | IntegerMap | IntegerThresholds
+    if isinstance(form.staircase, ThresholdStaircase):
+        assert layer_map.output_quantizer is not None
+        lowered = IntegerThresholds(
+            operator,
+            weight,
+            lowest,
+            highest,
+            sign=(torch.ones(1) if form.sign is None else form.sign).to(torch.int64),
+            thresholds=form.staircase.thresholds,
+            integer_type=layer_map.output_quantizer.integer_type,
+            output_scale=form.output_scale,
+        )
+        levels[node] = LevelRange(lowered.integer_type, lowered.lo, lowered.hi, form.output_scale)
+    elif form.staircase is None:
         assert form.bias is not None
         lowered = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
         levels[node] = LevelRange(None, -_INT32_MAX, _INT32_MAX, form.output_scale)
@@ -175,7 +189,7 @@ def _integer_map(
 
     The thresholds go to `node.meta["thresholds"]`, for the proof.
     """
-    assert form.staircase is not None
+    assert isinstance(form.staircase, Staircase)
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
     sign = (torch.ones(1) if form.sign is None else form.sign).to(torch.int64)
     ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of
+from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.passes.base_pass import Pass
@@ -73,7 +74,7 @@ class QuantizeWeights(Pass):
         assert weight is not None
         is_head = first.output_quantizer is None
         has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel
-        quantizer = Quantizer(
+        quantizer = quantizer_of(
             precision.weight.within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
             precision.rounding,
