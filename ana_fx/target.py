@@ -8,7 +8,7 @@ from enum import Enum
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
 
-__all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
+__all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Target"]
 
 OPERATORS = frozenset(
     {
@@ -43,6 +43,23 @@ class Requantizer(Enum):
 
 
 @dataclass(frozen=True)
+class FileFormat:
+    """A family of files.
+
+    Args:
+        suffix: By which its files are told from those of other families, ".onnx".
+        code: Where the code is that makes, reads and runs them, "module:object", imported when it is needed; the object
+            is an `ana_fx.targets.file_family.FileFamily`.
+    """
+
+    suffix: str
+    code: str
+
+
+ONNX = FileFormat(".onnx", "ana_fx.targets.onnx.onnx_family:ONNX_FAMILY")
+
+
+@dataclass(frozen=True)
 class LayerNeeds:
     """What a layer map, or another node of the graph, needs of a target.
 
@@ -74,7 +91,8 @@ class Target:
     Args:
         name: What `prepare(target=…)` and `export(target=…)` take.
         summary: The dialect and who reads it, in a line.
-        emitter: Where the code is that writes it, "module:class", imported at export only.
+        emitter: What writes its files, "module:object", imported when it is needed. The object is of the kind that the
+            family of files asks for: a `Dialect` for ONNX.
         operators: The kinds of layer maps that it has, of OPERATORS.
         weight_bits: Fewest and most bits of a weight.
         activation_bits: Fewest and most bits of an activation.
@@ -96,6 +114,7 @@ class Target:
         saturates: Whether it writes weights that can saturate there all the same, for processors without such kernels.
         borders: Values of `export(io=…)` that it takes.
         runtimes: What `verify` runs its files in if it is not told.
+        file_format: The family of its files.
         exact_runtimes: Those in which no output may differ, since their arithmetic is that of the files; None: all.
             In others `verify` counts what differs.
     """
@@ -121,6 +140,7 @@ class Target:
     saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
     runtimes: tuple[str, ...] = ("onnxruntime",)
+    file_format: FileFormat = ONNX
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.precision.precision import Precision
+from ana_fx.prepared.recognize import program
 from ana_fx.program.program_borders import Quantize
 from ana_fx.schedule.schedule import AnnealingRange
 from ana_fx.target_registry import find_target
@@ -53,7 +54,7 @@ _META: dict[str, Any] = {
 }
 
 
-def save(integer: GraphModule, path: str | os.PathLike[str]) -> None:
+def save(integer: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write an integer program to a file that holds data only; `load` gives it back.
 
     Of the example inputs the first sample is kept. The same program gives the same bytes.
@@ -64,10 +65,10 @@ def save(integer: GraphModule, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ExportError: The program holds a module or an output that files do not, or cannot be written.
-        ValueError: `integer` is not a converted program.
+        TypeError: `integer` is no module.
+        ValueError: It is not a converted program.
     """
-    if "annealing_ranges" not in getattr(integer, "meta", {}):
-        raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
+    integer = program(integer, "save()")
     store = Store()
     try:
         description = {
