@@ -8,7 +8,7 @@ from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
 from ana_fx.requantizers.requantizer import Requantizer
 
-__all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
+__all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Target"]
 
 OPERATORS = frozenset(
     {
@@ -31,6 +31,23 @@ OPERATORS = frozenset(
 )
 
 _WHOLE_BITS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A family of files.
+
+    Args:
+        suffix: By which its files are told from those of other families, ".onnx".
+        code: Where the code is that makes, reads and runs them, "module:object", imported when it is needed; the object
+            is an `ana_fx.targets.file_family.FileFamily`.
+    """
+
+    suffix: str
+    code: str
+
+
+ONNX = FileFormat(".onnx", "ana_fx.targets.onnx.onnx_family:ONNX_FAMILY")
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class Target:
     Args:
         name: What `prepare(target=…)` and `export(target=…)` take.
         summary: The dialect and who reads it, in a line.
-        emitter: Where the code is that writes it, "module:class", imported at export only.
+        emitter: What writes its files, "module:object", imported when it is needed. The object is of the kind that the
+            family of files asks for: a `Dialect` for ONNX.
         operators: The kinds of layer maps that it has, of OPERATORS.
         weight_bits: Fewest and most bits of a weight.
         activation_bits: Fewest and most bits of an activation.
@@ -88,6 +106,7 @@ class Target:
         saturates: Whether it writes weights that can saturate there all the same, for processors without such kernels.
         borders: Values of `export(io=…)` that it takes.
         runtimes: What `verify` runs its files in if it is not told.
+        file_format: The family of its files.
         exact_runtimes: Those in which no output may differ, since their arithmetic is that of the files; None: all.
             In others `verify` counts what differs.
     """
@@ -114,6 +133,7 @@ class Target:
     saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
     runtimes: tuple[str, ...] = ("onnxruntime",)
+    file_format: FileFormat = ONNX
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

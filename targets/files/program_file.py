@@ -26,7 +26,8 @@ from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.precision.precision import Precision
-from ana_fx.prepared.graph_form import GraphForm, is_program, set_form
+from ana_fx.prepared.graph_form import GraphForm, set_form
+from ana_fx.prepared.recognize import program
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
@@ -58,7 +59,7 @@ _META: dict[str, Any] = {
 }
 
 
-def save(integer: GraphModule, path: str | os.PathLike[str]) -> None:
+def save(integer: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write an integer program to a file that holds data only; `load` gives it back.
 
     Of the example inputs the first sample is kept. The same program gives the same bytes.
@@ -69,10 +70,10 @@ def save(integer: GraphModule, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ExportError: The program holds a module or an output that files do not, or cannot be written.
-        ValueError: `integer` is not a converted program.
+        TypeError: `integer` is no module.
+        ValueError: It is not a converted program.
     """
-    if not is_program(integer):
-        raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
+    integer = program(integer, "save()")
     store = Store()
     try:
         description = {

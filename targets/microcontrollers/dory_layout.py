@@ -44,4 +44,5 @@ def packing_reasons(node: Node, integer_type: IntegerType) -> list[str]:
 
 
 def stride_reasons(stride: tuple[int, ...]) -> list[str]:
+    """Its kernels step equally along both axes."""
     return [] if len(set(stride)) == 1 else [f"its strides are {stride}, needed one for both axes"]
