@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to, location, module_of
+from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.average import Average
 from ana_fx.operators.base_operator import Operator
@@ -22,6 +23,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
@@ -41,6 +44,7 @@ from ana_fx.targets.writers.write_constant import constants
 from ana_fx.targets.writers.write_max_pool import write_max_pool
 from ana_fx.targets.writers.write_movement import movements
 from ana_fx.targets.writers.write_table import functions
+from ana_fx.targets.writers.write_thresholds import stored_codebook
 
 __all__ = ["MULTI_THRESHOLD", "QONNX"]
 
@@ -55,7 +59,24 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
-    """c₀·n₀ + c₁·n₁, without the products by 1."""
+    """c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
+
+
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
+
+
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Each tensor times its coefficient, without the products by 1."""
     assert w.weight is not None
     terms = []
     for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True):
@@ -63,7 +84,7 @@ def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
         if coefficient != 1:
             term = w.op("Mul", x.value, w.number(coefficient, "coefficient"), shape=x.shape)
         terms.append(term)
-    return w.op("Add", *terms)
+    return terms
 
 
 @accumulators.writes(Product)
@@ -219,19 +240,52 @@ def _round(w: NodeWriter, staircase: FloatStaircase, value: ir.Value) -> ir.Valu
 
 def _multi_threshold(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
     """The number of thresholds that an accumulator reaches, plus the lowest level."""
-    module, rank = w.module, len(w.shape) + 1
-    value = _apply(w, "Mul", accumulator, module.sign)
-    thresholds = numpy(thresholds_of(module))
+    module = w.module
+    out_dtype = f"{'INT' if module.integer_type.signed else 'UINT'}{module.integer_type.bits}"
+    attributes = {"out_dtype": out_dtype, "out_scale": 1.0, "out_bias": float(module.lo)}
+    return _reached(w, accumulator, thresholds_of(module), attributes)
+
+
+def _reached(w: NodeWriter, accumulator: ir.Value, wanted: Tensor, attributes: dict[str, Any]) -> ir.Value:
+    """A MultiThreshold of accumulators that are signed as the channel's gain is."""
+    rank = len(w.shape) + 1
+    value = _apply(w, "Mul", accumulator, w.module.sign)
+    thresholds = numpy(wanted)
     if (thresholds == thresholds[:1]).all():
         thresholds = thresholds[:1]
-    layouts = _CHANNELS_FIRST if module.operator.channel_axis(rank) == 1 else _CHANNELS_LAST
-    attributes: dict[str, Any] = {
-        "out_dtype": f"{'INT' if module.integer_type.signed else 'UINT'}{module.integer_type.bits}",
-        "out_scale": 1.0,
-        "out_bias": float(module.lo),
-        "data_layout": layouts[rank],
-    }
+    layouts = _CHANNELS_FIRST if w.module.operator.channel_axis(rank) == 1 else _CHANNELS_LAST
+    attributes = {**attributes, "data_layout": layouts[rank]}
     return w.op("MultiThreshold", value, w.number(thresholds, "thresholds"), domain=_DOMAIN, **attributes)
+
+
+def _codebook(kind: type) -> Writer:
+    """The writer of layer maps with the levels of a codebook: a MultiThreshold, and a Gather where they are uneven."""
+
+    def write(w: NodeWriter, op: object) -> StoredTensor:
+        w = _reading_each_once(w.typed(_FLOAT))
+        accumulator = accumulators[kind](w, op)
+        producer = accumulator.producer()
+        operator = w.notes.get("operator") or (producer.op_type if producer else "")
+        w.note(operator=f"{operator}, MultiThreshold", arithmetic="float32")
+        codebook: Codebook = w.module.integer_type.codebook
+        thresholds, (jump, *others) = w.module.thresholds, codebook.jumps
+        if all(other == jump for other in others):
+            settings = {"out_scale": float(jump), "out_bias": float(codebook.values[0])}
+            value = _reached(w, accumulator, thresholds, {"out_dtype": _type_name(w.module.integer_type), **settings})
+            return stored_codebook(w, value)
+        count = f"UINT{(len(codebook.values) - 1).bit_length()}"
+        index = _reached(w, accumulator, thresholds, {"out_dtype": count, "out_scale": 1.0, "out_bias": 0.0})
+        levels = w.number(np.array(codebook.values), "levels")
+        return stored_codebook(w, w.op("Gather", levels, w.cast(index, ir.DataType.INT32)))
+
+    return write
+
+
+def _type_name(integer_type: IntegerType) -> str:
+    """What qonnx calls a type."""
+    if integer_type.bits == 1:
+        return "BIPOLAR" if integer_type.signed else "BINARY"
+    return f"{'INT' if integer_type.signed else 'UINT'}{integer_type.bits}"
 
 
 def _apply(w: NodeWriter, op_type: str, value: ir.Value, channels: Tensor) -> ir.Value:
@@ -288,6 +342,7 @@ def _dialect(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Dia
     return Dialect(
         operators={kind: writer(kind) for kind in accumulators},
         heads=dict.fromkeys((Convolution, Linear), write_head),
+        codebooks={kind: _codebook(kind) for kind in accumulators},
         float_layers={},
         modules={
             **borders,
