@@ -18,6 +18,7 @@ from ana_fx.graph import outputs
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.prepared.recognize import program
+from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.target import Target
 from ana_fx.target_registry import target_called
 from ana_fx.targets.file_family import FileOrder, family_at, family_of
@@ -25,7 +26,6 @@ from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.files.metadata import LABELS
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.program_needs import program_misfits
-from ana_fx.targets.program_tensors import sample_shape_of
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families
 from ana_fx.text.plain_text import cell, markup
 from ana_fx.text.wording import brief, unknown
@@ -143,7 +143,7 @@ def export(
 
 
 def _target_taking(io: str, name: str) -> Target:
-    """The target of that name, whose files have such borders."""
+    """Find the target of that name, and refuse borders that its files do not have."""
     if io not in ("integer", "float"):
         raise ValueError(unknown("io", io, ("integer", "float")))
     chosen = target_called(name)
@@ -168,7 +168,7 @@ def _check_suffix(path: Path, target: Target) -> None:
 
 
 def _labels(labels: Sequence[str], integer: GraphModule) -> str:
-    """The labels as JSON, if there is one for each channel of the only output."""
+    """Write the labels as JSON, if there is one for each channel of the only output."""
     given: object = labels
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
         raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")

@@ -13,7 +13,6 @@ from torch.fx import GraphModule
 from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.lowering.bound_pairs import level_types
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
 from ana_fx.program.integer_modules import (
     IntegerConstant,
@@ -23,6 +22,7 @@ from ana_fx.program.integer_modules import (
     IntegerSoftmax,
     IntegerTable,
 )
+from ana_fx.program.tensor_spec import integer_type_of
 from ana_fx.target import LayerNeeds, Target
 
 __all__ = ["MODULE_KINDS", "needs_of", "program_misfits"]
@@ -40,12 +40,11 @@ MODULE_KINDS: Mapping[type, str] = {
 
 
 def program_misfits(program: GraphModule, target: Target) -> list[str]:
-    """Every reason why a target's description cannot hold a program, with its place."""
+    """List every reason why a target's description cannot hold a program, with its place."""
     misfits = []
-    types = level_types(program)
     for node in program.graph.nodes:
         module = module_of(node)
-        inputs = tuple(types[source] for source in node.all_input_nodes if source in types)
+        inputs = tuple(each for source in node.all_input_nodes if (each := integer_type_of(source)) is not None)
         needs = None if module is None else needs_of(module, inputs)
         if needs is not None:
             reasons = [*target.refusals(needs), *_accumulator_reasons(module, target)]
@@ -54,7 +53,7 @@ def program_misfits(program: GraphModule, target: Target) -> list[str]:
 
 
 def needs_of(module: nn.Module, inputs: Types = ()) -> LayerNeeds | None:
-    """What a module with inputs of these types needs of a target; None for one that every target has."""
+    """Return what a module with inputs of these types needs of a target; None for one that every target has."""
     needs = _NEEDS.get(type(module))
     return None if needs is None else needs(module, inputs)
 

@@ -17,8 +17,9 @@ from ana_fx.passes.lowering.probes import probes
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.targets.float_tolerance import float_tolerance
-from ana_fx.targets.program_tensors import levels_type, numpy, sample_shape_of
+from ana_fx.targets.tensor_array import numpy
 from ana_fx.training.batches import tensors_of
 
 __all__ = ["Expected", "expected", "feeds", "given_or_probes"]
@@ -35,7 +36,7 @@ class Expected:
 
 
 def given_or_probes(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
-    """The inputs given, or levels made up; zeros for an input that nothing reads.
+    """Return the inputs given, or make up levels; an input that nothing reads gets zeros.
 
     Raises:
         TypeError: They hold no tensors.
@@ -57,7 +58,7 @@ def given_or_probes(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
 
 
 def feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
-    """What the file is given: the floats, or the levels that the program's own border makes of them."""
+    """Return what the file is given: the floats, or the levels that the program's own border makes of them."""
     fed = {}
     for (placeholder, reader), x in zip(_readers(integer).items(), inputs, strict=True):
         if reader is None:
@@ -69,7 +70,7 @@ def feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> d
 
 
 def expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> list[Expected]:
-    """The program's outputs: floats, or the integers before each dequantize; then what each float layer reads."""
+    """Compute the outputs: floats, or the integers before each dequantize; then what each float layer reads."""
     device = next(iter(integer.buffers())).device
     seen = run(integer, tuple(x.to(device) for x in inputs))
     tolerances = _tolerances(integer, seen)
@@ -112,12 +113,12 @@ def _stored(levels: Tensor, integer_type: IntegerType) -> Tensor:
 def _stored_output(seen: dict[Node, Tensor], dequantize: Node) -> Tensor:
     """The integers that a dequantize reads, as they stand in the file."""
     (source,) = dequantize.all_input_nodes
-    integer_type = levels_type(source)
+    integer_type = integer_type_of(source)
     return seen[source] if integer_type is None else _stored(seen[source], integer_type)
 
 
 def _tolerances(integer: GraphModule, seen: dict[Node, Tensor]) -> dict[Node, Tensor]:
-    """How far off each number behind a float layer may be, moved as the numbers are; nothing for exact nodes."""
+    """Bound how far off each number behind a float layer may be, moved as they are; exact nodes have no entry."""
     tolerances: dict[Node, Tensor] = {}
     for node in calls_to(integer, OperatorMap, Movement):
         module: Any = module_of(node)

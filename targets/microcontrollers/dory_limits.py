@@ -8,11 +8,11 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Reshape
 from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Quantize, QuantizeImage
+from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift
 from ana_fx.targets.microcontrollers.dory_layout import flatten_reasons, packing_reasons, stride_reasons
 from ana_fx.targets.microcontrollers.float_typed_limits import LIMITS, limited_by, map_limit
 from ana_fx.targets.microcontrollers.plain_convolution import plain_convolution
-from ana_fx.targets.program_tensors import sample_shape_of
 
 __all__ = ["dory_misfits"]
 
@@ -37,7 +37,7 @@ def _map_limit(node: Node, module: IntegerMap) -> list[str]:
 
 
 def _requantizer_limit(node: Node, module: IntegerMap, line: CommonShift) -> list[str]:
-    """Numbers beyond 32 bits, a clip that the kernels do not have, or strides that they do not take."""
+    """Refuse numbers beyond 32 bits, a clip that the kernels do not have, and strides that they do not take."""
     reasons = [reason for reason in (line.misfit(),) if reason]
     kind = module.integer_type
     if line.clipped(kind.qmin, kind.qmax) != line.clipped(module.lo, module.hi):

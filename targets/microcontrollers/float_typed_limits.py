@@ -18,9 +18,9 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Quantize, QuantizeImage
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from ana_fx.targets.microcontrollers.plain_convolution import plain_convolution
-from ana_fx.targets.program_tensors import levels_type, sample_shape_of
 
 __all__ = ["LIMITS", "Limit", "Limits", "limited_by", "map_limit"]
 
@@ -29,7 +29,7 @@ Limits = Mapping[type, Limit]
 
 
 def limited_by(limits: Limits) -> Callable[[GraphModule], list[str]]:
-    """What lists the nodes of a program that break a limit of their module's class, a line for each reason."""
+    """Make a function that lists the nodes of a program that break the limit of their class, a line a reason."""
 
     def misfits(program: GraphModule) -> list[str]:
         found = []
@@ -43,7 +43,7 @@ def limited_by(limits: Limits) -> Callable[[GraphModule], list[str]]:
 
 
 def map_limit(limit: Callable[[Node, IntegerMap, CommonShift], list[str]]) -> Limit:
-    """The limit of layer maps from that of their requantizers, which is asked of layers that the dialect has."""
+    """Make the limit of layer maps from that of their requantizers, which is asked of layers that the dialect has."""
 
     def limited(node: Node, module: IntegerMap) -> list[str]:
         reasons = _layer_limit(node, module)
@@ -76,7 +76,7 @@ def _pool_limit(node: Node, module: IntegerMaxPool) -> list[str]:
     reasons = []
     if set(module.dilation) != {1}:
         reasons.append(f"its windows have gaps (dilation {module.dilation}), needed none")
-    levels = levels_type(node)
+    levels = integer_type_of(node)
     if any(map(any, module.padding)) and levels is not None and levels.signed:
         reasons.append("it pads negative levels, needed unsigned ones: put a ReLU before it")
     return reasons
@@ -89,7 +89,7 @@ def _head_limit(node: Node, module: IntegerHead) -> list[str]:
 
 
 def _layer_limit(node: Node, module: IntegerMap) -> list[str]:
-    """Why a layer is no linear one, no plain convolution and no sum of two tensors."""
+    """Say why a layer is no linear one, no plain convolution and no sum of two tensors."""
     limit = _OPERATOR_LIMITS.get(type(module.operator))
     return limit(node, module) if limit else []
 

@@ -14,6 +14,7 @@ from ana_fx.graph import module_of, outputs
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.target import Target
 from ana_fx.targets.files.metadata import FLOAT_INPUT, FLOAT_TYPE, IO, TARGET
 from ana_fx.targets.node_report import NodeReport
@@ -21,7 +22,6 @@ from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.dialect import Dialect
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
-from ana_fx.targets.program_tensors import levels_type, sample_shape_of
 
 __all__ = ["BORDERS", "ProgramWriter", "natural_type"]
 
@@ -177,7 +177,7 @@ def natural_type(integer_type: IntegerType) -> ir.DataType:
 
 def _natural(node: Node) -> tuple[ir.DataType, int]:
     """The type of a program's own output, and the stored number of level 0."""
-    integer_type = levels_type(node)
+    integer_type = integer_type_of(node)
     if integer_type is None:
         return ir.DataType.INT32, 0
     return natural_type(integer_type), integer_type.zero_point or 0

@@ -6,13 +6,13 @@ import onnx_ir as ir
 
 from ana_fx.operators.resampling import Resampling
 from ana_fx.targets.onnx.node_writer import NodeWriter
-from ana_fx.targets.program_tensors import numpy
+from ana_fx.targets.tensor_array import numpy
 
 __all__ = ["write_resampling"]
 
 
 def write_resampling(w: NodeWriter, op: Resampling) -> ir.Value:
-    """A product with the matrix of each axis, int32."""
+    """Write a product with the matrix of each axis, int32."""
     w = w.typed(ir.DataType.INT32)
     value, shape = w.levels(w.x), w.x.shape
     matrices = op.matrices((1, *shape))

@@ -8,7 +8,7 @@ from ana_fx.program.integer_modules import IntegerSoftmax, IntegerTable
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.program_tensors import numpy
+from ana_fx.targets.tensor_array import numpy
 
 __all__ = ["functions"]
 
@@ -17,7 +17,7 @@ functions: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @functions.writes(IntegerTable)
 def write_table(w: NodeWriter, module: IntegerTable) -> StoredTensor:
-    """Gather the stored level of each stored level."""
+    """Write a Gather of the stored level of each stored level."""
     dtype, zero_point = w.container
     index = w.cast(w.x.value, w.dtype)
     first = -(module.lowest + w.x.zero_point)
@@ -35,7 +35,7 @@ def write_table(w: NodeWriter, module: IntegerTable) -> StoredTensor:
 
 @functions.writes(IntegerSoftmax)
 def write_softmax(w: NodeWriter, module: IntegerSoftmax) -> StoredTensor:
-    """The formula of `ana_fx.layers.softmax_map`, in int32."""
+    """Write the formula of `ana_fx.layers.softmax_map`, in int32."""
     dtype, zero_point = w.container
     axis = module.axis % (len(w.shape) + 1)
     reduced = tuple(1 if a == axis else size for a, size in enumerate(w.shape, start=1))

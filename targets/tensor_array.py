@@ -1,0 +1,15 @@
+"""A tensor as an array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["numpy"]
+
+
+def numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The tensor as an array of its own type, on the CPU and without its gradient."""
+    return np.asarray(tensor.detach().cpu().numpy())
