@@ -25,7 +25,7 @@ from ana_fx.targets.float_tolerance import are_apart
 from ana_fx.targets.program_outputs import given_or_probes
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.runtimes.kernel_families import this_family
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.verify import VerifyReport, verify_file
 from ana_fx.text.plain_text import plain
 

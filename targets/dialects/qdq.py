@@ -43,7 +43,7 @@ from ana_fx.targets.dialects.qlinear_proofs import (
 from ana_fx.targets.onnx.dialect import Dialect, Writers
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.convolution_attributes import convolution_attributes
 from ana_fx.targets.writers.weight_bytes import WeightBytes, is_dense, write_bytes
 from ana_fx.targets.writers.write_borders import borders, scalar, write_dequantize_linear

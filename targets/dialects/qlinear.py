@@ -42,7 +42,7 @@ from ana_fx.targets.dialects.qlinear_proofs import (
 from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.weight_bytes import WeightBytes, write_bytes
 from ana_fx.targets.writers.write_max_pool import write_max_pool
 

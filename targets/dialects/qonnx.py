@@ -34,7 +34,7 @@ from ana_fx.targets.onnx.dialect import Dialect, Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.convolution_attributes import convolution_attributes, window_attributes
 from ana_fx.targets.writers.write_accumulators import accumulators as integer_accumulators
 from ana_fx.targets.writers.write_borders import borders

@@ -42,7 +42,7 @@ from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
 from ana_fx.targets.runtimes.emulation import ADD_ATTRIBUTES, WIDTH_ATTRIBUTES
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.write_movement import movements
 
 __all__ = ["DORY"]

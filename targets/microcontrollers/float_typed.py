@@ -14,7 +14,7 @@ from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shi
 from ana_fx.targets.microcontrollers.plain_convolution import PlainConvolution, plain_convolution
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = [
     "FLOAT_TYPED",

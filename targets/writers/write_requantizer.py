@@ -14,7 +14,7 @@ from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["per_channel", "requantized", "write_requantizer"]
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ana_fx.operators.resampling import Resampling
 from ana_fx.targets.onnx.node_writer import NodeWriter
-from ana_fx.targets.tensor_array import numpy
+from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["write_resampling"]
 

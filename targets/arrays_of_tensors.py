@@ -1,4 +1,4 @@
-"""A tensor as an array."""
+"""Tensors as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ __all__ = ["numpy"]
 
 
 def numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """The tensor as an array of its own type, on the CPU and without its gradient."""
+    """The tensor as an array of its own type."""
     return np.asarray(tensor.detach().cpu().numpy())
