@@ -15,7 +15,7 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.schedule import AnnealingRange, Schedule
 from ana_fx.text.plain_text import cell, markup, plain
@@ -182,6 +182,21 @@ def _head_row(name: str, module: IntegerHead, timing: dict[str, Any]) -> Row:
     )
 
 
+def _thresholds_row(name: str, module: IntegerThresholds, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output=str(module.integer_type),
+        scale=float(module.output_scale),
+        accumulator=module.bound,
+        pair_sum=module.pair_sum,
+        encoding="thresholds",
+        proof=f"{module.thresholds.numel():,} thresholds",
+    )
+
+
 def _map_row(name: str, module: IntegerMap, timing: dict[str, Any]) -> Row:
     proof = module.proof
     return Row(
@@ -210,6 +225,7 @@ _RowWriter = Callable[[str, Any, dict[str, Any]], Row]
 _PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
     IntegerHead: _head_row,
     IntegerMap: _map_row,
+    IntegerThresholds: _thresholds_row,
 }  # all others are exact
 
 

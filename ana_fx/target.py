@@ -87,6 +87,7 @@ class Target:
         operators: The kinds of layer maps that it has, of OPERATORS.
         weight_bits: Fewest and most bits of a weight.
         activation_bits: Fewest and most bits of an activation.
+        holds_codebooks: Whether levels may be those of a codebook, which thresholds tell apart one by one.
         signed_activations: Whether activations between layers may be signed.
         per_channel: Whether each channel may have a slope of its own.
         spatial_axes: Numbers of spatial axes that convolutions and pools may have.
@@ -114,8 +115,9 @@ class Target:
     summary: str
     emitter: str
     operators: frozenset[str] = OPERATORS
-    weight_bits: tuple[int, int] = (2, 8)
-    activation_bits: tuple[int, int] = (2, 8)
+    weight_bits: tuple[int, int] = (1, 8)
+    activation_bits: tuple[int, int] = (1, 8)
+    holds_codebooks: bool = True
     signed_activations: bool = True
     per_channel: bool = True
     spatial_axes: frozenset[int] = frozenset({1, 2, 3})
@@ -140,8 +142,8 @@ class Target:
             raise ValueError(f"unknown operators {unknown}; known are {', '.join(sorted(OPERATORS))}")
         for name in ("weight_bits", "activation_bits"):
             low, high = getattr(self, name)
-            if not 2 <= low <= high <= 8:
-                raise ValueError(f"{name} is a range within 2 to 8, got {low} to {high}")
+            if not 1 <= low <= high <= 8:
+                raise ValueError(f"{name} is a range within 1 to 8, got {low} to {high}")
 
     def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
         """The largest absolute value of a weight that this operator stores next to inputs of that type."""
@@ -174,6 +176,8 @@ class Target:
                 reasons += _width(f"its {name}", each, self.activation_bits)
                 if self.whole_ranges and (each.bits not in _WHOLE_BITS or each.narrow):
                     reasons.append(f"its {name} is {each}, needed all levels of 2, 4 or 8 bits")
+        if layer.output is not None and layer.output.levels and not self.holds_codebooks:
+            reasons.append(f"its output is {layer.output}, needed all levels of a range")
         if layer.output is not None and layer.output.signed and not self.signed_activations:
             reasons.append(f"its output is {layer.output}, needed an unsigned type: put a ReLU behind it")
         if layer.clips_negative and self.whole_ranges:

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ana_fx.errors import VerifyError
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.lowering.probes import probes
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.file_family import ExportedFile, family_at
 from ana_fx.targets.files.arrays import Array, read_archive, read_array
 from ana_fx.targets.files.border import Border
@@ -25,7 +26,6 @@ from ana_fx.targets.float_tolerance import are_apart
 from ana_fx.targets.program_outputs import given_or_probes
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.runtimes.kernel_families import this_family
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.verify import VerifyReport, verify_file
 from ana_fx.text.plain_text import plain
 

@@ -22,7 +22,7 @@ from ana_fx.program.integer_modules import (
     IntegerSoftmax,
     IntegerTable,
 )
-from ana_fx.program.tensor_spec import integer_type_of
+from ana_fx.program.tensor_spec import has_spec, integer_type_of
 from ana_fx.target import LayerNeeds, Target
 
 __all__ = ["MODULE_KINDS", "needs_of", "program_misfits"]
@@ -44,7 +44,8 @@ def program_misfits(program: GraphModule, target: Target) -> list[str]:
     misfits = []
     for node in program.graph.nodes:
         module = module_of(node)
-        inputs = tuple(each for source in node.all_input_nodes if (each := integer_type_of(source)) is not None)
+        known = [integer_type_of(source) for source in node.all_input_nodes if has_spec(source)]
+        inputs = tuple(each for each in known if each is not None)
         needs = None if module is None else needs_of(module, inputs)
         if needs is not None:
             reasons = [*target.refusals(needs), *_accumulator_reasons(module, target)]
@@ -65,12 +66,12 @@ def _map_needs(module: IntegerMap, inputs: Types) -> LayerNeeds:
         inputs=inputs,
         output=module.integer_type,
         num_gains=_num_gains(module),
-        num_axes=getattr(module.operator, "rank", 0),
+        num_axes=module.operator.num_spatial_axes,
     )
 
 
 def _head_needs(module: IntegerHead, inputs: Types) -> LayerNeeds:
-    num_axes = getattr(module.operator, "rank", 0)
+    num_axes = module.operator.num_spatial_axes
     return LayerNeeds(module.operator.kind, weight=_weight_type(module), inputs=inputs, num_axes=num_axes)
 
 

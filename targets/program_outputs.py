@@ -18,8 +18,8 @@ from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.program_borders import Quantize
 from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
-from ana_fx.targets.float_tolerance import float_tolerance
 from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.float_tolerance import float_tolerance
 from ana_fx.training.batches import tensors_of
 
 __all__ = ["Expected", "expected", "feeds", "given_or_probes"]

@@ -85,6 +85,8 @@ def _takes_part(layer_map: OperatorMap) -> bool:
     ):
         return False
     assert quantizer is not None
+    if quantizer.integer_type.levels:  # type: ignore[union-attr]  # a codebook's levels are compared one by one
+        return False
     if quantizer._parameters["scale"].requires_grad or not quantizer.is_calibrated:  # type: ignore[union-attr]  # it has one
         return False
     if quantizer._forward_hooks or quantizer._forward_pre_hooks or weight.dtype != torch.float32:

@@ -22,6 +22,7 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead
 from ana_fx.program.program_borders import Dequantize
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import EXACT
 from ana_fx.targets.dialects.product_form import (
     ProductForm,
@@ -43,7 +44,6 @@ from ana_fx.targets.dialects.qlinear_proofs import (
 from ana_fx.targets.onnx.dialect import Dialect, Writers
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.convolution_attributes import convolution_attributes
 from ana_fx.targets.writers.weight_bytes import WeightBytes, is_dense, write_bytes
 from ana_fx.targets.writers.write_borders import borders, scalar, write_dequantize_linear

@@ -21,6 +21,7 @@ from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.product import Product
 from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.clip_behind_pool import clip_behind_pools
 from ana_fx.targets.dialects.integer import INTEGER
 from ana_fx.targets.dialects.product_form import (
@@ -42,7 +43,6 @@ from ana_fx.targets.dialects.qlinear_proofs import (
 from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.weight_bytes import WeightBytes, write_bytes
 from ana_fx.targets.writers.write_max_pool import write_max_pool
 

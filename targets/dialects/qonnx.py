@@ -28,13 +28,13 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Dequantize, Quantize
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import EXACT, float_staircase
 from ana_fx.targets.dialects.qonnx_nodes import apply, multi_threshold, quant, quantized_weight, round_to_levels
 from ana_fx.targets.onnx.dialect import Dialect, Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.convolution_attributes import convolution_attributes, window_attributes
 from ana_fx.targets.writers.write_accumulators import accumulators as integer_accumulators
 from ana_fx.targets.writers.write_borders import borders

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from torch import Tensor
 
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import FloatStaircase, thresholds_of
 from ana_fx.targets.onnx.node_writer import NodeWriter
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["apply", "multi_threshold", "quant", "quantized_weight", "round_to_levels"]
 

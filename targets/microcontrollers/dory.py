@@ -23,6 +23,7 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Reshape
 from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Quantize
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.microcontrollers.common_shift import CommonShift
 from ana_fx.targets.microcontrollers.dory_layout import weight_bits
 from ana_fx.targets.microcontrollers.dory_limits import dory_misfits
@@ -42,7 +43,6 @@ from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
 from ana_fx.targets.runtimes.emulation import ADD_ATTRIBUTES, WIDTH_ATTRIBUTES
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.write_movement import movements
 
 __all__ = ["DORY"]

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from torch import Tensor
 
 from ana_fx.operators.base_operator import Operator
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from ana_fx.targets.microcontrollers.plain_convolution import PlainConvolution, plain_convolution
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = [
     "FLOAT_TYPED",

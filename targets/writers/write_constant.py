@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ana_fx.program.integer_modules import IntegerConstant, Repeat
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["constants"]
 

@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.writers.convolution_attributes import convolution_attributes
 
 __all__ = ["float_layers"]

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ana_fx.operators.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.builder import sample_shape
 from ana_fx.targets.onnx.node_writer import NodeWriter
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["write_normalization"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ana_fx.program.integer_modules import IntegerMap
 from ana_fx.requantizers.multiply_shift import MultiplyShift
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["per_channel", "requantized", "write_requantizer"]
 

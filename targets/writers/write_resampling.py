@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ana_fx.operators.resampling import Resampling
-from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.onnx.node_writer import NodeWriter
 
 __all__ = ["write_resampling"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ana_fx.program.integer_modules import IntegerSoftmax, IntegerTable
+from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.onnx.writer_table import WriterTable
-from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["functions"]
 
