@@ -42,7 +42,7 @@ MODULE_KINDS: Mapping[type, str] = {
 
 
 def program_misfits(program: GraphModule, target: Target) -> list[str]:
-    """Every reason why a target's description cannot hold a program, with its place."""
+    """List every reason why a target's description cannot hold a program, with its place."""
     misfits = []
     for node in program.graph.nodes:
         module = module_of(node)
@@ -56,7 +56,7 @@ def program_misfits(program: GraphModule, target: Target) -> list[str]:
 
 
 def needs_of(module: nn.Module, inputs: Types = ()) -> LayerNeeds | None:
-    """What a module with inputs of these types needs of a target; None for one that every target has."""
+    """Return what a module with inputs of these types needs of a target; None for one that every target has."""
     needs = _NEEDS.get(type(module))
     return None if needs is None else needs(module, inputs)
 

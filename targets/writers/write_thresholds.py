@@ -15,13 +15,13 @@ from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 from ana_fx.targets.writers.write_requantizer import channel_numbers, per_channel
 
-__all__ = ["compared", "stored_codebook"]
+__all__ = ["compared"]
 
 _LARGEST = 2**31 - 1
 
 
 def compared(write_accumulators: Callable[[NodeWriter, Any], ir.Value]) -> Writer:
-    """The writer of a layer map with the levels of a codebook from that of its accumulators."""
+    """Make the writer of a layer map with the levels of a codebook from that of its accumulators."""
 
     def write(w: NodeWriter, op: object) -> StoredTensor:
         accumulator = write_accumulators(w, op)
@@ -29,19 +29,13 @@ def compared(write_accumulators: Callable[[NodeWriter, Any], ir.Value]) -> Write
         assert producer is not None
         w.notes.setdefault("operator", producer.op_type)
         w.note(arithmetic="int32")
-        return stored_codebook(w, _levels(w, accumulator))
+        return w.stored(_levels(w, accumulator))
 
     return write
 
 
-def stored_codebook(w: NodeWriter, value: ir.Value) -> StoredTensor:
-    """The levels that the module gives, and 0."""
-    levels = w.module.level_range
-    return w.stored(value, levels.lo, levels.hi)
-
-
 def _levels(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
-    """The highest level less the jumps at thresholds that the accumulator does not reach, as stored levels."""
+    """Write the highest level less the jumps at thresholds that the accumulator does not reach, as stored levels."""
     module: IntegerThresholds = w.module
     codebook, (dtype, zero_point) = module.integer_type.codebook, w.container
     assert codebook is not None
