@@ -1,4 +1,7 @@
-"""What has no canonical form, refused for its reason, with its place, and all at once."""
+"""What has no canonical form, refused for its reason, with its place, and all at once.
+
+This covers passes/canonical/canonical_dialect.py: what it does not list is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What Canonicalize leaves and drops; `test_spelling_of_*.py` beside this file has the spellings of each theme."""
+"""What Canonicalize leaves and drops; `test_spelling_of_*.py` beside this file has the spellings of each theme.
+
+This covers passes/canonical/drop_identities.py and, by asking whether each entry is spelt in some test,
+passes/canonical/spellings.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sums, differences, products, matrix products and reductions in every spelling."""
+"""Sums, differences, products, matrix products and reductions in every spelling.
+
+This covers passes/canonical/rewrites.py, with the files for the other themes beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Layers with parameters, norms, pools, resizing and dropout in every spelling."""
+"""Layers with parameters, norms, pools, resizing and dropout in every spelling.
+
+This covers passes/canonical/rewrite_layers.py.
+"""
 
 from __future__ import annotations
 

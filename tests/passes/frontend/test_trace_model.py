@@ -1,4 +1,8 @@
-"""Tracing: the model is left alone, and what cannot be traced is explained."""
+"""Tracing: the model is left alone, and what cannot be traced is explained.
+
+This covers passes/frontend/tracer.py, passes/frontend/shape_proxies.py, passes/frontend/trace_settings.py and
+passes/frontend/unwrap.py, which have no other caller.
+"""
 
 import copy
 import inspect
