@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.fx import Node
 
 from ana_fx.annealing.annealing_notes import noise_left
-from ana_fx.graph import layer_maps, module_of
+from ana_fx.graph import layer_map_of, layer_maps, module_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
 from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
@@ -115,16 +117,16 @@ def describe(module: nn.Module) -> Summary:
     gm = prepared_or_program(module, "describe()")
     rows: list[Row] = []
     for node in gm.graph.nodes:
-        row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
+        row = _row(node, gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
-    is_program = "annealing_ranges" in gm.meta
-    if not is_program:
+    shows_program = is_program(gm)
+    if not shows_program:
         rows = _with_noise(rows, layer_maps(gm), gm.meta["schedule"])
-    stage = "integer program" if is_program else "prepared model"
+    stage = "integer program" if shows_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
-    left = None if is_program else noise_left(gm)
+    left = None if shows_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
 
@@ -157,38 +159,53 @@ def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
     return (f"The schedule breaks the compositional order at {len(breaks)} edge(s):", *(f"  {each}" for each in breaks))
 
 
-def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange]) -> Row | None:
-    if isinstance(module, LayerMap):
-        return _trained_row(name, module)
+def _row(node: Node, ranges: dict[str, AnnealingRange]) -> Row | None:
+    name, module, layer_map = str(node.target), module_of(node), layer_map_of(node)
+    if layer_map is not None:
+        return _trained_row(name, layer_map)
     if name not in ranges or module is None:
         return None
     known = ranges[name]
     timing = {"depth": known.depth, "start": known.start, "end": known.end}
-    if not isinstance(module, (IntegerMap, IntegerHead)):
-        return _exact_row(name, module, timing)
-    kind = type(module.affine).__name__.lower()
-    has_weight = module.weight is not None and module.weight.ndim > 0  # the epsilon of a normalisation has no axes
-    weight = (
-        f"{int(module.weight.min())}…{int(module.weight.max())}" if module.weight is not None and has_weight else None
+    write: _RowWriter = _PROGRAM_ROWS.get(type(module), _exact_row)
+    return write(name, module, timing)
+
+
+def _head_row(name: str, module: IntegerHead, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output="int32",
+        accumulator=module.bound * module.factor + int(module.bias.abs().max()),
+        pair_sum=module.pair_sum,
+        encoding="accumulator",
     )
-    if isinstance(module, IntegerHead):
-        size = module.bound * module.factor + int(module.bias.abs().max())
-        return Row(
-            name,
-            kind,
-            **timing,  # type: ignore[arg-type]  # the three timings fit
-            weight=weight,
-            output="int32",
-            accumulator=size,
-            pair_sum=module.pair_sum,
-            encoding="accumulator",
-        )
+
+
+def _thresholds_row(name: str, module: IntegerThresholds, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output=str(module.integer_type),
+        scale=float(module.output_scale),
+        accumulator=module.bound,
+        pair_sum=module.pair_sum,
+        encoding="thresholds",
+        proof=f"{module.thresholds.numel():,} thresholds",
+    )
+
+
+def _map_row(name: str, module: IntegerMap, timing: dict[str, Any]) -> Row:
     proof = module.proof
     return Row(
         name,
-        kind,
-        **timing,  # type: ignore[arg-type]  # as above
-        weight=weight,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
         output=str(module.integer_type),
         scale=float(module.output_scale),
         accumulator=module.bound,
@@ -204,6 +221,14 @@ def _exact_row(name: str, module: nn.Module, timing: dict[str, Any]) -> Row:
     kind = type(module).__name__.removeprefix("Integer").lower()
     output = str(getattr(module, "integer_type", ""))
     return Row(name, kind, **timing, output=output, scale=float(getattr(module, "output_scale", 1.0)), encoding="exact")
+
+
+_RowWriter = Callable[[str, Any, dict[str, Any]], Row]
+_PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
+    IntegerHead: _head_row,
+    IntegerMap: _map_row,
+    IntegerThresholds: _thresholds_row,
+}  # all others are exact
 
 
 def _encoding(module: IntegerMap) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ana_fx.errors import AnaFxError, VerifyError
 from ana_fx.targets.compare import verify_files
+from ana_fx.targets.file_family import family_at
 from ana_fx.targets.files.regular_file import reason_of
 
 if sys.platform != "win32":
@@ -90,6 +91,8 @@ def main() -> None:
 
 
 def _answer(order: dict[str, Any]) -> dict[str, str]:
+    for path in (order["path"], order["against"]):
+        family_at(Path(path))  # imports what reads and runs it, before memory is counted
     _limit_memory(order["gigabytes"])
     try:
         report = verify_files(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_of
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.passes.base_pass import run_pipeline
 from ana_fx.passes.canonical.canonical_dialect import is_shape
 from ana_fx.passes.canonical.canonicalize import Canonicalize
@@ -20,7 +20,7 @@ from ana_fx.passes.canonical.drop_identities import DropIdentities
 from ana_fx.passes.frontend.trace_model import trace
 from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.fusion.insert_constants import InsertConstants
-from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
+from ana_fx.passes.fusion.swap_pool_and_activation import SwapPoolAndActivation
 
 
 class Written(nn.Module):
@@ -80,7 +80,7 @@ def canonical(model: nn.Module) -> GraphModule:
 
 def fused(model: nn.Module) -> GraphModule:
     """The traced model as layer maps, without quantizers."""
-    return run_pipeline(canonical(model), (HoistActivations(), InsertConstants(), FuseLayerMaps()))
+    return run_pipeline(canonical(model), (SwapPoolAndActivation(), InsertConstants(), FuseLayerMaps()))
 
 
 @torch.no_grad()
@@ -107,9 +107,9 @@ def _label(node: Node) -> str:
 
 
 def _layer_map_label(layer_map: LayerMap) -> str:
-    if not isinstance(layer_map, AffineMap):
+    if not isinstance(layer_map, OperatorMap):
         return type(layer_map).__name__
-    parts = [type(layer_map.affine).__name__]
+    parts = [type(layer_map.operator).__name__]
     if layer_map.norm is not None:
         parts.append("norm")
     if layer_map.line != (1.0, 0.0):

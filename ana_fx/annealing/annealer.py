@@ -16,6 +16,7 @@ from ana_fx.annealing.stages import Stage, stages_of
 from ana_fx.graph import layer_maps
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared, prepared_or_program
 from ana_fx.schedule.schedule import AnnealingRange, Schedule
 from ana_fx.text.wording import brief
@@ -38,7 +39,7 @@ def annealing_ranges(qat: nn.Module) -> dict[str, AnnealingRange]:
         ValueError: It was not prepared.
     """
     gm = prepared_or_program(qat, "annealing_ranges()")
-    if "annealing_ranges" in gm.meta:
+    if is_program(gm):
         return dict(gm.meta["annealing_ranges"])
     ranges = {}
     for path, layer_map in layer_maps(gm).items():

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import networkx as nx
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import layer_map_of
 from ana_fx.schedule.annealing_range import AnnealingRange
 from ana_fx.schedule.schedule import Schedule
 
@@ -43,9 +42,9 @@ def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
     reached_from: dict[Node, frozenset[Node]] = {}
     for node in gm.graph.nodes:
         sources = frozenset().union(*(reached_from[source] for source in node.all_input_nodes))
-        module = module_of(node)
-        if isinstance(module, LayerMap) and module.is_quantized:
-            graph.add_node(node, layer_map=module)
+        layer_map = layer_map_of(node)
+        if layer_map is not None and layer_map.is_quantized:
+            graph.add_node(node, layer_map=layer_map)
             graph.add_edges_from((source, node) for source in sources)
             sources = frozenset((node,))
         reached_from[node] = sources

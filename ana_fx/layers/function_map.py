@@ -13,11 +13,12 @@ __all__ = ["FunctionMap"]
 
 
 class FunctionMap(LayerMap):
-    """A function, then a quantizer.
+    """A function, then a quantizer. It reads bytes: few levels would leave little of a function.
 
     `reads_levels` says whether its input is levels even while there is noise.
     """
 
+    reads_bytes = True
     reads_levels = False
 
     @abstractmethod
@@ -30,11 +31,11 @@ class FunctionMap(LayerMap):
         return False
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """The function, quantised."""
         return self._quantized(self.of_reals(tensors[0]))
 
     def forward(self, *operands: Tensor) -> Tensor:
-        """See the base class. A step that learns keeps the levels that it reads."""
+        """As every layer map. A step that learns keeps the levels that it reads."""
         quantizer = self.output_quantizer
         if (
             self.training

@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.fx import GraphModule
 
+from ana_fx.graph import calls_of
 from ana_fx.kernels.fused_quantizer import is_fused
 from ana_fx.kernels.triton_launch import launch
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.layer_map import Phase
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 
 __all__ = ["Layout", "WeightBank", "quantize_together"]
@@ -33,15 +35,16 @@ class WeightBank:
     """A hook before the forward pass of a prepared model."""
 
     def __init__(self) -> None:
-        self._layer_maps: list[AffineMap] | None = None
+        self._layer_maps: list[OperatorMap] | None = None
         self._layout: Layout | None = None
 
-    def __call__(self, gm: nn.Module, _inputs: Any) -> None:
+    def __call__(self, gm: GraphModule, _inputs: Any) -> None:
         """Hand each layer map that learns its quantised weight, if the model trains on one GPU."""
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
         if self._layer_maps is None:
-            self._layer_maps = [m for m in gm.modules() if isinstance(m, AffineMap) and m.weight_quantizer is not None]
+            called = dict.fromkeys(layer_map for _, layer_map in calls_of(gm, OperatorMap))
+            self._layer_maps = [layer_map for layer_map in called if layer_map.weight_quantizer is not None]
         if not self._layer_maps or not self._layer_maps[0].weight.is_cuda:  # type: ignore[union-attr]  # they have weights
             return
         if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):
@@ -54,7 +57,7 @@ class WeightBank:
         for layer_map, quantized in zip(chosen, outputs, strict=True):
             layer_map.hand_weight(quantized)
 
-    def _quantized(self, chosen: Sequence[AffineMap], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _quantized(self, chosen: Sequence[OperatorMap], dtype: torch.dtype) -> tuple[Tensor, ...]:
         sources = [_sources(layer_map) for layer_map in chosen]
         addresses = [tensor.data_ptr() for tensors in sources for tensor in tensors]
         layout = self._layout
@@ -63,7 +66,7 @@ class WeightBank:
         return quantize_together([weight for weight, *_ in sources], layout, dtype)
 
 
-def _sources(layer_map: AffineMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sources(layer_map: OperatorMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight, scale, mean and standard deviation; looked up where modules keep them, which is faster."""
     quantizer = layer_map._modules["weight_quantizer"]
     weight, scale = layer_map._parameters["weight"], quantizer._parameters["scale"]  # type: ignore[union-attr]  # chosen for it
@@ -71,7 +74,7 @@ def _sources(layer_map: AffineMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return weight, scale, mean, std  # type: ignore[return-value]  # none is None
 
 
-def _takes_part(layer_map: AffineMap) -> bool:
+def _takes_part(layer_map: OperatorMap) -> bool:
     """Whether a kernel quantises its weight, which learns while its scale does not."""
     weight, quantizer = layer_map._parameters.get("weight"), layer_map._modules["weight_quantizer"]
     if (
@@ -83,6 +86,8 @@ def _takes_part(layer_map: AffineMap) -> bool:
     ):
         return False
     assert isinstance(quantizer, Quantizer)
+    if quantizer.integer_type.levels:  # a codebook's levels are compared one by one
+        return False
     if quantizer._parameters["scale"].requires_grad or not quantizer.is_calibrated:  # type: ignore[union-attr]  # it has one
         return False
     if quantizer._forward_hooks or quantizer._forward_pre_hooks or weight.dtype != torch.float32:
@@ -114,7 +119,10 @@ class Layout:
 
     @classmethod
     def of(
-        cls, chosen: Sequence[AffineMap], sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], addresses: list[int]
+        cls,
+        chosen: Sequence[OperatorMap],
+        sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+        addresses: list[int],
     ) -> Layout:
         """The layout of these weights, with one copy to the GPU for each of the three tables."""
         starts, rows, blocks, grids = [0], [], [], []

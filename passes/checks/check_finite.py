@@ -9,9 +9,8 @@ import torch
 from torch.fx import GraphModule
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import location, module_of
-from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.graph import layer_map_of, location, module_of
+from ana_fx.passes.base_dialect import ANY_GRAPH, Dialect
 from ana_fx.passes.base_pass import Pass
 
 __all__ = ["CheckFinite"]
@@ -22,13 +21,14 @@ class CheckFinite(Pass):
     """Refuse a model with NaN or infinite weights, statistics or scales, naming each; the graph is left as it is."""
 
     name: ClassVar[str] = "check-finite"
+    requires: ClassVar[Dialect] = ANY_GRAPH
+    ensures: ClassVar[Dialect] = ANY_GRAPH
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         problems = []
         for node in gm.graph.nodes:
-            module = module_of(node)
-            if not isinstance(module, (LayerMap, InputQuantizer)):
+            module = layer_map_of(node) or module_of(node)
+            if module is None:
                 continue
             for name, tensor in module.state_dict().items():
                 if not _is_finite(tensor):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule
 
 from ana_fx.errors import PrecisionError, listing
-from ana_fx.graph import calls_to, location, module_of
-from ana_fx.layers.affine_map import AffineMap
-from ana_fx.layers.constant_map import ConstantMap
-from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.softmax_map import SoftmaxMap
-from ana_fx.operators.affine import Affine, TransposedConvolution
+from ana_fx.graph import layer_map_calls, location
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.target import OPERATORS, LayerNeeds, Target
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
+from ana_fx.target import Target
 
-__all__ = ["CheckTarget", "operator_of"]
+__all__ = ["CheckTarget"]
 
 
 @dataclass(frozen=True)
@@ -32,52 +28,17 @@ class CheckTarget(Pass):
     """
 
     name: ClassVar[str] = "check-target"
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         refused = [
             f"{location(node)}: {reason}"
-            for node in calls_to(gm, LayerMap)
-            for reason in self.target.refusals(_needs(module_of(node)))
+            for node, layer_map in layer_map_calls(gm)
+            for reason in self.target.refusals(layer_map.needs())
         ]
         if refused:
             way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
             raise PrecisionError(listing(f"target {self.target.name!r} cannot hold the model:", refused, way_out))
         return False
-
-
-def operator_of(affine: Affine) -> str:
-    """The kind of an affine map, of OPERATORS."""
-    if isinstance(affine, TransposedConvolution):
-        return "convolution"
-    return next(name for name in (kind.__name__.lower() for kind in type(affine).__mro__) if name in OPERATORS)
-
-
-def _needs(layer_map: object) -> LayerNeeds:
-    assert isinstance(layer_map, LayerMap)
-    output = None if layer_map.output_quantizer is None else layer_map.output_quantizer.integer_type
-    inputs = tuple(layer_map.input_types)
-    if isinstance(layer_map, AffineMap):
-        quantizer = layer_map.weight_quantizer
-        return LayerNeeds(
-            operator_of(layer_map.affine),
-            weight=None if quantizer is None else quantizer.integer_type,
-            inputs=inputs,
-            output=output,
-            num_gains=_num_gains(layer_map),
-            num_axes=getattr(layer_map.affine, "rank", 0),
-            leaves_float=not inputs,
-            clips_negative=-math.inf < layer_map.clip_range.minimum < 0,
-        )
-    kind = "constant" if isinstance(layer_map, ConstantMap) else "table"
-    return LayerNeeds("softmax" if isinstance(layer_map, SoftmaxMap) else kind, inputs=inputs, output=output)
-
-
-def _num_gains(layer_map: AffineMap) -> int:
-    """The slopes of its requantizer."""
-    if layer_map.output_quantizer is None:
-        return 1
-    if layer_map.norm is not None and layer_map.norm.weight is not None:
-        return layer_map.norm.weight.numel()
-    return 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.scale.numel()

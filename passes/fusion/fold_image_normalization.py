@@ -10,14 +10,18 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import location, module_of
-from ana_fx.layers.affine_map import AffineMap
-from ana_fx.operators.affine import Convolution
+from ana_fx.graph import calls_of, location
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.operators.convolution import Convolution
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.image_input import ImageInput
 
 __all__ = ["FoldImageNormalization"]
+
+_KEY = "folded_normalization"  # of `GraphModule.meta`: what was folded, so that a second run folds nothing
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class FoldImageNormalization(Pass):
     """
 
     name: ClassVar[str] = "fold-image-normalization"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     image: ImageInput | None
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
-        if self.image is None or self.image.is_homogeneous:
+        if self.image is None or self.image.is_homogeneous or gm.meta.get(_KEY) == self.image:
             return False
         readers = [
             reader
@@ -62,35 +67,36 @@ class FoldImageNormalization(Pass):
             raise UnsupportedError(
                 listing("a normalisation of each channel folds into unpadded convolutions only:", reasons, way_out)
             )
+        found = dict(calls_of(gm, OperatorMap))
         for node in readers:
-            layer_map = module_of(node)
-            assert isinstance(layer_map, AffineMap)
-            _fold(layer_map, self.image)
+            _fold(found[node], self.image)
+        gm.meta[_KEY] = self.image
         return bool(readers)
 
 
 def _obstacle(gm: GraphModule, node: Node, image: ImageInput) -> str:
     """Why the normalisation cannot go into what reads the image; empty if it can."""
-    layer_map = module_of(node)
-    if not isinstance(layer_map, AffineMap) or not isinstance(layer_map.affine, Convolution):
+    maps = dict(calls_of(gm, OperatorMap))
+    layer_map = maps.get(node)
+    if layer_map is None or not isinstance(layer_map.operator, Convolution):
         return "it is no convolution"
-    if any(any(pair) for pair in layer_map.affine.padding):
+    if any(any(pair) for pair in layer_map.operator.padding):
         return "it pads with zeros, which are no pixel, and another one in each channel"
     assert layer_map.weight is not None
-    num_channels = layer_map.weight.shape[1] * layer_map.affine.groups
+    num_channels = layer_map.weight.shape[1] * layer_map.operator.groups
     if num_channels != image.num_channels:
         return f"it reads {num_channels} channels, the normalisation has {image.num_channels}"
-    sharing = [other for other in gm.modules() if isinstance(other, AffineMap) and other.weight is layer_map.weight]
+    sharing = {other for other in maps.values() if other.weight is layer_map.weight}
     return "another layer shares its weight" if len(sharing) > 1 else ""
 
 
 @torch.no_grad()
-def _fold(layer_map: AffineMap, image: ImageInput) -> None:
+def _fold(layer_map: OperatorMap, image: ImageInput) -> None:
     weight = layer_map.weight
     assert weight is not None
-    assert isinstance(layer_map.affine, Convolution)
+    assert isinstance(layer_map.operator, Convolution)
     std, mean = (
-        _of_weight(numbers, weight, layer_map.affine.groups) for numbers in (image.std, image.mean)
+        _of_weight(numbers, weight, layer_map.operator.groups) for numbers in (image.std, image.mean)
     )  # as float64
     folded = weight.double() / std
     shift = (folded * mean).flatten(1).sum(1)

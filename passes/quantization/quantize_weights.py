@@ -1,4 +1,4 @@
-"""Quantizers on weights, and the arithmetic in which each affine map is deployed."""
+"""Quantizers on weights, and the arithmetic in which each operator map is deployed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from ana_fx.graph import calls_to, module_of
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.graph import calls_of
+from ana_fx.layers.codebook_quantizer import quantizer_of
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.operators.affine import Reduce, TransposedConvolution
-from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import Product, Sum
-from ana_fx.operators.resampling import Interpolation
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.checks.check_target import operator_of
+from ana_fx.passes.quantization.first_last_precision import precision_of
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
 from ana_fx.requantizers.staircase import ShiftArithmetic
@@ -28,12 +27,11 @@ __all__ = ["QuantizeWeights"]
 
 _EXACT_LOGITS = 2**22  # below it, float32 logits are different where the integers are
 _HEADROOM_BOUND = 2**29
-_IN_INTEGER_ARITHMETIC = (Normalization, Reduce, Interpolation)  # no QLinear operator computes them
 
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """Give every affine map the quantizer of its weight, and the arithmetic that the target deploys it in.
+    """Give every operator map the quantizer of its weight, and the arithmetic that the target deploys it in.
 
     before   layer map(·, scale) with a float weight
     after    layer map(·, scale) with weight quantizer, head-room and requantizer family
@@ -43,45 +41,45 @@ class QuantizeWeights(Pass):
     layer's inputs: ±63 next to 8-bit ones. Requires the quantizers of inputs and outputs; leaves float layers alone.
 
     Args:
-        precision: Types of the weights.
         schedule: Noise of the quantizers.
         target: Where the model will run.
     """
 
     name: ClassVar[str] = "quantize-weights"
-    precision: Precision
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     schedule: Schedule
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
-        users: dict[tuple[int, bool], dict[str, AffineMap]] = defaultdict(dict)
-        for node in calls_to(gm, AffineMap):
-            layer_map = module_of(node)
-            assert isinstance(layer_map, AffineMap)
-            if not layer_map.input_types:  # a float layer
+        users: dict[tuple[int, bool], dict[str, OperatorMap]] = defaultdict(dict)
+        is_changed = False
+        for node, layer_map in calls_of(gm, OperatorMap):
+            if not layer_map.input_types or layer_map.weight_quantizer is not None:  # float, or quantised before
                 continue
+            before = layer_map.shift_arithmetic, layer_map.factor
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
             if layer_map.weight is not None:
                 users[id(layer_map.weight), layer_map.output_quantizer is None][str(node.target)] = layer_map
             else:
                 layer_map.factor = self._factor(layer_map)
+            is_changed |= before != (layer_map.shift_arithmetic, layer_map.factor)
         for sharing in users.values():
-            quantizer = self._quantizer(sharing)
+            quantizer = self._quantizer(sharing, precision_of(gm))
             for layer_map in sharing.values():
                 layer_map.weight_quantizer = quantizer.train(layer_map.training)
                 layer_map.factor = self._factor(layer_map)
         gm.meta.setdefault("notes", []).extend(self._limit_notes(users.values()))
-        return True
+        return is_changed or bool(users)
 
-    def _quantizer(self, sharing: dict[str, AffineMap]) -> Quantizer:
+    def _quantizer(self, sharing: dict[str, OperatorMap], wanted: Precision) -> Quantizer:
         """The quantizer of a weight, of the type of the first layer within what is safe for all."""
         path, first = next(iter(sharing.items()))
-        precision, weight = self.precision.of(path), first.weight
+        precision, weight = wanted.of(path), first.weight
         assert weight is not None
         is_head = first.output_quantizer is None
-        has_one_scale = is_head or isinstance(first.affine, TransposedConvolution) or not self.target.per_channel
-        quantizer = Quantizer(
+        has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel
+        quantizer = quantizer_of(
             precision.weight.within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
             precision.rounding,
@@ -92,32 +90,33 @@ class QuantizeWeights(Pass):
             quantizer.set_scale(scale_of_zeros(weight, quantizer))
         return quantizer
 
-    def _largest_weight(self, layer_map: AffineMap) -> int:
-        affine, weight = layer_map.affine, layer_map.weight
+    def _largest_weight(self, layer_map: OperatorMap) -> int:
+        operator, weight = layer_map.operator, layer_map.weight
         assert weight is not None
-        is_depthwise = affine.is_depthwise(weight)
-        return self.target.largest_weight(operator_of(affine), layer_map.input_types[0], is_depthwise=is_depthwise)
+        is_depthwise = operator.is_depthwise(weight)
+        return self.target.largest_weight(operator.kind, layer_map.input_types[0], is_depthwise=is_depthwise)
 
-    def _shift_arithmetic(self, layer_map: AffineMap) -> ShiftArithmetic | None:
+    def _shift_arithmetic(self, layer_map: OperatorMap) -> ShiftArithmetic | None:
         if self.target.requantizer is Requantizer.SHIFT:
             return ShiftArithmetic(self.target.requantizer_bits, self.target.common_shift)
-        return ShiftArithmetic() if isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC) else None
+        return None if self.target.requantizer in layer_map.operator.requantizers else ShiftArithmetic()
 
-    def _factor(self, layer_map: AffineMap) -> int:
+    def _factor(self, layer_map: OperatorMap) -> int:
         """By how much the stored weights are larger than the trained ones."""
-        affine, input_type = layer_map.affine, layer_map.input_types[0]
-        if isinstance(affine, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
-            return 1  # their coefficients are fine enough, or no weight is stored
+        operator, input_type = layer_map.operator, layer_map.input_types[0]
+        output = layer_map.output_quantizer
+        if not operator.has_headroom or (output is not None and output.integer_type.levels):
+            return 1
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.target.headroom(operator_of(affine), magnitude, input_type)
+        factor = self.target.headroom(operator.kind, magnitude, input_type)
         if layer_map.weight is None:
             return factor
-        bound = affine.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
+        bound = operator.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
         limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
         factor = max(1, min(factor, limit // bound))
         return factor - (factor % 2 == 0)
 
-    def _limit_notes(self, users: Iterable[dict[str, AffineMap]]) -> list[str]:
+    def _limit_notes(self, users: Iterable[dict[str, OperatorMap]]) -> list[str]:
         """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""
         quantizers = [layer_map.weight_quantizer for sharing in users for layer_map in sharing.values()]
         limits = [q.integer_type.limit for q in quantizers if q is not None and q.integer_type.limit is not None]

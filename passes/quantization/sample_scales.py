@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.graph import layer_map_of
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.passes.fusion.observation import observation_of
 
 __all__ = ["scale_from_samples", "scale_of_zeros", "settle_zeros"]
 
@@ -51,11 +51,11 @@ def settle_zeros(group: Mapping[Node, Quantizer]) -> None:
     """
     is_known = any(quantizer.is_calibrated for quantizer in group.values())
     for node, quantizer in group.items():
-        if quantizer.is_calibrated or "samples" not in node.meta:
+        if quantizer.is_calibrated or observation_of(node).samples is None:
             continue
         if is_known:
             quantizer.set_scale(quantizer.scale.detach())
-        elif len(group) == 1 and isinstance(module_of(node), ConstantMap):
+        elif len(group) == 1 and (layer_map := layer_map_of(node)) is not None and not layer_map.takes_scales:
             quantizer.set_scale(torch.tensor(1.0 / quantizer.integer_type.qmax))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ana_fx.operators.affine import Affine, Convolution, Identity, Reduce
-from ana_fx.operators.resampling import Average
+from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.reduce import Reduce
 
 __all__ = ["PlainConvolution", "plain_convolution"]
 
@@ -47,18 +51,18 @@ class PlainConvolution:
         }
 
 
-def plain_convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
+def plain_convolution(operator: Operator, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
     """A convolution, an average, a sum over all spatial axes or the identity as a plain convolution.
 
     Args:
-        affine: The map.
+        operator: The map.
         weight: Its integer coefficients, or None.
         shape: Sample shape of the input, [channels, *sizes].
 
     Returns:
         The convolution, with stride 1 where there is one window; None if the map is none of these.
     """
-    conv = _convolution(affine, weight, shape)
+    conv = _convolution(operator, weight, shape)
     if conv is None:
         return None
     reaches = [size + sum(pads) for size, pads in zip(shape[1:], conv.padding, strict=True)]
@@ -66,23 +70,42 @@ def plain_convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, .
     return replace(conv, stride=tuple(1 if one else step for one, step in zip(once, conv.stride, strict=True)))
 
 
-def _convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
-    channels, *sizes = shape
+def _convolution(operator: Operator, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    form = _FORMS.get(type(operator))
+    return form(operator, weight, shape) if form else None
+
+
+def _trained(operator: Convolution, weight: Tensor, shape: tuple[int, ...]) -> PlainConvolution:
+    return _without_groups(operator, weight, shape[0])
+
+
+def _average(operator: Average, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    window = operator.window((1, *shape))
+    if window is None:
+        return None
+    kernel, stride, padding = window
+    return _ones(shape[0], kernel, stride, tuple((pad, pad) for pad in padding))
+
+
+def _reduction(operator: Reduce, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    channels, *sizes = shape or (1,)
     rank = len(sizes)
-    if isinstance(affine, Convolution):
-        assert weight is not None
-        return _without_groups(affine, weight, channels)
-    if isinstance(affine, Average):
-        window = affine.window((1, *shape))
-        if window is None:
-            return None
-        kernel, stride, padding = window
-        return _ones(channels, kernel, stride, tuple((pad, pad) for pad in padding))
-    if isinstance(affine, Reduce) and rank and sorted(affine.axes) == list(range(2, 2 + rank)):
-        return _ones(channels, tuple(sizes), (1,) * rank, ((0, 0),) * rank)
-    if isinstance(affine, Identity) and rank:
-        return _ones(channels, (1,) * rank, (1,) * rank, ((0, 0),) * rank)
-    return None
+    if not rank or sorted(operator.axes) != list(range(2, 2 + rank)):
+        return None
+    return _ones(channels, tuple(sizes), (1,) * rank, ((0, 0),) * rank)
+
+
+def _identity(operator: Identity, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    rank = len(shape) - 1
+    return _ones(shape[0], (1,) * rank, (1,) * rank, ((0, 0),) * rank) if rank > 0 else None
+
+
+_FORMS: dict[type, Callable[..., PlainConvolution | None]] = {
+    Average: _average,
+    Convolution: _trained,
+    Identity: _identity,
+    Reduce: _reduction,
+}
 
 
 def _ones(
@@ -92,17 +115,17 @@ def _ones(
     return PlainConvolution(weight, stride, padding, channels > 1)
 
 
-def _without_groups(affine: Convolution, weight: Tensor, channels: int) -> PlainConvolution:
-    weight = _undilated(weight.cpu(), affine.dilation)
-    is_depthwise = affine.groups == channels == len(weight) > 1
-    if affine.groups > 1 and not is_depthwise:
+def _without_groups(operator: Convolution, weight: Tensor, channels: int) -> PlainConvolution:
+    weight = _undilated(weight.cpu(), operator.dilation)
+    is_depthwise = operator.groups == channels == len(weight) > 1
+    if operator.groups > 1 and not is_depthwise:
         dense = weight.new_zeros((len(weight), channels, *weight.shape[2:]))
-        outputs, inputs = len(weight) // affine.groups, weight.shape[1]
-        for group in range(affine.groups):
+        outputs, inputs = len(weight) // operator.groups, weight.shape[1]
+        for group in range(operator.groups):
             rows, columns = slice(group * outputs, (group + 1) * outputs), slice(group * inputs, (group + 1) * inputs)
             dense[rows, columns] = weight[rows]
         weight = dense
-    return PlainConvolution(weight, affine.stride, affine.padding, is_depthwise)
+    return PlainConvolution(weight, operator.stride, operator.padding, is_depthwise)
 
 
 def _undilated(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:

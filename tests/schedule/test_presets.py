@@ -12,7 +12,9 @@ import ana_fx
 from ana_fx.graph import layer_maps, quantizers
 from ana_fx.kernels import fused_quantizer
 from ana_fx.kernels.fused_quantizer import is_fused
+from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.fake_quantize import fake_quantize
+from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.levels import Levels
 from ana_fx.schedule.degrees import Gradient, GradientRule
 from ana_fx.schedule.presets import preset
@@ -100,6 +102,26 @@ def test_forward_is_the_quantizer_and_backward_the_derivative_of_the_closed_form
     moved = 0.5 if name == "shifted-ste" else 0.0
     assert torch.equal(found.detach(), torch.floor(X + levels.offset - moved).clamp(levels.lo, levels.hi))
     torch.testing.assert_close(gradient.double(), expected(name, X, levels)[1], rtol=0, atol=2.0**-17)
+
+
+@pytest.mark.parametrize(
+    "kind", [IntegerType(1, False), IntegerType(1, True), IntegerType.of_levels([-4, -1, 0, 2])], ids=str
+)
+@pytest.mark.parametrize("name", [name for name in IN_MODE if name != "shifted-ste"])
+def test_a_codebook_has_the_closed_form_at_each_of_its_thresholds(name, kind):
+    quantizer, codebook, x = quantizer_of(kind, preset(name)), kind.codebook, X.clone().requires_grad_()
+    quantizer.set_scale(torch.ones(()))
+    quantizer.std.fill_(preset(name).noise_at(0.0, RANGE, 1)[1])
+    found = quantizer(x)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert torch.equal(found.detach(), codebook.level(X))
+    y, unit = X.double().requires_grad_(), 1 if name == "relu" else min(codebook.jumps)  # the width of the noise
+    pairs = zip(codebook.jumps, codebook.thresholds, strict=True)
+    form = sum(jump * CLOSED_FORMS[name]((y - threshold) / unit) for jump, threshold in pairs)
+    (expected_gradient,) = torch.autograd.grad(form.sum(), y)
+    torch.testing.assert_close(
+        gradient.double(), expected_gradient, rtol=0, atol=2.0**-15
+    )  # jumps up to 3 of the slope
 
 
 def test_the_improper_relu_counts_the_thresholds_that_were_reached():

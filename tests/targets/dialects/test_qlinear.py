@@ -1,4 +1,7 @@
-"""The fast target: QLinear operators where they are proven, integer arithmetic elsewhere."""
+"""The fast target: QLinear operators where they are proven, integer arithmetic elsewhere.
+
+They cover `dialects/product_form.py`, `dialects/qlinear_proofs.py`, `dialects/clip_behind_pool.py` too.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +178,7 @@ def test_graph_optimisations_change_no_bit(kind, precision):
 def test_a_qlinear_conv_holds_the_numbers_of_its_staircase(precision):
     program, stored = converted(Residual, precision), constants(written(Residual, precision))
     for name, module in program.named_modules():
-        if not isinstance(module, IntegerMap) or not module.affine.has_weight:
+        if not isinstance(module, IntegerMap) or not module.operator.has_weight:
             continue
         staircase = module.staircase
         assert isinstance(staircase, QLinearStaircase)

@@ -1,4 +1,7 @@
-"""What the metadata say of a file's borders, those of a float layer included."""
+"""What the metadata say of a file's borders, those of a float layer included.
+
+They cover `files/border.py` too.
+"""
 
 import numpy as np
 import onnx
@@ -8,7 +11,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.targets.compare import verify_against
-from ana_fx.targets.files.metadata import borders
+from ana_fx.targets.onnx.onnx_file import borders
 
 HEADS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 5)),
@@ -58,7 +61,7 @@ def test_a_float_output_equals_the_programs_to_what_rounding_explains(tmp_path, 
 def test_a_float_layer_that_changed_is_found(tmp_path, head):
     program = with_a_float_head(head)
     ana_fx.export(program, tmp_path / "a.onnx")
-    path = next(name for name, module in program.named_modules() if type(module).__name__ == "AffineMap")
+    path = next(name for name, module in program.named_modules() if type(module).__name__ == "OperatorMap")
     program.get_submodule(path).weight.data[0] *= 1.01
     with pytest.raises(ana_fx.VerifyError, match="output 'output' differs from the program"):
         verify_against(tmp_path / "a.onnx", program, [X.numpy()])
@@ -67,7 +70,7 @@ def test_a_float_layer_that_changed_is_found(tmp_path, head):
 def test_a_float_layer_that_gives_no_number_is_found(tmp_path):
     program = with_a_float_head("linear")
     ana_fx.export(program, tmp_path / "a.onnx")
-    path = next(name for name, module in program.named_modules() if type(module).__name__ == "AffineMap")
+    path = next(name for name, module in program.named_modules() if type(module).__name__ == "OperatorMap")
     program.get_submodule(path).bias.data[0] = torch.nan
     with pytest.raises(ana_fx.VerifyError, match="differs from the program at 6 of 30 numbers"):
         verify_against(tmp_path / "a.onnx", program, [X.numpy()])

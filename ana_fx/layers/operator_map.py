@@ -1,0 +1,294 @@
+"""Layer maps of an operator: weights, exact accumulators, and a staircase with everything else inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ana_fx.errors import UnsupportedError
+from ana_fx.kernels.integer_form import IntegerForm
+from ana_fx.kernels.kernel_table import kernel_of
+from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
+from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
+from ana_fx.layers.quantizers import ClipRange, Quantizer
+from ana_fx.numerics.integer_type import EXACT_FLOAT32
+from ana_fx.numerics.scale_search import positive
+from ana_fx.operators.accumulate import accumulate
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.coefficients import Operands
+from ana_fx.requantizers.staircase import (
+    LineFit,
+    ShiftArithmetic,
+    Staircase,
+    along,
+    fit_qlinear,
+    fit_shift,
+    integer_dtype,
+)
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase, fit_thresholds
+from ana_fx.target import LayerNeeds
+
+__all__ = ["OperatorMap"]
+
+_LARGEST_BIAS = 2**29
+_WIDE = 64
+
+
+class _HandedWeight(NamedTuple):
+    """A quantised weight, and what it was quantised from."""
+
+    quantized: Tensor
+    weight: Tensor
+    version: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy quantises its own."""
+
+
+class OperatorMap(LayerMap):
+    """An operator with optional batch norm, scalar factor and clipping activation, then a quantizer.
+
+    Without an output quantizer it is a head whose integer output is the accumulator.
+
+    Args:
+        operator: The map.
+        weight: Its weight.
+        bias: Its bias, [channels].
+        norm: What follows it for each channel.
+        line: A factor and an offset that follow, on all channels.
+        clip_range: What the activation lets through.
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        weight: nn.Parameter | None = None,
+        bias: nn.Parameter | None = None,
+        norm: Norm | None = None,
+        line: tuple[float, float] = (1.0, 0.0),
+        clip_range: ClipRange = ClipRange(),
+    ) -> None:
+        super().__init__()
+        self.operator = operator
+        self.num_inputs = operator.num_inputs
+        self.weight = weight
+        self.bias = bias
+        self.norm = norm
+        self.line = line
+        self.clip_range = clip_range
+        self.factor = 1
+        self._handed: _HandedWeight | None = None
+        self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of the QLinear operators
+
+    @property
+    def operation(self) -> str:
+        """The map and what is fused into it."""
+        parts = [type(self.operator).__name__.lower()]
+        if self.norm is not None:
+            parts.append("channel affine" if isinstance(self.norm, ChannelAffine) else "batch norm")
+        if self.line != (1.0, 0.0):
+            parts.append("line")
+        if self.clip_range != ClipRange():
+            parts.append(str(self.clip_range))
+        return " + ".join(parts)
+
+    @property
+    def kind(self) -> str:
+        """That of the operator."""
+        return self.operator.kind
+
+    @property
+    def num_gains(self) -> int:
+        """The slopes of its requantizer: 1, or one for each channel."""
+        if self.output_quantizer is None:
+            return 1
+        if self.norm is not None and self.norm.weight is not None:
+            return int(self.norm.weight.numel())
+        return 1 if self.weight_quantizer is None else self.weight_quantizer.scale.numel()
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing follows the operator, whose accumulators can be logits."""
+        has_tail = self.norm is not None or (self.line, self.clip_range) != ((1.0, 0.0), ClipRange())
+        return self.operator.can_be_logits and not has_tail
+
+    @property
+    def are_logits(self) -> bool:
+        """Whether it gives logits where nobody says what its output is."""
+        return self.operator.are_logits and self.is_bare
+
+    @property
+    def aligns_inputs(self) -> bool:
+        """As its operator."""
+        return self.operator.aligns_inputs
+
+    def needs(self) -> LayerNeeds:
+        """With its weight, its slopes, its windows and its activation."""
+        quantizer = self.weight_quantizer
+        return replace(
+            super().needs(),
+            weight=None if quantizer is None else quantizer.integer_type,
+            num_gains=self.num_gains,
+            num_axes=self.operator.num_spatial_axes,
+            leaves_float=not self.input_types,
+            clips_negative=-math.inf < self.clip_range.minimum < 0,
+        )
+
+    def is_nonnegative(self, *, inputs_are: bool) -> bool:
+        """What its activation clips at zero; and what of nonnegative numbers has no offset and no negative factor."""
+        factor, offset = self.line
+        keeps_sign = self.operator.keeps_sign and self.norm is None and factor >= 0 and offset >= 0
+        return self.clip_range.minimum == 0 or (keeps_sign and inputs_are)
+
+    def settle_scale(self, quantizer: Quantizer) -> None:
+        """The scale that fits the normal numbers which a norm gives out."""
+        if self.norm is not None or self.operator.is_standardized:
+            numbers, weights = standard_numbers(self.norm)
+            quantizer.calibrate(numbers * self.line[0] + self.line[1], weights)
+
+    def train(self, mode: bool = True) -> OperatorMap:
+        """As in torch; the batch norm of a frozen layer map stays in eval mode."""
+        super().train(mode)
+        if self.norm is not None and self.phase in (Phase.FROZEN, Phase.DEPLOYED):
+            self.norm.eval()
+        return self
+
+    def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The operator with its noisy weight, the norm, the line and the noisy output quantizer."""
+        operator, norm = self.operator, self.norm
+        if not self.training:  # a float layer: its sums depend on where numbers lie, which the program may change
+            tensors = tuple(x.contiguous() for x in tensors)
+        if isinstance(norm, ChannelAffine) and operator.takes_channel_affine:
+            y = operator.real(tensors, norm.weight, norm.bias)
+        else:
+            y = operator.real(tensors, self._noisy_weight(), self.bias)
+            if norm is not None:
+                self._check_channels(y)
+                y = norm(y)
+        factor, offset = self.line
+        y = y if factor == 1.0 else y * factor
+        y = y if offset == 0.0 else y + offset
+        quantizer = self.output_quantizer
+        if quantizer is not None:
+            return quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
+        if self.clip_range == ClipRange():
+            return y
+        return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
+
+    def hand_weight(self, quantized: Tensor) -> None:
+        """Take the weight that the next call of `real` needs, quantised already, unless it is written before."""
+        assert self.weight is not None
+        self._handed = _HandedWeight(quantized, self.weight, self.weight._version)
+
+    def _noisy_weight(self) -> Tensor | None:
+        weight, quantizer = self.weight, self.weight_quantizer
+        if quantizer is None:
+            return weight
+        assert weight is not None
+        handed = self._handed
+        if handed is not None:
+            self._handed = None
+            if handed.weight is weight and handed.version == weight._version:
+                return handed.quantized
+        return quantizer(weight)  # type: ignore[no-any-return]  # a module's call is untyped
+
+    def _check_channels(self, y: Tensor) -> None:
+        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.operator.channel_axis(y.ndim) != 1:
+            raise UnsupportedError(
+                f"a batch norm after a linear layer was given {y.ndim} axes, needed two: it normalises axis 1, the "
+                f"layer's channels are the last axis; give prepare() example_inputs, then both are kept apart"
+            )
+
+    def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
+        """Exact accumulators through the staircase, or logits."""
+        kernel = form.kernel
+        if kernel is not None and kernel.finish is not None and kernel.takes(tensors):
+            return kernel(tensors, scales)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            integer = integer_dtype(form.bound * self.factor)
+            if kernel is None or kernel.finish is not None:
+                levels = levels_of(tensors, scales)
+                accumulator = accumulate(self.operator, levels, form.weight, bound=form.bound, integer=integer)
+            else:
+                accumulator = kernel(tensors, scales).to(integer)
+            axis = self.operator.channel_axis(accumulator.ndim)
+            if form.sign is not None:
+                accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
+            if form.staircase is not None:
+                return form.staircase.level(accumulator, axis) * form.output_scale
+            assert form.bias is not None
+            logits = accumulator * form.factor + along(form.bias, axis, accumulator.ndim)
+            return logits.to(torch.float32) * form.output_scale
+
+    @torch.no_grad()
+    def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
+        """Coefficients, and the staircase into which everything behind the operator goes."""
+        self._check_calibrated()
+        y_scale = None if self.output_quantizer is None else positive(self.output_quantizer.scale)
+        scales = tuple(positive(scale) for scale in scales)
+        found = self.operator.coefficients(Operands(scales, input_shape, *self._levels_of_weight(), y_scale))
+        bound = self._bound(input_shape)
+        gain, offset = self._gain_and_offset(found.unit)
+        if self.output_quantizer is None or y_scale is None:
+            output_scale = (found.x_scale * (gain / self.factor).float()).reshape(())
+            bias = torch.round(offset / output_scale.double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+            return IntegerForm(found, None, bound, output_scale, factor=self.factor, bias=bias)
+        gain, offset = torch.broadcast_tensors(gain, offset)
+        line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
+        staircase: Staircase | ThresholdStaircase
+        codebook = self.output_quantizer.integer_type.codebook
+        if codebook is not None:
+            staircase, sign = fit_thresholds(line, self.output_quantizer.moved(codebook))
+        elif self.shift_arithmetic is None:
+            staircase, sign = fit_qlinear(line, self.factor)
+        else:
+            if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
+                line = replace(line, bound=self._reach(found.integers, input_shape))
+            staircase, sign = fit_shift(line, self.shift_arithmetic)
+        if found.integers is None or not found.is_signed:
+            return IntegerForm(found, sign, bound, y_scale, staircase)
+        signed = replace(found, integers=found.integers * along(sign, 0, found.integers.ndim))
+        return IntegerForm(signed, None, bound, y_scale, staircase)
+
+    @torch.no_grad()
+    def narrowed(self, form: IntegerForm, input_shape: tuple[int, ...]) -> IntegerForm:
+        """With the kernel that computes it on a GPU, or the bound of these weights."""
+        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
+        kernel = kernel_of(self.operator, form, self.input_types, magnitude)
+        if kernel is not None or form.weight is None or form.bound < EXACT_FLOAT32:
+            return replace(form, kernel=kernel)
+        return replace(form, bound=int(self._reach(form.weight, input_shape).max()))
+
+    def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
+        """The levels of the weight and its scale, float64, [channels] or [1]."""
+        if self.weight_quantizer is None:
+            return None, None
+        assert self.weight is not None
+        return self.weight_quantizer.quantize(self.weight), positive(self.weight_quantizer.scale).double().flatten()
+
+    def _bound(self, input_shape: tuple[int, ...]) -> int:
+        row = 0
+        if self.weight_quantizer is not None:
+            assert self.weight is not None
+            num_terms = self.operator.integer_weight(self.weight)[0].numel()
+            row = num_terms * self.weight_quantizer.integer_type.magnitude
+        return self.operator.bound([each.magnitude for each in self.input_types], input_shape, row)
+
+    def _reach(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> Tensor:
+        """The largest absolute accumulator of each channel, float64, [channels] or [1]."""
+        ranges = [(each.qmin, each.qmax) for each in self.input_types]
+        lowest, highest = self.operator.fixed(input_shape).accumulator_range(weight, ranges, input_shape)
+        return torch.maximum(-lowest, highest).double()
+
+    def _gain_and_offset(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of accumulator ↦ real output at input scale 1, float64, [channels] or [1]."""
+        gain, offset = unit, torch.zeros_like(unit)
+        if self.bias is not None:
+            offset = self.bias.double()
+        if self.norm is not None:
+            gain, offset = gain_and_offset(self.norm, gain, offset)
+        return gain * self.line[0], offset * self.line[0] + self.line[1]
