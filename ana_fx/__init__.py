@@ -40,7 +40,10 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
+    from ana_fx.analysis.layer_errors import LayerErrors
     from ana_fx.passes.convert import convert
+    from ana_fx.passes.post_training.compare_layers import compare_layers
+    from ana_fx.passes.post_training.reconstruct import reconstruct
     from ana_fx.passes.prepare import prepare
     from ana_fx.passes.supported_operators import Operators, supported_operators
     from ana_fx.study.convergence import Convergence, compositional_convergence
@@ -59,6 +62,7 @@ __all__ = [
     "Annealer",
     "Distiller",
     "reestimate_batch_norms",
+    "reconstruct",
     "convert",
     "export",
     "verify",
@@ -66,6 +70,7 @@ __all__ = [
     "load",
     # looking
     "annealing_ranges",
+    "compare_layers",
     "describe",
     "inspect",
     "supported_operators",
@@ -73,6 +78,7 @@ __all__ = [
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "LayerErrors",
     "Operators",
     "Stage",
     "Summary",
@@ -123,6 +129,9 @@ __all__ = [
 ]
 
 _LAZY = {
+    "compare_layers": "ana_fx.passes.post_training.compare_layers",
+    "LayerErrors": "ana_fx.analysis.layer_errors",
+    "reconstruct": "ana_fx.passes.post_training.reconstruct",
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
     "supported_operators": "ana_fx.passes.supported_operators",
