@@ -41,9 +41,12 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 if TYPE_CHECKING:
     __version__: str
     from ana_fx.analysis.layer_errors import LayerErrors
+    from ana_fx.analysis.search_widths import search_widths
+    from ana_fx.analysis.sensitivities import Sensitivities
     from ana_fx.passes.convert import convert
     from ana_fx.passes.post_training.compare_layers import compare_layers
     from ana_fx.passes.post_training.reconstruct import reconstruct
+    from ana_fx.passes.post_training.sensitivity import sensitivity
     from ana_fx.passes.prepare import prepare
     from ana_fx.passes.supported_operators import Operators, supported_operators
     from ana_fx.study.convergence import Convergence, compositional_convergence
@@ -73,6 +76,8 @@ __all__ = [
     "compare_layers",
     "describe",
     "inspect",
+    "search_widths",
+    "sensitivity",
     "supported_operators",
     "targets",
     "AnnealingRange",
@@ -80,6 +85,7 @@ __all__ = [
     "FileReport",
     "LayerErrors",
     "Operators",
+    "Sensitivities",
     "Stage",
     "Summary",
     "VerifyReport",
@@ -132,6 +138,9 @@ _LAZY = {
     "compare_layers": "ana_fx.passes.post_training.compare_layers",
     "LayerErrors": "ana_fx.analysis.layer_errors",
     "reconstruct": "ana_fx.passes.post_training.reconstruct",
+    "search_widths": "ana_fx.analysis.search_widths",
+    "sensitivity": "ana_fx.passes.post_training.sensitivity",
+    "Sensitivities": "ana_fx.analysis.sensitivities",
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
     "supported_operators": "ana_fx.passes.supported_operators",

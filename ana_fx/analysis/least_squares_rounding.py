@@ -35,14 +35,13 @@ class LeastSquares:
             outputs: What they should give, [groups, samples, rows].
             weight: The weights, kept where the samples do not tell others, [groups, rows, inputs].
         """
-        x, y = inputs.double(), outputs.double()
-        x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-        covariance = x.mT @ x / x.shape[1]
+        x, y = inputs - inputs.mean(1, keepdim=True), outputs - outputs.mean(1, keepdim=True)
+        covariance = (x.mT @ x).double() / x.shape[1]
         variance = covariance.diagonal(dim1=1, dim2=2)
         least = _DAMPING * variance.mean(1, keepdim=True) + torch.finfo(torch.float32).tiny
         damping = torch.diag_embed(_DAMPING * (variance + least))
         curvature = covariance + damping
-        wanted = x.mT @ y / x.shape[1] + damping @ weight.double().mT
+        wanted = (x.mT @ y).double() / x.shape[1] + damping @ weight.double().mT
         return cls(curvature, torch.cholesky_solve(wanted, torch.linalg.cholesky(curvature)).mT)
 
     def error(self, rows: Tensor) -> Tensor:
@@ -68,8 +67,8 @@ def round_rows(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Rounde
     """Integers and steps with a small output error.
 
     Inputs are rounded one by one, those of the largest variance first, and those that are still free make up for the
-    error (Frantar et al., "GPTQ", 2023, algorithm 1); then each level is set anew to the best one given all others, as
-    long as that helps. Steps around the given ones are tried; the best counts.
+    error (Frantar et al., "GPTQ", 2023, algorithm 1). Steps around the given ones are tried; the best counts. Then each
+    level is set anew to the best one given all others, as long as that helps.
 
     Args:
         problem: The error.
@@ -77,34 +76,29 @@ def round_rows(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Rounde
         lo: The lowest level.
         hi: The highest level.
     """
-    steps = steps.double()
-    tried = [factor * steps for factor in _FACTORS]
-    rounded = [_rounded(problem, each, lo, hi) for each in tried]
-    errors = torch.stack([problem.error(levels * each) for levels, each in zip(rounded, tried, strict=True)])
+    variance = problem.curvature.diagonal(dim1=1, dim2=2)
+    order = variance.argsort(dim=1, descending=True, stable=True)[:, None]
+    across = order.expand_as(problem.curvature)
+    sorted_problem = LeastSquares(
+        problem.curvature.gather(2, across).gather(1, across.mT),
+        problem.best.gather(2, order.expand_as(problem.best)),
+    )
+    tried = torch.stack([factor * steps.double() for factor in _FACTORS])
+    rounded = torch.stack([_feed_error_forward(sorted_problem, each, lo, hi) for each in tried])
+    errors = sorted_problem.error(rounded * tried)
     if steps.numel() == 1:
         errors = errors.sum((1, 2), keepdim=True)
     chosen = errors.argmin(0)[None, ..., None]
-    levels, best_steps = torch.stack(rounded), torch.stack(tried)
-    return RoundedRows(
-        levels.gather(0, chosen.expand(1, *levels.shape[1:]))[0],
-        best_steps.gather(0, chosen.expand(1, *best_steps.shape[1:]))[0],
-    )
+    best_steps = tried.gather(0, chosen.expand(1, *tried.shape[1:]))[0]
+    levels = rounded.gather(0, chosen.expand(1, *rounded.shape[1:]))[0]
+    levels = _descend(sorted_problem, levels, best_steps, lo, hi)
+    return RoundedRows(torch.empty_like(levels).scatter_(2, order.expand_as(levels), levels), best_steps)
 
 
-def _rounded(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Tensor:
-    """The levels for given steps."""
-    variance = problem.curvature.diagonal(dim1=1, dim2=2)
-    order = variance.argsort(dim=1, descending=True, stable=True)
-    best = problem.best.gather(2, order[:, None].expand_as(problem.best))
-    across = order[:, None].expand_as(problem.curvature)
-    curvature = problem.curvature.gather(2, across).gather(1, across.mT)
-    levels = _descend(curvature, best, _feed_error_forward(curvature, best, steps, lo, hi), steps, lo, hi)
-    return torch.empty_like(levels).scatter_(2, order[:, None].expand_as(levels), levels)
-
-
-def _feed_error_forward(curvature: Tensor, best: Tensor, steps: Tensor, lo: int, hi: int) -> Tensor:
+def _feed_error_forward(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Tensor:
     """Levels, each rounded after the errors of those before were made up for."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
+    best = problem.best
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.curvature))
     factor = torch.linalg.cholesky(inverse, upper=True)
     left, levels = best.clone(), torch.empty_like(best)
     for column in range(best.shape[2]):
@@ -116,9 +110,9 @@ def _feed_error_forward(curvature: Tensor, best: Tensor, steps: Tensor, lo: int,
     return levels
 
 
-def _descend(curvature: Tensor, best: Tensor, levels: Tensor, steps: Tensor, lo: int, hi: int) -> Tensor:
+def _descend(problem: LeastSquares, levels: Tensor, steps: Tensor, lo: int, hi: int) -> Tensor:
     """The levels after some sweeps in which each takes its best value given the others."""
-    levels = levels.clone()
+    curvature, best, levels = problem.curvature, problem.best, levels.clone()
     slope = (levels * steps - best) @ curvature
     for _ in range(_NUM_SWEEPS):
         before = levels.clone()

@@ -15,7 +15,8 @@ def problem(groups=2, samples=200, inputs=3, rows=2):
 
 def test_the_weights_with_the_least_error_are_those_that_made_the_outputs():
     found, w = problem()
-    torch.testing.assert_close(found.best, w.double())  # float32 outputs, of a few terms each
+    # float32 sums of 200 terms err by 200 · 2⁻²⁴, and damping lets that grow a hundredfold at most
+    torch.testing.assert_close(found.best, w.double(), atol=2e-3, rtol=0)
 
 
 def test_samples_that_tell_nothing_leave_the_weights():
