@@ -95,7 +95,9 @@ def cost_of(found: Sensitivities, precision: Precision | str) -> Cost:
         ValueError: It has a width that was not measured.
     """
     precision = Precision.parse(precision)
-    activations = [_measured(each.errors, precision.of(each.layers[0]).activation, each.layers) for each in found.activations]
+    activations = [
+        _measured(each.errors, precision.of(each.layers[0]).activation, each.layers) for each in found.activations
+    ]
     weight_bytes = mac_bits = 0.0
     error = sum(each.errors[width] for each, width in zip(found.activations, activations, strict=True))
     for each in found.weights:
@@ -192,7 +194,8 @@ class _Program:
 
     def least(self, name: str) -> float:
         """The least that a cost can be."""
-        return sum(self._solved({}, self._column(name)) * self._column(name))
+        column = self._column(name)
+        return float((self._solved({}, column) * column).sum())
 
     def solve(self, budgets: Mapping[str, float]) -> tuple[list[str], list[str]]:
         """The widths of the weights and of the activations.
@@ -202,7 +205,7 @@ class _Program:
         """
         values = self._solved(budgets, np.array(self.errors))
         weights, activations = (
-            [max(choice, key=lambda width: values[choice[width]]) for choice in choices]  # noqa: B023  # used at once
+            [max(choice, key=lambda width: values[choice[width]]) for choice in choices]  # used at once
             for choices in (self.weights, self.activations)
         )
         return weights, activations

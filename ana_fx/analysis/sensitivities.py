@@ -85,8 +85,10 @@ class Sensitivities:
         from rich.table import Table
 
         table = Table(title="error of the outputs if one tensor alone has few bits", title_justify="left")
-        every = [*self.weights, *self.activations]
-        widths = sorted({width for each in every for width in each.errors}, key=lambda each: (each[0] == "u", bits_of(each)))
+        every: list[WeightSensitivity | ActivationSensitivity] = [*self.weights, *self.activations]
+        widths = sorted(
+            {width for each in every for width in each.errors}, key=lambda each: (each[0] == "u", bits_of(each))
+        )
         table.add_column("tensor", no_wrap=True)
         for width in widths:
             table.add_column(width, justify="right")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
 from torch.func import functional_call
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.analysis.sensitivities import ActivationSensitivity, Sensitivities, WeightSensitivity, bits_of
@@ -18,6 +19,7 @@ from ana_fx.graph import layer_map_calls
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.side_by_side import batches_for
@@ -125,7 +127,7 @@ class _Measurement:
 
     def run(self) -> Sensitivities:
         """Every tensor at every width."""
-        quantized = [dict((node.name, each) for node, each in layer_map_calls(gm)) for gm in self._models.values()]
+        quantized = [{node.name: each for node, each in layer_map_calls(gm)} for gm in self._models.values()]
         by_width = dict(zip(self._models, quantized, strict=True))
         weights = self._readers_of_weights(quantized[0])
         outputs = [node for node in self._calls if quantized[0][node.name].output_quantizer is not None]
@@ -141,7 +143,8 @@ class _Measurement:
         ]
         sources = self._sources(groups)
         activations = [
-            ActivationSensitivity(_paths(nodes), errors) for nodes, errors in zip(groups, rows[len(weights) :], strict=True)
+            ActivationSensitivity(_paths(nodes), errors)
+            for nodes, errors in zip(groups, rows[len(weights) :], strict=True)
         ]
         return Sensitivities(
             tuple(self._weight_row(nodes, errors, sources) for nodes, errors in zip(weights, rows, strict=False)),
@@ -175,9 +178,12 @@ class _Measurement:
             found[node.name] = next((place[name] for name in names if name in place), None)
         return found
 
-    def _errors(self, nodes: list[Node], by_width: dict[str, dict[str, LayerMap]], *, is_weight: bool) -> dict[str, float]:
+    def _errors(
+        self, nodes: list[Node], by_width: dict[str, dict[str, LayerMap]], *, is_weight: bool
+    ) -> dict[str, float]:
         """The error of the outputs for each width; widths that give one type count once, under the widest's name."""
-        errors, seen = {}, {}
+        errors: dict[str, float] = {}
+        seen: dict[IntegerType, str] = {}
         for width, quantized in by_width.items():
             quantizer = _quantizer(quantized[nodes[0].name], is_weight=is_weight)
             name = width if is_weight else f"uint{bits_of(width)}"
@@ -185,7 +191,7 @@ class _Measurement:
             if known is not None:
                 errors[name] = errors.pop(known)
             elif is_weight:
-                errors[name] = self._error(nodes, lambda node, q=quantizer: self._with_weight(node, q))
+                errors[name] = self._error(nodes, partial(self._with_weight, quantizer=quantizer))
             else:
                 errors[name] = sum(self._error([node], self._with_output(quantized[node.name])) for node in nodes)
             seen[quantizer.integer_type] = name
