@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data and the trained networks")
     parser.add_argument("--networks", nargs="*", default=list(TRAINED), choices=TRAINED)
     parser.add_argument("--precisions", nargs="*", default=["int8", "int4"])
-    parser.add_argument("--samples", type=int, default=1024, help="for calibration; fewer where there are fewer")
+    parser.add_argument("--samples", type=int, default=512, help="for calibration; fewer where there are fewer")
     parser.add_argument("--choices", type=int, default=3, help="of calibration samples")
     parser.add_argument("--json", type=Path, help="where to store the outcomes")
     arguments = parser.parse_args()

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import CalibrationError, listing
 from ana_fx.graph import layer_map_of, location
 from ana_fx.layers.batch_statistics import batch_statistics
+from ana_fx.numerics.spread_samples import spread_samples
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.fusion.fused_graph import FUSED
@@ -139,5 +140,4 @@ def _is_sampled(node: Node) -> bool:
 
 
 def _subsample(x: Tensor) -> Tensor:
-    flat = x.detach().flatten().float()
-    return flat[:: max(1, len(flat) // _SAMPLES_PER_BATCH)].cpu()
+    return spread_samples(x.detach().float(), _SAMPLES_PER_BATCH).cpu()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.numerics.spread_samples import spread_stride
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
 
@@ -52,9 +55,5 @@ def _spread(rows: Tensor, wanted: int) -> Tensor:
 
 
 def _chosen(shape: tuple[int, ...], wanted: int) -> tuple[Tensor, ...]:
-    """Indices of about `wanted` places, evenly spread; the stride has no factor in common with the last axis."""
-    total = torch.Size(shape).numel()
-    stride = max(1, total // wanted)
-    while stride > 1 and any(torch.gcd(torch.tensor(stride), torch.tensor(size)) > 1 for size in shape[1:]):
-        stride += 1
-    return torch.unravel_index(torch.arange(0, total, stride), shape)
+    """Indices of about `wanted` places."""
+    return torch.unravel_index(torch.arange(0, math.prod(shape), spread_stride(shape, wanted)), shape)

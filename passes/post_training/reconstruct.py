@@ -20,6 +20,7 @@ from ana_fx.layers.norms import gain_and_offset
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.numerics.scale_search import positive
+from ana_fx.numerics.spread_samples import spread_samples
 from ana_fx.operators.sum import Sum
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches, patches, rows_of
@@ -31,7 +32,7 @@ __all__ = ["reconstruct"]
 
 _NUM_ROWS = 2**15  # of the least squares problem of a layer
 _CLOSED = 1e-3  # of the largest slope of a layer: a channel with less has no part in its sum
-_NUM_SAMPLES = 2**18  # from which the step of an output is taken
+_NUM_SAMPLES = 2**15  # from which the step of an output is taken
 
 
 def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
@@ -112,9 +113,9 @@ def _rebuild(layer_map: LayerMap, read: _Read, own: set[int], lack: list[Tensor]
         _shift(layer_map, [ours for ours, _ in read], wanted)
     output = layer_map.output_quantizer
     if output is not None and not output.shares_scale:
-        reals = [_before_quantizer(layer_map, ours).flatten() for ours, _ in read]
-        stride = max(1, sum(map(len, reals)) // _NUM_SAMPLES)
-        output.calibrate(torch.cat([each[::stride] for each in reals]))
+        each_gives = -(-_NUM_SAMPLES // len(read))
+        reals = [spread_samples(_before_quantizer(layer_map, ours), each_gives) for ours, _ in read]
+        output.calibrate(torch.cat(reals))
 
 
 def _lack_of_other(node: Node, runs: SideBySide) -> list[Tensor] | None:

@@ -21,6 +21,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
+from ana_fx.numerics.spread_samples import spread_samples
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.side_by_side import batches_for
 from ana_fx.passes.prepare import prepare
@@ -33,6 +34,7 @@ from ana_fx.text.wording import unknown
 __all__ = ["WIDTHS", "sensitivity"]
 
 WIDTHS = ("ternary", "int2", "int3", "int4", "int5", "int6", "int7", "int8")
+_NUM_SAMPLES = 2**15  # from which the step of an output is taken
 _WHOLE = (2, 4, 8)  # bits of activations on targets that clip to nothing else
 
 
@@ -215,7 +217,7 @@ class _Measurement:
         def quantized(node: Node) -> Tensor:
             y: Tensor = self._values[node]
             if not quantizer.shares_scale and not layer_map.has_own_scale:
-                quantizer.calibrate(y.flatten())
+                quantizer.calibrate(spread_samples(y, _NUM_SAMPLES))
             return quantizer.quantize(y) * positive(quantizer.scale.detach())
 
         return quantized

@@ -1,0 +1,30 @@
+"""Some numbers of a tensor, spread so that they lie in all rows and columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+__all__ = ["spread_samples", "spread_stride"]
+
+
+def spread_samples(x: Tensor, wanted: int) -> Tensor:
+    """About so many numbers of a tensor, or all if it has no more, as a vector."""
+    return x.flatten()[:: spread_stride(x.shape, wanted)]
+
+
+def spread_stride(shape: Sequence[int], wanted: int) -> int:
+    """The distance of about `wanted` places that are taken from a tensor; it has no factor in common with its sizes.
+
+    With a stride of 16 an image that is 32 wide would show two columns only, one of them at its edge.
+
+    >>> spread_stride((64, 16, 32, 32), 8192)
+    129
+    """
+    total = math.prod(shape)
+    stride = max(1, total // wanted)
+    while stride > 1 and any(math.gcd(stride, size) > 1 for size in shape[1:]):
+        stride += 1
+    return stride
