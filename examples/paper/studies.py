@@ -117,9 +117,10 @@ def _head_first(net: nn.Module) -> nn.Module:
     as float as the last layer. Before it, the pool would be quantised and have an annealing range of its own, which
     the paper's L does not count.
     """
+    head = net.get_submodule("classifier.head")
     assert isinstance(net, DSCNN)
-    del net.features.pool
-    head = net.classifier.head
+    assert isinstance(head, nn.Linear)
+    del net.features[-1]
     conv = nn.Conv2d(head.in_features, head.out_features, 1)
     conv.weight, conv.bias = nn.Parameter(head.weight.detach()[:, :, None, None]), head.bias
     net.classifier = nn.Sequential(OrderedDict(head=conv))
