@@ -145,7 +145,7 @@ def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange])
     timing = {"depth": known.depth, "start": known.start, "end": known.end}
     if not isinstance(module, (IntegerMap, IntegerHead)):
         return _exact_row(name, module, timing)
-    kind = type(module.affine).__name__.lower()
+    kind = type(module.operator).__name__.lower()
     has_weight = module.weight is not None and module.weight.ndim > 0  # the epsilon of a normalisation has no axes
     weight = (
         f"{int(module.weight.min())}…{int(module.weight.max())}" if module.weight is not None and has_weight else None

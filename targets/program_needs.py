@@ -6,9 +6,8 @@ import torch
 from torch.fx import GraphModule
 
 from ana_fx.graph import location, module_of
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.checks.check_target import operator_of
 from ana_fx.passes.lowering.bound_pairs import level_types
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import (
@@ -47,19 +46,19 @@ def _reasons(target: Target, needs: LayerNeeds, module: object) -> list[str]:
 def _needs(module: object, inputs: tuple[IntegerType, ...]) -> LayerNeeds | None:
     """What a module needs; None for one that every target has."""
     if isinstance(module, (IntegerHead, IntegerMap)):
-        affine = module.affine
+        operator = module.operator
         return LayerNeeds(
-            operator_of(affine),
-            weight=_weight_type(module) if affine.has_weight else None,
+            operator.kind,
+            weight=_weight_type(module) if operator.has_weight else None,
             inputs=inputs,
             output=module.integer_type if isinstance(module, IntegerMap) else None,
             num_gains=_num_gains(module) if isinstance(module, IntegerMap) else 1,
-            num_axes=getattr(affine, "rank", 0),
+            num_axes=getattr(operator, "rank", 0),
         )
     if isinstance(module, IntegerMaxPool):
         return LayerNeeds("max_pool", num_axes=len(module.kernel))
-    if isinstance(module, AffineMap):
-        return LayerNeeds(operator_of(module.affine), leaves_float=True)
+    if isinstance(module, OperatorMap):
+        return LayerNeeds(module.operator.kind, leaves_float=True)
     kinds = {IntegerTable: "table", IntegerSoftmax: "softmax", IntegerConstant: "constant", Movement: "movement"}
     return next((LayerNeeds(name, inputs=inputs) for kind, name in kinds.items() if isinstance(module, kind)), None)
 

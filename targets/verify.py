@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, module_of, outputs
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.lowering.probes import probes
@@ -258,14 +258,14 @@ def _expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) 
         is_real = is_float or tolerance is not None
         array = numpy(seen[node] if is_real else _stored_output(seen, node))
         expected.append(_Expected(array, None if tolerance is None else numpy(tolerance)))
-    borders = [node.all_input_nodes[0] for node in calls_to(integer, AffineMap)]
+    borders = [node.all_input_nodes[0] for node in calls_to(integer, OperatorMap)]
     return expected + [_Expected(numpy(seen[border])) for border in borders]
 
 
 def _tolerance(node: Node, seen: dict[Node, Tensor]) -> Tensor | None:
     """How far off each number of a float layer may be, moved as the numbers are; None where there is none behind."""
     module = module_of(node)
-    if isinstance(module, AffineMap):
+    if isinstance(module, OperatorMap):
         (border,) = node.all_input_nodes
         tolerance = torch.from_numpy(float_tolerance(module, [seen[border]]))
         return tolerance.reshape(seen[node].shape).to(seen[node].device)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_of
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.passes.base_pass import run_pipeline
 from ana_fx.passes.canonical.canonical_dialect import is_shape
 from ana_fx.passes.canonical.canonicalize import Canonicalize
@@ -107,9 +107,9 @@ def _label(node: Node) -> str:
 
 
 def _layer_map_label(layer_map: LayerMap) -> str:
-    if not isinstance(layer_map, AffineMap):
+    if not isinstance(layer_map, OperatorMap):
         return type(layer_map).__name__
-    parts = [type(layer_map.affine).__name__]
+    parts = [type(layer_map.operator).__name__]
     if layer_map.norm is not None:
         parts.append("norm")
     if layer_map.line != (1.0, 0.0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ana_fx.operators.affine import Convolution
+from ana_fx.operators.convolution import Convolution
 
 
 def windows(x: np.ndarray, kernel, stride, padding, dilation) -> np.ndarray:

@@ -32,14 +32,14 @@ class ExactNormalization:
     """A normalisation with its staircase, which shifts.
 
     Args:
-        affine: Which numbers belong to a row.
+        operator: Which numbers belong to a row.
         epsilon: E, int64, 0-dimensional.
         root: The table of roots, int64.
         finish: Multiplier, with the channel's sign, offset and shift, int64, [channels].
         ends: The lowest level, the highest one, and the scale of the output, float32, [3].
     """
 
-    affine: Normalization
+    operator: Normalization
     epsilon: Tensor
     root: Tensor
     finish: tuple[Tensor, Tensor, Tensor]
@@ -48,14 +48,14 @@ class ExactNormalization:
     def takes(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether rows lie together, and fit a block."""
         (x,) = tensors
-        return x.is_contiguous() and has_kernels(x) and self.affine.row_shape(tuple(x.shape))[-1] <= LONGEST_ROW
+        return x.is_contiguous() and has_kernels(x) and self.operator.row_shape(tuple(x.shape))[-1] <= LONGEST_ROW
 
     def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
         """Of reals, multiples of their scale: what the staircase makes of their normalised levels, real."""
         from ana_fx.kernels import triton_maps as kernels
 
         (x,), (scale,) = tensors, scales
-        length, axis = self.affine.row_shape(tuple(x.shape))[-1], self.affine.channel_axis(x.ndim)
+        length, axis = self.operator.row_shape(tuple(x.shape))[-1], self.operator.channel_axis(x.ndim)
         places, channels = math.prod(x.shape[axis + 1 :]), x.shape[axis]
         y = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         block = 1 << (length - 1).bit_length()
@@ -64,7 +64,7 @@ class ExactNormalization:
             (x.numel() // length, 1, 1),
             (x, scale, self.epsilon, self.root, *self.finish, self.ends, y),
             (length, channels, places),
-            (self.affine.is_centered, MAX_EXPONENT, MANTISSA_BITS, RESULT_SHIFT, block),
+            (self.operator.is_centered, MAX_EXPONENT, MANTISSA_BITS, RESULT_SHIFT, block),
             (x.dtype, scale.dtype, length, channels, places),
             num_warps=4,
             enable_fp_fusion=False,
@@ -73,7 +73,7 @@ class ExactNormalization:
 
 
 def exact_normalization(
-    affine: Normalization,
+    operator: Normalization,
     epsilon: Tensor | None,
     sign: Tensor | None,
     staircase: Staircase | None,
@@ -89,7 +89,11 @@ def exact_normalization(
     device = output_scale.device
     ends = [torch.as_tensor(end, device=device, dtype=torch.float32) for end in (staircase.lo, staircase.hi)]
     return ExactNormalization(
-        affine, epsilon, root_table().to(device), (finish[0], finish[1], finish[2]), torch.stack([*ends, output_scale])
+        operator,
+        epsilon,
+        root_table().to(device),
+        (finish[0], finish[1], finish[2]),
+        torch.stack([*ends, output_scale]),
     )
 
 

@@ -19,19 +19,23 @@ from ana_fx.kernels.int8_convolution import Int8Convolution
 from ana_fx.kernels.int8_levels import WIDE, Finish, is_dense, write_levels
 from ana_fx.kernels.triton_launch import has_triton, launch
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Affine, Convolution, Linear, TransposedConvolution
-from ana_fx.operators.pairs import MatMul, Sum
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.sum import Sum
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 
 __all__ = ["Int8MatMul", "Int8Sum", "fits_int8", "int8_products"]
 
 
 def fits_int8(
-    affine: Affine, device: torch.device, kinds: Sequence[IntegerType], weight_magnitude: int, bound: int
+    operator: Operator, device: torch.device, kinds: Sequence[IntegerType], weight_magnitude: int, bound: int
 ) -> bool:
     """Whether there is a kernel for the products of a map.
 
     Args:
-        affine: The map.
+        operator: The map.
         device: Where its tensors lie.
         kinds: The levels of each input.
         weight_magnitude: No coefficient exceeds this in absolute value.
@@ -39,14 +43,14 @@ def fits_int8(
     """
     if device.type != "cuda" or not has_triton():
         return False
-    if isinstance(affine, MatMul | Sum):
+    if isinstance(operator, MatMul | Sum):
         return len(kinds) == 2 and bound < WIDE
-    is_product = isinstance(affine, Convolution | TransposedConvolution | Linear)
+    is_product = isinstance(operator, Convolution | TransposedConvolution | Linear)
     return is_product and len(kinds) == 1 and weight_magnitude < 128 and bound < WIDE
 
 
 def int8_products(
-    affine: Affine,
+    operator: Operator,
     weight: Tensor | None,
     kinds: Sequence[IntegerType],
     finish: Finish | None = None,
@@ -55,17 +59,17 @@ def int8_products(
     """The products of a map that fits.
 
     Args:
-        affine: The map.
+        operator: The map.
         weight: Integer coefficients, if it has any.
         kinds: The levels of each input.
         finish: The staircase; with it results are real.
         sign: Of the accumulators of a matrix product, before the staircase, [1].
     """
     shifts = [0 if kind.qmax < 128 else kind.qmin + 128 for kind in kinds]
-    if isinstance(affine, MatMul):
+    if isinstance(operator, MatMul):
         return Int8MatMul((shifts[0], shifts[1]), finish, sign)
     assert weight is not None
-    return Int8Convolution(affine, weight, shifts[0], finish)
+    return Int8Convolution(operator, weight, shifts[0], finish)
 
 
 @dataclass(frozen=True)

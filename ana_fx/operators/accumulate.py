@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, LARGEST_LEVEL
-from ana_fx.operators.affine import Affine
+from ana_fx.operators.base_operator import Operator
 
 __all__ = ["accumulate"]
 
@@ -23,29 +23,29 @@ _DIGIT = 16  # an 8-bit weight is two digits of at most 8 in absolute value
 
 
 def accumulate(
-    affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, *, bound: int, integer: torch.dtype
+    operator: Operator, levels: tuple[Tensor, ...], weight: Tensor | None, *, bound: int, integer: torch.dtype
 ) -> Tensor:
-    """The accumulators of `affine`.
+    """The accumulators of `operator`.
 
     Args:
-        affine: The map.
+        operator: The map.
         levels: Integer-valued tensors of any dtype, of at most 8 bits.
         weight: Integer coefficients of any dtype, those of a matrix of at most 8 bits, or None.
         bound: No accumulator exceeds this in absolute value.
         integer: The dtype of the result.
     """
-    if not affine.is_exact_in_floats:
-        return affine.accumulate(tuple(level.to(torch.int64) for level in levels), weight)
+    if not operator.is_exact_in_floats:
+        return operator.accumulate(tuple(level.to(torch.int64) for level in levels), weight)
     is_direct = levels[0].device.type == "cpu" and _DIRECT_CONVOLUTION
     if is_direct and bound < EXACT_FLOAT32:
-        return _accumulate(affine, levels, weight, torch.float32).to(integer)
-    if is_direct and affine.has_weight and weight is not None and _digits_fit(weight):
+        return _accumulate(operator, levels, weight, torch.float32).to(integer)
+    if is_direct and operator.has_weight and weight is not None and _digits_fit(weight):
         whole = weight.float()
         high = (whole / _DIGIT).round_()
         low = torch.sub(whole, high, alpha=_DIGIT)
-        high_sum = _accumulate(affine, levels, high, torch.float32).to(integer)
-        return high_sum.mul_(_DIGIT).add_(_accumulate(affine, levels, low, torch.float32).to(integer))
-    return _accumulate(affine, levels, weight, torch.float64).to(integer)
+        high_sum = _accumulate(operator, levels, high, torch.float32).to(integer)
+        return high_sum.mul_(_DIGIT).add_(_accumulate(operator, levels, low, torch.float32).to(integer))
+    return _accumulate(operator, levels, weight, torch.float64).to(integer)
 
 
 def _digits_fit(weight: Tensor) -> bool:
@@ -53,8 +53,8 @@ def _digits_fit(weight: Tensor) -> bool:
     return weight[0].numel() * (_DIGIT // 2) * LARGEST_LEVEL < EXACT_FLOAT32
 
 
-def _accumulate(affine: Affine, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _accumulate(operator: Operator, levels: tuple[Tensor, ...], weight: Tensor | None, dtype: torch.dtype) -> Tensor:
     with torch.autocast(levels[0].device.type, enabled=False):
-        return affine.accumulate(
+        return operator.accumulate(
             tuple(level.to(dtype) for level in levels), None if weight is None else weight.to(dtype)
         )

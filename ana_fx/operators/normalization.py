@@ -1,4 +1,4 @@
-"""Division by the standard deviation of each row, in integers (see `ana_fx.operators.affine`).
+"""Division by the standard deviation of each row, in integers (see `ana_fx.operators.base_operator`).
 
 Of the D levels n of a row, with S₁ = Σ n and S₂ = Σ n²:
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ana_fx.operators.affine import Affine, Coefficients
+from ana_fx.operators.base_operator import Coefficients, Operator
 
 __all__ = ["FRACTION_BITS", "MANTISSA_BITS", "MAX_EXPONENT", "RESULT_SHIFT", "Normalization", "UnitNorm", "root_table"]
 
@@ -53,7 +53,7 @@ class UnitNorm(nn.Module):
 
 
 @dataclass(frozen=True)
-class Normalization(Affine):
+class Normalization(Operator):
     """(x − mean) / √(variance + epsilon) over rows: the last `num_axes` axes, or the channels of a group.
 
     Args:
@@ -62,6 +62,8 @@ class Normalization(Affine):
         num_groups: Groups of a group norm over axis 1 and the axes behind it; 0 for a layer norm.
         is_centered: Whether the mean is subtracted; a root mean square norm leaves it.
     """
+
+    kind = "normalization"
 
     epsilon: float
     num_axes: int = 1

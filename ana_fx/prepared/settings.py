@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import SettingsError, listing
 from ana_fx.graph import layer_maps, quantizers
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import InputQuantizer, Quantizer
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.precision_json import precision_from_json, precision_to_json
@@ -143,7 +143,7 @@ def _layers(gm: GraphModule) -> dict[str, str]:
     """What decides, besides numbers in the state, which function each quantizer and affine map is."""
     found = {path: _levels(quantizer) for path, quantizer in quantizers(gm)}
     for path, layer_map in layer_maps(gm).items():
-        if isinstance(layer_map, AffineMap):
+        if isinstance(layer_map, OperatorMap):
             shift = layer_map.shift_arithmetic
             family = "float32 requantizer" if shift is None else f"shift in {shift.bits} bits"
             family += ", one shift for all channels" if shift is not None and shift.has_common_shift else ""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ana_fx.kernels.fused_quantizer import is_fused
 from ana_fx.kernels.triton_launch import launch
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.layer_map import Phase
+from ana_fx.layers.operator_map import OperatorMap
 
 __all__ = ["Layout", "WeightBank", "quantize_together"]
 
@@ -32,7 +32,7 @@ class WeightBank:
     """A hook before the forward pass of a prepared model."""
 
     def __init__(self) -> None:
-        self._layer_maps: list[AffineMap] | None = None
+        self._layer_maps: list[OperatorMap] | None = None
         self._layout: Layout | None = None
 
     def __call__(self, gm: nn.Module, _inputs: Any) -> None:
@@ -40,7 +40,9 @@ class WeightBank:
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
         if self._layer_maps is None:
-            self._layer_maps = [m for m in gm.modules() if isinstance(m, AffineMap) and m.weight_quantizer is not None]
+            self._layer_maps = [
+                m for m in gm.modules() if isinstance(m, OperatorMap) and m.weight_quantizer is not None
+            ]
         if not self._layer_maps or not self._layer_maps[0].weight.is_cuda:  # type: ignore[union-attr]  # they have weights
             return
         if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):
@@ -53,7 +55,7 @@ class WeightBank:
         for layer_map, quantized in zip(chosen, outputs, strict=True):
             layer_map.hand_weight(quantized)
 
-    def _quantized(self, chosen: Sequence[AffineMap], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _quantized(self, chosen: Sequence[OperatorMap], dtype: torch.dtype) -> tuple[Tensor, ...]:
         sources = [_sources(layer_map) for layer_map in chosen]
         addresses = [tensor.data_ptr() for tensors in sources for tensor in tensors]
         layout = self._layout
@@ -62,7 +64,7 @@ class WeightBank:
         return quantize_together([weight for weight, *_ in sources], layout, dtype)
 
 
-def _sources(layer_map: AffineMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sources(layer_map: OperatorMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight, scale, mean and standard deviation; looked up where modules keep them, which is faster."""
     quantizer = layer_map._modules["weight_quantizer"]
     weight, scale = layer_map._parameters["weight"], quantizer._parameters["scale"]  # type: ignore[union-attr]  # chosen for it
@@ -70,7 +72,7 @@ def _sources(layer_map: AffineMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return weight, scale, mean, std  # type: ignore[return-value]  # none is None
 
 
-def _takes_part(layer_map: AffineMap) -> bool:
+def _takes_part(layer_map: OperatorMap) -> bool:
     """Whether a kernel quantises its weight, which learns while its scale does not."""
     weight, quantizer = layer_map._parameters.get("weight"), layer_map._modules["weight_quantizer"]
     if (
@@ -113,7 +115,10 @@ class Layout:
 
     @classmethod
     def of(
-        cls, chosen: Sequence[AffineMap], sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], addresses: list[int]
+        cls,
+        chosen: Sequence[OperatorMap],
+        sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+        addresses: list[int],
     ) -> Layout:
         """The layout of these weights, with one copy to the GPU for each of the three tables."""
         starts, rows, blocks, grids = [0], [], [], []

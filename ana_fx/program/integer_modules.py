@@ -14,7 +14,7 @@ from ana_fx.layers.table_map import look_up
 from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.accumulate import accumulate
-from ana_fx.operators.affine import Affine
+from ana_fx.operators.base_operator import Operator
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import Staircase, along
 
@@ -48,9 +48,9 @@ class _Accumulating(Float32Module):
 
     weight: Tensor | None
 
-    def __init__(self, affine: Affine, weight: Tensor | None, lowest: Tensor, highest: Tensor) -> None:
+    def __init__(self, operator: Operator, weight: Tensor | None, lowest: Tensor, highest: Tensor) -> None:
         super().__init__()
-        self.affine = affine
+        self.operator = operator
         self.lowest = lowest
         self.highest = highest
         self.bound = int(torch.maximum(-lowest, highest).max())
@@ -59,7 +59,7 @@ class _Accumulating(Float32Module):
 
     def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The exact accumulators, int64."""
-        return accumulate(self.affine, inputs, self.weight, bound=self.bound, integer=torch.int64)
+        return accumulate(self.operator, inputs, self.weight, bound=self.bound, integer=torch.int64)
 
 
 class IntegerMap(_Accumulating):
@@ -77,7 +77,7 @@ class IntegerMap(_Accumulating):
 
     def __init__(
         self,
-        affine: Affine,
+        operator: Operator,
         weight: Tensor | None,
         lowest: Tensor,
         highest: Tensor,
@@ -88,7 +88,7 @@ class IntegerMap(_Accumulating):
         integer_type: IntegerType,
         output_scale: Tensor,
     ) -> None:
-        super().__init__(affine, weight, lowest, highest)
+        super().__init__(operator, weight, lowest, highest)
         self.staircase = staircase
         self.integer_type = integer_type
         self.output_scale = output_scale
@@ -114,7 +114,7 @@ class IntegerMap(_Accumulating):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Levels to levels."""
         accumulator = self.accumulate(inputs)
-        axis = self.affine.channel_axis(accumulator.ndim)
+        axis = self.operator.channel_axis(accumulator.ndim)
         signed = accumulator * along(self.sign, axis, accumulator.ndim)
         return self.multiply_shift.level(signed, axis).to(self.integer_type.dtype)
 
@@ -126,7 +126,7 @@ class IntegerHead(_Accumulating):
 
     def __init__(
         self,
-        affine: Affine,
+        operator: Operator,
         weight: Tensor | None,
         lowest: Tensor,
         highest: Tensor,
@@ -134,7 +134,7 @@ class IntegerHead(_Accumulating):
         factor: int,
         bias: Tensor,
     ) -> None:
-        super().__init__(affine, weight, lowest, highest)
+        super().__init__(operator, weight, lowest, highest)
         self.factor = factor
         self.register_buffer("bias", bias)
 
@@ -142,7 +142,7 @@ class IntegerHead(_Accumulating):
         """Levels to int32 logits."""
         accumulator = self.accumulate(inputs)
         shape = [1] * accumulator.ndim
-        shape[self.affine.channel_axis(accumulator.ndim)] = -1
+        shape[self.operator.channel_axis(accumulator.ndim)] = -1
         return (accumulator * self.factor + self.bias.reshape(shape)).to(torch.int32)
 
 

@@ -10,15 +10,14 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import PrecisionError, listing
 from ana_fx.graph import calls_to, location, module_of
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import SoftmaxMap
-from ana_fx.operators.affine import Affine, TransposedConvolution
 from ana_fx.passes.base_pass import Pass
-from ana_fx.target import OPERATORS, LayerNeeds, Target
+from ana_fx.target import LayerNeeds, Target
 
-__all__ = ["CheckTarget", "operator_of"]
+__all__ = ["CheckTarget"]
 
 
 @dataclass(frozen=True)
@@ -47,26 +46,19 @@ class CheckTarget(Pass):
         return False
 
 
-def operator_of(affine: Affine) -> str:
-    """The kind of an affine map, of OPERATORS."""
-    if isinstance(affine, TransposedConvolution):
-        return "convolution"
-    return next(name for name in (kind.__name__.lower() for kind in type(affine).__mro__) if name in OPERATORS)
-
-
 def _needs(layer_map: object) -> LayerNeeds:
     assert isinstance(layer_map, LayerMap)
     output = None if layer_map.output_quantizer is None else layer_map.output_quantizer.integer_type
     inputs = tuple(layer_map.input_types)
-    if isinstance(layer_map, AffineMap):
+    if isinstance(layer_map, OperatorMap):
         quantizer = layer_map.weight_quantizer
         return LayerNeeds(
-            operator_of(layer_map.affine),
+            layer_map.operator.kind,
             weight=None if quantizer is None else quantizer.integer_type,
             inputs=inputs,
             output=output,
             num_gains=_num_gains(layer_map),
-            num_axes=getattr(layer_map.affine, "rank", 0),
+            num_axes=getattr(layer_map.operator, "rank", 0),
             leaves_float=not inputs,
             clips_negative=-math.inf < layer_map.clip_range.minimum < 0,
         )
@@ -74,7 +66,7 @@ def _needs(layer_map: object) -> LayerNeeds:
     return LayerNeeds("softmax" if isinstance(layer_map, SoftmaxMap) else kind, inputs=inputs, output=output)
 
 
-def _num_gains(layer_map: AffineMap) -> int:
+def _num_gains(layer_map: OperatorMap) -> int:
     """The slopes of its requantizer."""
     if layer_map.output_quantizer is None:
         return 1

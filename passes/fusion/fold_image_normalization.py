@@ -11,8 +11,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import location, module_of
-from ana_fx.layers.affine_map import AffineMap
-from ana_fx.operators.affine import Convolution
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
 from ana_fx.precision.image_input import ImageInput
@@ -64,7 +64,7 @@ class FoldImageNormalization(Pass):
             )
         for node in readers:
             layer_map = module_of(node)
-            assert isinstance(layer_map, AffineMap)
+            assert isinstance(layer_map, OperatorMap)
             _fold(layer_map, self.image)
         return bool(readers)
 
@@ -72,25 +72,25 @@ class FoldImageNormalization(Pass):
 def _obstacle(gm: GraphModule, node: Node, image: ImageInput) -> str:
     """Why the normalisation cannot go into what reads the image; empty if it can."""
     layer_map = module_of(node)
-    if not isinstance(layer_map, AffineMap) or not isinstance(layer_map.affine, Convolution):
+    if not isinstance(layer_map, OperatorMap) or not isinstance(layer_map.operator, Convolution):
         return "it is no convolution"
-    if any(any(pair) for pair in layer_map.affine.padding):
+    if any(any(pair) for pair in layer_map.operator.padding):
         return "it pads with zeros, which are no pixel, and another one in each channel"
     assert layer_map.weight is not None
-    num_channels = layer_map.weight.shape[1] * layer_map.affine.groups
+    num_channels = layer_map.weight.shape[1] * layer_map.operator.groups
     if num_channels != image.num_channels:
         return f"it reads {num_channels} channels, the normalisation has {image.num_channels}"
-    sharing = [other for other in gm.modules() if isinstance(other, AffineMap) and other.weight is layer_map.weight]
+    sharing = [other for other in gm.modules() if isinstance(other, OperatorMap) and other.weight is layer_map.weight]
     return "another layer shares its weight" if len(sharing) > 1 else ""
 
 
 @torch.no_grad()
-def _fold(layer_map: AffineMap, image: ImageInput) -> None:
+def _fold(layer_map: OperatorMap, image: ImageInput) -> None:
     weight = layer_map.weight
     assert weight is not None
-    assert isinstance(layer_map.affine, Convolution)
+    assert isinstance(layer_map.operator, Convolution)
     std, mean = (
-        _of_weight(numbers, weight, layer_map.affine.groups) for numbers in (image.std, image.mean)
+        _of_weight(numbers, weight, layer_map.operator.groups) for numbers in (image.std, image.mean)
     )  # as float64
     folded = weight.double() / std
     shift = (folded * mean).flatten(1).sum(1)

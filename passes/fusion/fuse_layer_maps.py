@@ -12,15 +12,23 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError
 from ana_fx.graph import constant_nodes, location, module_of, module_path, unique_path
-from ana_fx.layers.affine_map import AffineMap, ChannelAffine, Norm
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import ChannelAffine, Norm, OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
-from ana_fx.operators.affine import Affine, Convolution, Identity, Linear, Reduce, TransposedConvolution
+from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.interpolation import Interpolation
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.normalization import Normalization, UnitNorm
-from ana_fx.operators.pairs import MatMul, Product, Sum
-from ana_fx.operators.resampling import Average, Interpolation
+from ana_fx.operators.product import Product
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import (
     ACTIVATIONS,
@@ -83,7 +91,7 @@ class _Chain:
 
     nodes: list[Node]
     inputs: tuple[Node, ...]
-    affine: Affine | None = None  # None for a table or a softmax, which is its `source`
+    operator: Operator | None = None  # None for a table or a softmax, which is its `source`
     source: nn.Module | None = None
     norm: Norm | None = None
     line: tuple[float, float] = (1.0, 0.0)
@@ -91,12 +99,12 @@ class _Chain:
 
     def layer_map(self) -> LayerMap:
         """The layer map of these parts."""
-        if self.affine is None:
+        if self.operator is None:
             return SoftmaxMap(_axis(self.source)) if isinstance(self.source, nn.Softmax) else TableMap(self.source)  # type: ignore[arg-type]  # a table has a source
-        is_weighted = self.affine.has_weight
+        is_weighted = self.operator.has_weight
         weight = getattr(self.source, "weight", None) if is_weighted else None
         bias = getattr(self.source, "bias", None) if is_weighted else None
-        return AffineMap(self.affine, weight, bias, self.norm, self.line, self.clip_range)
+        return OperatorMap(self.operator, weight, bias, self.norm, self.line, self.clip_range)
 
 
 def _axis(softmax: nn.Module) -> int:
@@ -108,7 +116,7 @@ def _axis(softmax: nn.Module) -> int:
 def _chain(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
     """Follow the graph from `node` as long as the layer map goes on; None if no layer map starts there."""
     chain = _head(node, modules)
-    while chain is not None and chain.affine is not None and len(chain.nodes[-1].users) == 1:
+    while chain is not None and chain.operator is not None and len(chain.nodes[-1].users) == 1:
         (reader,) = chain.nodes[-1].users
         if not _absorb(chain, reader, modules.get(reader)):
             break
@@ -135,7 +143,7 @@ def _head(node: Node, modules: dict[Node, nn.Module | None]) -> _Chain | None:
         return _Chain([node], inputs, _normalization(module), module, norm=_channel_affine(module))
     if isinstance(module, UnitNorm):
         return _Chain([node], inputs, Normalization(0.0, is_centered=False), module, line=_unit_line(inputs[0]))
-    affine = _affine(module)
+    affine = _operator_of(module)
     return None if affine is None else _Chain([node], inputs, affine, module)
 
 
@@ -185,7 +193,7 @@ def _can_take(chain: _Chain, norm: nn.Module) -> bool:
     """Whether a batch norm works on the channels of the chain; behind a linear layer that takes two axes."""
     if chain.norm is not None or chain.clip_range != ClipRange() or chain.line != (1.0, 0.0):
         return False
-    if isinstance(chain.affine, (Reduce, MatMul, Normalization)):
+    if isinstance(chain.operator, (Reduce, MatMul, Normalization)):
         return False
     if not isinstance(chain.source, nn.Linear):
         return True
@@ -199,7 +207,7 @@ def _clip_range(module: nn.Module) -> ClipRange:
     return ClipRange(minimum=0.0)
 
 
-def _affine(module: nn.Module | None) -> Affine | None:
+def _operator_of(module: nn.Module | None) -> Operator | None:
     if isinstance(module, CONVOLUTIONS):
         return _convolution(module, ())
     if isinstance(module, TRANSPOSED_CONVOLUTIONS):

@@ -13,7 +13,6 @@ from ana_fx.graph import location, module_of
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.checks.check_target import operator_of
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, Repeat
 from ana_fx.requantizers.staircase import QLinearStaircase
@@ -53,10 +52,10 @@ class BoundPairs(Pass):
         return False
 
     def _adds_pairs(self, module: IntegerHead | IntegerMap) -> bool:
-        affine, weight = module.affine, module.weight
-        if not affine.has_weight or weight is None or operator_of(affine) not in self.target.sums_pairs_in_16_bits:
+        operator, weight = module.operator, module.weight
+        if not operator.has_weight or weight is None or operator.kind not in self.target.sums_pairs_in_16_bits:
             return False
-        return not affine.is_depthwise(weight)
+        return not operator.is_depthwise(weight)
 
 
 def level_types(program: GraphModule) -> dict[Node, IntegerType]:

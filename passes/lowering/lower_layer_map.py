@@ -12,13 +12,14 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ConvertError, ProofError, UnsupportedError
 from ana_fx.graph import location, unique_path
-from ana_fx.layers.affine_map import AffineMap, IntegerForm
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import IntegerForm, OperatorMap
 from ana_fx.layers.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Affine, TransposedConvolution
+from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.normalization import Normalization
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
@@ -71,8 +72,8 @@ def lower_layer_map(
                 f"{location(node)}: its input {layouts[source].shape} has the batch on axis "
                 f"{layouts[source].batch_axis}, needed axis 0; move it to the front before"
             )
-    if isinstance(layer_map, AffineMap):
-        return _lower_affine(gm, node, layer_map, sources, inputs, levels, layouts)
+    if isinstance(layer_map, OperatorMap):
+        return _lower_operator_map(gm, node, layer_map, sources, inputs, levels, layouts)
     assert layer_map.output_quantizer is not None
     node.args = tuple(sources)
     scales, shape = tuple(each.scale for each in inputs), layouts[sources[0]].shape
@@ -103,32 +104,32 @@ def lower_layer_map(
     return []
 
 
-def _lower_affine(
+def _lower_operator_map(
     gm: GraphModule,
     node: Node,
-    layer_map: AffineMap,
+    layer_map: OperatorMap,
     sources: list[Node],
     inputs: list[LevelRange],
     levels: dict[Node, LevelRange],
     layouts: dict[Node, Layout],
 ) -> list[str]:
     shape = layouts[sources[0]].shape
-    affine = layer_map.affine.fixed(shape)
+    operator = layer_map.operator.fixed(shape)
     form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
-    lowest, highest = affine.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
-    problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(affine, inputs, shape)) if reason]
-    if isinstance(affine, TransposedConvolution):
-        sources = [_spread(gm, node, affine, sources[0], levels, layouts)]
-        padding = tuple((max(before, 0), max(after, 0)) for before, after in affine.convolution.padding)
-        affine = replace(affine.convolution, padding=padding)
+    lowest, highest = operator.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
+    problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(operator, inputs, shape)) if reason]
+    if isinstance(operator, TransposedConvolution):
+        sources = [_spread(gm, node, operator, sources[0], levels, layouts)]
+        padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
+        operator = replace(operator.convolution, padding=padding)
     lowered: IntegerHead | IntegerMap
     if form.staircase is None:
         assert form.bias is not None
-        lowered = IntegerHead(affine, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
+        lowered = IntegerHead(operator, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
         levels[node] = LevelRange(-_INT32_MAX, _INT32_MAX, form.output_scale)
     else:
         assert layer_map.output_quantizer is not None
-        lowered = _integer_map(node, affine, form, lowest, highest, layer_map.output_quantizer.integer_type)
+        lowered = _integer_map(node, operator, form, lowest, highest, layer_map.output_quantizer.integer_type)
         levels[node] = LevelRange(lowered.lo, lowered.hi, form.output_scale)
     gm.add_submodule(str(node.target), lowered.eval())
     node.args = tuple(sources)
@@ -138,7 +139,7 @@ def _lower_affine(
 def _spread(
     gm: GraphModule,
     node: Node,
-    affine: TransposedConvolution,
+    operator: TransposedConvolution,
     source: Node,
     levels: dict[Node, LevelRange],
     layouts: dict[Node, Layout],
@@ -146,9 +147,9 @@ def _spread(
     """The input of a transposed convolution with zeros between its numbers, cropped where the padding is negative."""
     channels, *sizes = layouts[source].row
     apart = tuple(each for size in sizes for each in (size, 1))
-    pads = tuple(pair for stride in affine.stride for pair in ((0, 0), (0, stride - 1)))
-    spread = tuple(size * stride for size, stride in zip(sizes, affine.stride, strict=True))
-    crops = [(max(-before, 0), max(-after, 0)) for before, after in affine.convolution.padding]
+    pads = tuple(pair for stride in operator.stride for pair in ((0, 0), (0, stride - 1)))
+    spread = tuple(size * stride for size, stride in zip(sizes, operator.stride, strict=True))
+    crops = [(max(-before, 0), max(-after, 0)) for before, after in operator.convolution.padding]
     slices = tuple((before, size - after, 1) for (before, after), size in zip(crops, spread, strict=True))
     modules: list[Movement] = []
     if spread != tuple(sizes):
@@ -181,11 +182,11 @@ def _reduce(form: IntegerForm) -> IntegerForm:
     return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
 
 
-def _misfit(affine: Affine, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
+def _misfit(operator: Operator, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
     """Why a normalisation's intermediates leave 63 bits; None if they do not."""
-    if not isinstance(affine, Normalization):
+    if not isinstance(operator, Normalization):
         return None
-    found, needed = affine.row_shape(shape)[-1], affine.longest_row(max(inputs[0].hi, -inputs[0].lo))
+    found, needed = operator.row_shape(shape)[-1], operator.longest_row(max(inputs[0].hi, -inputs[0].lo))
     if found <= needed:
         return None
     return f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"
@@ -204,7 +205,7 @@ def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
 
 
 def _integer_map(
-    node: Node, affine: Affine, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
+    node: Node, operator: Operator, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
 ) -> IntegerMap:
     """The requantizer in both encodings, for accumulators that are signed as the channel's gain is.
 
@@ -225,7 +226,7 @@ def _integer_map(
             f"give the layer's output fewer bits or a larger scale"
         )
     return IntegerMap(
-        affine,
+        operator,
         form.weight,
         lowest,
         highest,

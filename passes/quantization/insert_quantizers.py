@@ -11,16 +11,17 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import PrecisionError
 from ana_fx.graph import constant_parameters, location, module_of, unique_path
-from ana_fx.layers.affine_map import AffineMap, Norm
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import Norm, OperatorMap
 from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
 from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Convolution, Linear
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.linear import Linear
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.sum import Sum
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
 from ana_fx.passes.quantization.sample_scales import scale_from_samples, settle_zeros
@@ -178,7 +179,7 @@ class InsertQuantizers(Pass):
     def _output_quantizer(self, node: Node, layer_map: LayerMap, integer_type: IntegerType) -> Quantizer:
         """Give a layer map its output quantizer, with a scale if anything tells it."""
         precision = self.precision.of(str(node.target))
-        clip_range = layer_map.clip_range if isinstance(layer_map, AffineMap) else ClipRange()
+        clip_range = layer_map.clip_range if isinstance(layer_map, OperatorMap) else ClipRange()
         is_replaced = precision.replaces_activation and integer_type.narrow
         is_fixed = isinstance(layer_map, SoftmaxMap)
         quantizer = Quantizer(
@@ -191,7 +192,7 @@ class InsertQuantizers(Pass):
         )
         if is_fixed:
             quantizer.set_scale(torch.tensor(1.0 / integer_type.qmax))
-        elif isinstance(layer_map, AffineMap) and _is_normal(layer_map):
+        elif isinstance(layer_map, OperatorMap) and _is_normal(layer_map):
             numbers, weights = _gaussian(layer_map.norm)
             quantizer.calibrate(numbers * layer_map.line[0] + layer_map.line[1], weights)
         if "samples" in node.meta and not is_fixed:
@@ -234,7 +235,7 @@ def _nonnegative(gm: GraphModule, sources: dict[Node, _Source]) -> set[Node]:
             holds = bool((node.meta["samples"] >= 0).all()) and not constant_parameters(node)
         elif isinstance(module, TableMap):
             holds = module.is_nonnegative
-        elif isinstance(module, AffineMap):
+        elif isinstance(module, OperatorMap):
             holds = module.clip_range.minimum == 0 or (_keeps_sign(module) and nonnegative.issuperset(operands))
         elif passes_levels(node):
             holds = nonnegative.issuperset(operands)
@@ -245,19 +246,19 @@ def _nonnegative(gm: GraphModule, sources: dict[Node, _Source]) -> set[Node]:
     return nonnegative
 
 
-def _keeps_sign(layer_map: AffineMap) -> bool:
+def _keeps_sign(layer_map: OperatorMap) -> bool:
     """Whether an affine map has no negative coefficient and no offset, whatever its parameters become."""
-    affine = layer_map.affine
-    if affine.has_weight or layer_map.norm is not None or isinstance(affine, Normalization):
+    operator = layer_map.operator
+    if operator.has_weight or layer_map.norm is not None or isinstance(operator, Normalization):
         return False
-    if isinstance(affine, Sum) and min(affine.factors) < 0:
+    if isinstance(operator, Sum) and min(operator.factors) < 0:
         return False
     return layer_map.line[0] >= 0 and layer_map.line[1] >= 0
 
 
-def _is_normal(layer_map: AffineMap) -> bool:
+def _is_normal(layer_map: OperatorMap) -> bool:
     """Whether what a layer map quantises has a known mean and deviation in each channel."""
-    return layer_map.norm is not None or isinstance(layer_map.affine, Normalization)
+    return layer_map.norm is not None or isinstance(layer_map.operator, Normalization)
 
 
 def _output(node: Node, layer_map: LayerMap, precision: Precision) -> str | None:
@@ -265,15 +266,17 @@ def _output(node: Node, layer_map: LayerMap, precision: Precision) -> str | None
     if not _leaves_model(node):
         return None
     is_bare = (
-        isinstance(layer_map, AffineMap)
-        and isinstance(layer_map.affine, (Convolution, Linear))
+        isinstance(layer_map, OperatorMap)
+        and isinstance(layer_map.operator, (Convolution, Linear))
         and layer_map.norm is None
         and (layer_map.line, layer_map.clip_range) == ((1.0, 0.0), ClipRange())
         and not _is_joined(node)
     )
     if precision.output == "auto":
         return (
-            "int32" if is_bare and isinstance(layer_map, AffineMap) and isinstance(layer_map.affine, Linear) else "int8"
+            "int32"
+            if is_bare and isinstance(layer_map, OperatorMap) and isinstance(layer_map.operator, Linear)
+            else "int8"
         )
     if precision.output in ("int32", "float") and not is_bare:
         raise PrecisionError(

@@ -10,14 +10,15 @@ from typing import ClassVar
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to, module_of
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.operators.affine import Reduce, TransposedConvolution
+from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import Product, Sum
-from ana_fx.operators.resampling import Interpolation
+from ana_fx.operators.product import Product
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.checks.check_target import operator_of
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
 from ana_fx.requantizers.staircase import ShiftArithmetic
@@ -55,10 +56,10 @@ class QuantizeWeights(Pass):
 
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
-        users: dict[tuple[int, bool], dict[str, AffineMap]] = defaultdict(dict)
-        for node in calls_to(gm, AffineMap):
+        users: dict[tuple[int, bool], dict[str, OperatorMap]] = defaultdict(dict)
+        for node in calls_to(gm, OperatorMap):
             layer_map = module_of(node)
-            assert isinstance(layer_map, AffineMap)
+            assert isinstance(layer_map, OperatorMap)
             if not layer_map.input_types:  # a float layer
                 continue
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
@@ -74,13 +75,13 @@ class QuantizeWeights(Pass):
         gm.meta.setdefault("notes", []).extend(self._limit_notes(users.values()))
         return True
 
-    def _quantizer(self, sharing: dict[str, AffineMap]) -> Quantizer:
+    def _quantizer(self, sharing: dict[str, OperatorMap]) -> Quantizer:
         """The quantizer of a weight, of the type of the first layer within what is safe for all."""
         path, first = next(iter(sharing.items()))
         precision, weight = self.precision.of(path), first.weight
         assert weight is not None
         is_head = first.output_quantizer is None
-        has_one_scale = is_head or isinstance(first.affine, TransposedConvolution) or not self.target.per_channel
+        has_one_scale = is_head or isinstance(first.operator, TransposedConvolution) or not self.target.per_channel
         quantizer = Quantizer(
             precision.weight.within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
@@ -92,32 +93,32 @@ class QuantizeWeights(Pass):
             quantizer.set_scale(scale_of_zeros(weight, quantizer))
         return quantizer
 
-    def _largest_weight(self, layer_map: AffineMap) -> int:
-        affine, weight = layer_map.affine, layer_map.weight
+    def _largest_weight(self, layer_map: OperatorMap) -> int:
+        operator, weight = layer_map.operator, layer_map.weight
         assert weight is not None
-        is_depthwise = affine.is_depthwise(weight)
-        return self.target.largest_weight(operator_of(affine), layer_map.input_types[0], is_depthwise=is_depthwise)
+        is_depthwise = operator.is_depthwise(weight)
+        return self.target.largest_weight(operator.kind, layer_map.input_types[0], is_depthwise=is_depthwise)
 
-    def _shift_arithmetic(self, layer_map: AffineMap) -> ShiftArithmetic | None:
+    def _shift_arithmetic(self, layer_map: OperatorMap) -> ShiftArithmetic | None:
         if self.target.requantizer is Requantizer.SHIFT:
             return ShiftArithmetic(self.target.requantizer_bits, self.target.common_shift)
-        return ShiftArithmetic() if isinstance(layer_map.affine, _IN_INTEGER_ARITHMETIC) else None
+        return ShiftArithmetic() if isinstance(layer_map.operator, _IN_INTEGER_ARITHMETIC) else None
 
-    def _factor(self, layer_map: AffineMap) -> int:
+    def _factor(self, layer_map: OperatorMap) -> int:
         """By how much the stored weights are larger than the trained ones."""
-        affine, input_type = layer_map.affine, layer_map.input_types[0]
-        if isinstance(affine, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
+        operator, input_type = layer_map.operator, layer_map.input_types[0]
+        if isinstance(operator, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
             return 1  # their coefficients are fine enough, or no weight is stored
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.target.headroom(operator_of(affine), magnitude, input_type)
+        factor = self.target.headroom(operator.kind, magnitude, input_type)
         if layer_map.weight is None:
             return factor
-        bound = affine.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
+        bound = operator.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
         limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
         factor = max(1, min(factor, limit // bound))
         return factor - (factor % 2 == 0)
 
-    def _limit_notes(self, users: Iterable[dict[str, AffineMap]]) -> list[str]:
+    def _limit_notes(self, users: Iterable[dict[str, OperatorMap]]) -> list[str]:
         """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""
         quantizers = [layer_map.weight_quantizer for sharing in users for layer_map in sharing.values()]
         limits = [q.integer_type.limit for q in quantizers if q is not None and q.integer_type.limit is not None]

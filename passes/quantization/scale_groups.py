@@ -11,13 +11,13 @@ import networkx as nx
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_of, unique_path
-from ana_fx.layers.affine_map import AffineMap
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
-from ana_fx.operators.affine import Identity
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.sum import Sum
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
 from ana_fx.precision.precision import Precision
@@ -63,7 +63,7 @@ class InsertRequantizers(Pass):
         ]
         for node, source in edges:
             path = unique_path(gm, f"{source.name}_requantizer")
-            gm.add_submodule(path, AffineMap(Identity()).train(gm.training))
+            gm.add_submodule(path, OperatorMap(Identity()).train(gm.training))
             with gm.graph.inserting_before(node):
                 call = gm.graph.call_module(path, (source,))
             call.meta, call.stack_trace = dict(source.meta), node.stack_trace
@@ -77,7 +77,7 @@ class InsertRequantizers(Pass):
         module = module_of(producer)
         if not isinstance(module, LayerMap) or isinstance(module, SoftmaxMap):
             return False
-        if self.fills_ranges and isinstance(module, AffineMap) and _clips(module.clip_range):
+        if self.fills_ranges and isinstance(module, OperatorMap) and _clips(module.clip_range):
             return False
         return self.precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
 
@@ -90,7 +90,7 @@ def _clips(clip_range: ClipRange) -> bool:
 def is_sum(node: Node) -> bool:
     """Whether a node is a sum of two tensors."""
     module = module_of(node)
-    return isinstance(module, AffineMap) and isinstance(module.affine, Sum)
+    return isinstance(module, OperatorMap) and isinstance(module.operator, Sum)
 
 
 def scale_groups(gm: GraphModule, *, aligns_sums: bool = False) -> list[list[Node]]:

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
-from ana_fx.operators.affine import Identity, Linear, Reduce
+from ana_fx.operators.average import Average
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import MatMul, Product, Sum
-from ana_fx.operators.resampling import Average, Resampling
+from ana_fx.operators.product import Product
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.resampling import Resampling
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.convolution_attributes import has_one_window, pooling_attributes
@@ -67,7 +72,7 @@ class IntegerEmitter(Emitter):
         """The accumulator, then the multiply-shift requantizer."""
         accumulator, operator, weight = self._accumulate(builder, path, module, inputs, shape)
         dtype, zero_point = self.container(module.integer_type)
-        requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
+        requantizer = _Requantizer(builder, path, shape, module.operator.channel_axis(len(shape) + 1))
         value = requantizer.write(module, accumulator, dtype, zero_point)
         carrier = Carrier(value, zero_point, shape, module.hi + zero_point, module.lo + zero_point)
         return carrier, _report(path, operator, requantizer.arithmetic, weight)
@@ -96,8 +101,8 @@ class IntegerEmitter(Emitter):
         """Stored weights are `factor` times the trained ones; the bias is added in int32."""
         assert module.weight is not None
         weight = module.weight.to(torch.int32) * module.factor
-        value, operator, stored = self._weigh(builder, path, module.affine, weight, x, shape)
-        requantizer = _Requantizer(builder, path, shape, module.affine.channel_axis(len(shape) + 1))
+        value, operator, stored = self._weigh(builder, path, module.operator, weight, x, shape)
+        requantizer = _Requantizer(builder, path, shape, module.operator.channel_axis(len(shape) + 1))
         value = requantizer.apply("Add", value, module.bias.expand(weight.shape[0]), neutral=0)
         return Carrier(value, 0, shape), _report(path, operator, "int32", stored)
 
@@ -105,45 +110,45 @@ class IntegerEmitter(Emitter):
         self, builder: Builder, path: str, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
     ) -> tuple[ir.Value, str, WeightBytes | None]:
         """The raw int32 accumulators, the operator that computes them, and its weight if it has one."""
-        affine, x = module.affine, inputs[0]
+        operator, x = module.operator, inputs[0]
         scribe = Scribe(builder, path)
-        if isinstance(affine, MatMul):
+        if isinstance(operator, MatMul):
             return _matrix_product(scribe, inputs, shape), "MatMulInteger", None
-        if isinstance(affine, Product):
+        if isinstance(operator, Product):
             return scribe.op("Mul", [levels(scribe, each) for each in inputs], shape), "Mul", None
-        if isinstance(affine, Sum):
+        if isinstance(operator, Sum):
             return _weighted_sum(scribe, module, inputs, shape), "Add", None
-        if isinstance(affine, Identity):
+        if isinstance(operator, Identity):
             return levels(scribe, x), "Cast", None
-        if isinstance(affine, Reduce):
-            return write_reduction(builder, path, affine.axes, affine.keepdim, x, shape), "ReduceSum", None
-        if isinstance(affine, Normalization):
+        if isinstance(operator, Reduce):
+            return write_reduction(builder, path, operator.axes, operator.keepdim, x, shape), "ReduceSum", None
+        if isinstance(operator, Normalization):
             assert module.weight is not None
-            return write_normalization(builder, path, affine, module.weight, module.bound, x), "normalization", None
-        if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
-            return write_resampling(builder, path, affine.matrices((1, *x.shape)), x), "MatMul", None
+            return write_normalization(builder, path, operator, module.weight, module.bound, x), "normalization", None
+        if isinstance(operator, Resampling) and not has_one_window(operator, x.shape):
+            return write_resampling(builder, path, operator.matrices((1, *x.shape)), x), "MatMul", None
         weight = module.weight
-        if isinstance(affine, Average):
-            weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int32)
+        if isinstance(operator, Average):
+            weight = torch.ones((x.shape[0], 1, *operator.kernel), dtype=torch.int32)
         assert weight is not None
-        return self._weigh(builder, path, affine, weight, x, shape)
+        return self._weigh(builder, path, operator, weight, x, shape)
 
     def _weigh(
-        self, builder: Builder, path: str, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
+        self, builder: Builder, path: str, operator: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
     ) -> tuple[ir.Value, str, WeightBytes]:
         """ConvInteger or MatMulInteger; weights [out, in, …] that fit int8."""
-        is_matrix = isinstance(affine, Linear)
+        is_matrix = isinstance(operator, Linear)
         stored = store_weight(weight, x, self.target, adds_pairs=is_matrix)
-        operator = "MatMulInteger" if is_matrix else "ConvInteger"
-        attributes = {} if is_matrix else pooling_attributes(affine, x.shape[0])
+        op_type = "MatMulInteger" if is_matrix else "ConvInteger"
+        attributes = {} if is_matrix else pooling_attributes(operator, x.shape[0])
         inputs = [x.value, builder.constant(stored.array.T.copy() if is_matrix else stored.array, f"{path}.weight")]
         if x.zero_point or stored.zero_point:
             inputs.append(_zero_point(builder, path, x.dtype, x.zero_point))
         if stored.zero_point:
             inputs.append(_zero_point(builder, path, ir.DataType.UINT8, stored.zero_point))
         int32 = ir.DataType.INT32
-        value = builder.op(operator, inputs, path=path, dtype=int32, shape=shape, attributes=attributes)
-        return value, operator, stored
+        value = builder.op(op_type, inputs, path=path, dtype=int32, shape=shape, attributes=attributes)
+        return value, op_type, stored
 
 
 def _zero_point(builder: Builder, path: str, dtype: ir.DataType, zero_point: int) -> ir.Value:

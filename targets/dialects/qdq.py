@@ -12,8 +12,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ana_fx.operators.affine import Affine, Convolution, Identity, Linear, Reduce
-from ana_fx.operators.resampling import Average
+from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.reduce import Reduce
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.targets.dialects.float_staircase import EXACT
@@ -59,10 +63,10 @@ class QdqEmitter(OnnxRuntimeEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """As the base class decides; a mean over whole images is a convolution with kernels of their size."""
         kernel, is_qlinear = inputs[0].shape[1:], isinstance(module.staircase, QLinearStaircase)
-        if not is_qlinear or not _is_of_whole_images(module.affine, len(kernel)):
+        if not is_qlinear or not _is_of_whole_images(module.operator, len(kernel)):
             return super().integer_map(builder, path, module, inputs, shape)
         pool = copy(module)
-        pool.affine = Average(len(kernel), kernel, kernel, (0,) * len(kernel))
+        pool.operator = Average(len(kernel), kernel, kernel, (0,) * len(kernel))
         carrier, report = super().integer_map(builder, path, pool, inputs, (shape[0], *[1] * len(kernel)))
         return replace(carrier, value=builder.reshape(carrier.value, shape, path=path), shape=shape), report
 
@@ -74,13 +78,13 @@ class QdqEmitter(OnnxRuntimeEmitter):
         stored = module.weight.to(torch.int32) * module.factor
         if module.bound * module.factor + int(module.bias.abs().max()) >= EXACT:
             return super().head(builder, path, module, x, shape)
-        one, weight = np.ones((), np.float32), self._bytes(module.affine, stored, x)
+        one, weight = np.ones((), np.float32), self._bytes(module.operator, stored, x)
         operands = [
             dequantize_linear(builder, path, x.value, x.zero_point, one, x.shape),
             self._weight(builder, path, weight, module.factor, one),
             _dequantized(builder, path, _bias(builder, path, module.bias.expand(len(stored))), one, "bias"),
         ]
-        value, operator = _multiply(builder, path, module.affine, operands, x.shape, shape)
+        value, operator = _multiply(builder, path, module.operator, operands, x.shape, shape)
         return Carrier(value, 0, shape), product_report(path, operator, weight)
 
     def dequantize(self, builder: Builder, path: str, x: Carrier, scale: np.ndarray[Any, Any]) -> ir.Value:
@@ -101,19 +105,19 @@ class QdqEmitter(OnnxRuntimeEmitter):
     ) -> tuple[Carrier, NodeReport]:
         """Conv or Gemm between DequantizeLinear and QuantizeLinear; averages and rescales are depthwise."""
         staircase = qlinear_staircase(module)
-        affine = module.affine
-        weight = self._bytes(affine, stored_weight(module, x.shape), x)
+        operator = module.operator
+        weight = self._bytes(operator, stored_weight(module, x.shape), x)
         image_in, image_out = x.shape, shape
-        if isinstance(affine, Linear):
+        if isinstance(operator, Linear):
             image_in, image_out = x.shape[-1:], shape[-1:]  # a row each
-        elif isinstance(affine, Identity):
+        elif isinstance(operator, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
-            affine = Convolution((1, 1), ((0, 0), (0, 0)), (1, 1), groups=x.shape[0])
+            operator = Convolution((1, 1), ((0, 0), (0, 0)), (1, 1), groups=x.shape[0])
         scale, bias = staircase.weight_scale, staircase.bias.to(torch.int32).expand(len(weight.array))
         value = builder.reshape(x.value, image_in, path=path)
         operands = [
             dequantize_linear(builder, path, value, x.zero_point, numpy(staircase.x_scale), image_in),
-            self._weight(builder, path, weight, staircase.factor, numpy(scale), is_trained=module.affine.has_weight),
+            self._weight(builder, path, weight, staircase.factor, numpy(scale), is_trained=module.operator.has_weight),
             _dequantized(
                 builder,
                 path,
@@ -122,14 +126,14 @@ class QdqEmitter(OnnxRuntimeEmitter):
                 "bias",
             ),
         ]
-        value, operator = _multiply(builder, path, affine, operands, image_in, image_out)
+        value, op_type = _multiply(builder, path, operator, operands, image_in, image_out)
         carrier = self._quantized(builder, path, module, value, image_out)
         value = builder.reshape(carrier.value, shape, path=path)
-        return replace(carrier, value=value, shape=shape), product_report(path, operator, weight)
+        return replace(carrier, value=value, shape=shape), product_report(path, op_type, weight)
 
-    def _bytes(self, affine: Affine, stored: Tensor, x: Carrier) -> WeightBytes:
+    def _bytes(self, operator: Operator, stored: Tensor, x: Carrier) -> WeightBytes:
         """The stored weight; onnxruntime fuses to kernels that add pairs, but not for depthwise convolutions."""
-        is_dense = isinstance(affine, Linear) or (affine.has_weight and not affine.is_depthwise(stored))
+        is_dense = isinstance(operator, Linear) or (operator.has_weight and not operator.is_depthwise(stored))
         return store_weight(stored, x, self.target, adds_pairs=is_dense)
 
     def _multiply(
@@ -241,9 +245,9 @@ def _widened(builder: Builder, path: str, value: ir.Value, factor: int, weight: 
     return op("Cast", [value], byte, {"to": byte})
 
 
-def _is_of_whole_images(affine: Affine, rank: int) -> bool:
+def _is_of_whole_images(operator: Operator, rank: int) -> bool:
     """Whether a map sums or averages over all `rank` spatial axes."""
-    return isinstance(affine, Reduce) and rank > 0 and sorted(affine.axes) == list(range(2, 2 + rank))
+    return isinstance(operator, Reduce) and rank > 0 and sorted(operator.axes) == list(range(2, 2 + rank))
 
 
 def _bias(builder: Builder, path: str, bias: Tensor) -> ir.Value:
@@ -273,15 +277,15 @@ def _constant_shape(value: ir.Value) -> tuple[int, ...]:
 def _multiply(
     builder: Builder,
     path: str,
-    affine: Affine,
+    operator: Operator,
     operands: list[ir.Value],
     x_shape: tuple[int, ...],
     shape: tuple[int, ...],
 ) -> tuple[ir.Value, str]:
     """Conv, or Gemm over the rows, of data, weight and bias."""
     x, weight, bias = operands
-    if not isinstance(affine, Linear):
-        attributes = pooling_attributes(affine, x_shape[0])
+    if not isinstance(operator, Linear):
+        attributes = pooling_attributes(operator, x_shape[0])
         return builder.op("Conv", operands, path=path, dtype=_FLOAT, shape=shape, attributes=attributes), "Conv"
     rows = builder.reshape(x, x_shape[-1:], path=path)
     value = builder.op(

@@ -14,9 +14,14 @@ from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Affine, Convolution, Identity, Linear
-from ana_fx.operators.pairs import MatMul, Product, Sum
-from ana_fx.operators.resampling import Average
+from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.product import Product
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.targets.dialects.integer import IntegerEmitter
@@ -58,7 +63,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
             f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes"
             for path in paths
             if not isinstance(program.get_submodule(path).staircase, QLinearStaircase)
-            and isinstance(program.get_submodule(path).affine, _QLINEAR)
+            and isinstance(program.get_submodule(path).operator, _QLINEAR)
         ]
 
     def finish(self, model: ir.Model) -> ir.Model:
@@ -76,23 +81,23 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         shape: tuple[int, ...],
     ) -> tuple[Carrier, NodeReport]:
         """The QLinear operator of the layer map, and a Clip where its levels are fewer than a byte's."""
-        affine, x = module.affine, inputs[0]
-        if isinstance(affine, Linear):
+        operator, x = module.operator, inputs[0]
+        if isinstance(operator, Linear):
             return self._gemm(builder, path, module, x, shape)
-        if _is_convolution(affine, x.shape):
+        if _is_convolution(operator, x.shape):
             if not x.shape:  # a number for each sample: an image of one channel
                 x = replace(x, value=builder.reshape(x.value, (1,), path=path), shape=(1,))
             return self._convolve(builder, path, module, x, shape)
         reason = "no QLinear operator computes it"
-        if isinstance(affine, MatMul):
+        if isinstance(operator, MatMul):
             reason = _unproven_product(module)
             if not reason:
                 return self._multiply(builder, path, module, inputs, shape, "QLinearMatMul")
-        elif isinstance(affine, Product):
+        elif isinstance(operator, Product):
             reason = _unproven_product(module) or _unproven_mul(module, self.container(module.integer_type)[1])
             if not reason:
                 return self._multiply(builder, path, module, inputs, shape, "QLinearMul")
-        elif isinstance(affine, Sum):
+        elif isinstance(operator, Sum):
             reason = _unproven_add(module, inputs)
             if not reason:
                 return self._add(builder, path, module, inputs, shape)
@@ -144,8 +149,8 @@ class OnnxRuntimeEmitter(IntegerEmitter):
         """QLinearConv; averages and rescales are depthwise ones."""
         stored = self._convolution_bytes(module, x)
         image_in, image_out = x.shape, shape
-        attributes = pooling_attributes(module.affine, x.shape[0])
-        if isinstance(module.affine, Identity):
+        attributes = pooling_attributes(module.operator, x.shape[0])
+        if isinstance(module.operator, Identity):
             image_in = image_out = (x.shape[0], int(np.prod(x.shape[1:])), 1)
             attributes = {"group": x.shape[0]}
         value = builder.reshape(x.value, image_in, path=path)
@@ -156,7 +161,7 @@ class OnnxRuntimeEmitter(IntegerEmitter):
 
     def _convolution_bytes(self, module: IntegerMap, x: Carrier) -> WeightBytes:
         """The stored weight; the kernels of depthwise convolutions, averages and rescales add no pairs."""
-        is_dense = module.weight is not None and not module.affine.is_depthwise(module.weight)
+        is_dense = module.weight is not None and not module.operator.is_depthwise(module.weight)
         return store_weight(stored_weight(module, x.shape), x, self.target, adds_pairs=is_dense)
 
     def _factors(
@@ -251,11 +256,11 @@ def _pool_before_clip(graph: ir.Graph, pool: ir.Node) -> None:
     ir.convenience.replace_nodes_and_values(graph, pool, [pool, clip], [first, second], [pooled], [second.outputs[0]])
 
 
-def _is_convolution(affine: Affine, shape: tuple[int, ...]) -> bool:
+def _is_convolution(operator: Operator, shape: tuple[int, ...]) -> bool:
     """Whether a map is the convolution of an image with integer weights."""
-    if isinstance(affine, Average):
-        return affine.window((1, *shape)) is not None
-    return isinstance(affine, (Convolution, Identity))
+    if isinstance(operator, Average):
+        return operator.window((1, *shape)) is not None
+    return isinstance(operator, (Convolution, Identity))
 
 
 def product_report(path: str, operator: str, weight: WeightBytes) -> NodeReport:
@@ -271,10 +276,10 @@ def qlinear_staircase(module: IntegerMap) -> QLinearStaircase:
 def stored_weight(module: IntegerMap, x_shape: tuple[int, ...]) -> Tensor:
     """The weight as it is multiplied: head-room and signs included, [out, in / group, …]."""
     factor = qlinear_staircase(module).factor
-    if isinstance(module.affine, (Convolution, Linear)):
+    if isinstance(module.operator, (Convolution, Linear)):
         assert module.weight is not None
         return module.weight.to(torch.int32) * factor
-    kernel = module.affine.kernel if isinstance(module.affine, Average) else (1, 1)
+    kernel = module.operator.kernel if isinstance(module.operator, Average) else (1, 1)
     sign = module.sign.to(torch.int32).expand(x_shape[0])
     return (sign * factor).reshape(-1, 1, *[1] * len(kernel)).expand(-1, 1, *kernel).contiguous()
 

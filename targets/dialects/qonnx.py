@@ -14,10 +14,15 @@ from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to, location, module_of
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Identity, Linear, Reduce
+from ana_fx.operators.average import Average
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import MatMul, Product, Sum
-from ana_fx.operators.resampling import Average, Resampling
+from ana_fx.operators.product import Product
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.resampling import Resampling
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize, QuantizeImage
 from ana_fx.targets.dialects.float_staircase import EXACT, FloatStaircase, float_staircase, thresholds_of
@@ -119,8 +124,8 @@ class QonnxEmitter(Emitter):
         """The accumulator, times the head-room, plus the bias."""
         scribe = Scribe(builder, path, ir.DataType.FLOAT)
         assert module.weight is not None
-        value, operator = _multiply(scribe, module.affine, module.weight, x, shape)
-        axis = module.affine.channel_axis(len(shape) + 1)
+        value, operator = _multiply(scribe, module.operator, module.weight, x, shape)
+        axis = module.operator.channel_axis(len(shape) + 1)
         value = _apply(scribe, "Mul", value, torch.tensor([module.factor]), axis, shape)
         value = _apply(scribe, "Add", value, module.bias, axis, shape)
         return Carrier(value, 0, shape), NodeReport(path, operator, "float32")
@@ -154,33 +159,33 @@ def _accumulate(
     scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
 ) -> tuple[ir.Value, str]:
     """The accumulators as float32, and the operator that computes them."""
-    affine, x = module.affine, inputs[0]
+    operator, x = module.operator, inputs[0]
     if len(inputs) > 1 and inputs[0].value is inputs[1].value:  # qonnx cannot rename what a node reads twice
         inputs = [x, replace(x, value=scribe.op("Identity", [x.value], x.shape))]
     values = [each.value for each in inputs]
-    if isinstance(affine, MatMul):
+    if isinstance(operator, MatMul):
         return scribe.op("MatMul", values, shape), "MatMul"
-    if isinstance(affine, Product):
+    if isinstance(operator, Product):
         return scribe.op("Mul", values, shape), "Mul"
-    if isinstance(affine, Sum):
+    if isinstance(operator, Sum):
         return _weighted_sum(scribe, module, inputs, shape), "Add"
-    if isinstance(affine, Identity):
+    if isinstance(operator, Identity):
         return x.value, "Identity"
-    if isinstance(affine, Reduce):
-        axes = scribe.axes(*(axis % (len(x.shape) + 1) for axis in affine.axes))
-        return scribe.op("ReduceSum", [x.value, axes], shape, keepdims=int(affine.keepdim)), "ReduceSum"
-    if isinstance(affine, Normalization):
+    if isinstance(operator, Reduce):
+        axes = scribe.axes(*(axis % (len(x.shape) + 1) for axis in operator.axes))
+        return scribe.op("ReduceSum", [x.value, axes], shape, keepdims=int(operator.keepdim)), "ReduceSum"
+    if isinstance(operator, Normalization):
         assert module.weight is not None
-        value = write_normalization(scribe.builder, scribe.path, affine, module.weight, module.bound, x)
+        value = write_normalization(scribe.builder, scribe.path, operator, module.weight, module.bound, x)
         return scribe.cast(value, scribe.dtype, shape), "normalization"
-    if isinstance(affine, Resampling) and not has_one_window(affine, x.shape):
-        value = write_resampling(scribe.builder, scribe.path, affine.matrices((1, *x.shape)), x)
+    if isinstance(operator, Resampling) and not has_one_window(operator, x.shape):
+        value = write_resampling(scribe.builder, scribe.path, operator.matrices((1, *x.shape)), x)
         return scribe.cast(value, scribe.dtype, shape), "MatMul"
     weight = module.weight
-    if isinstance(affine, Average):
-        weight = torch.ones((x.shape[0], 1, *affine.kernel), dtype=torch.int8)
+    if isinstance(operator, Average):
+        weight = torch.ones((x.shape[0], 1, *operator.kernel), dtype=torch.int8)
     assert weight is not None
-    return _multiply(scribe, affine, weight, x, shape)
+    return _multiply(scribe, operator, weight, x, shape)
 
 
 def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]) -> ir.Value:
@@ -194,15 +199,17 @@ def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier],
     return scribe.op("Add", terms, shape)
 
 
-def _multiply(scribe: Scribe, affine: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]) -> tuple[ir.Value, str]:
+def _multiply(
+    scribe: Scribe, operator: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
+) -> tuple[ir.Value, str]:
     """Conv or MatMul with weights [out, in, …] behind a Quant or BipolarQuant."""
     array = numpy(weight).astype(np.float32)
-    if isinstance(affine, Linear):
+    if isinstance(operator, Linear):
         array = array.T.copy()
     stored = _quantized_weight(scribe, array, weight)
-    if isinstance(affine, Linear):
+    if isinstance(operator, Linear):
         return scribe.op("MatMul", [x.value, stored], shape), "MatMul"
-    attributes = pooling_attributes(affine, x.shape[0]) | {"kernel_shape": list(weight.shape[2:])}
+    attributes = pooling_attributes(operator, x.shape[0]) | {"kernel_shape": list(weight.shape[2:])}
     return scribe.op("Conv", [x.value, stored], shape, **attributes), "Conv"
 
 
@@ -246,7 +253,7 @@ def _round(
     scribe: Scribe, module: IntegerMap, staircase: FloatStaircase, value: ir.Value, shape: tuple[int, ...]
 ) -> ir.Value:
     """Mul, Add, Mul and Quant, without the steps that do nothing."""
-    axis = module.affine.channel_axis(len(shape) + 1)
+    axis = module.operator.channel_axis(len(shape) + 1)
     value = _apply(scribe, "Mul", value, staircase.before * module.sign, axis, shape)
     value = _apply(scribe, "Add", value, staircase.offset, axis, shape)
     value = _apply(scribe, "Mul", value, staircase.after, axis, shape)
@@ -260,7 +267,7 @@ def _round(
 def _multi_threshold(scribe: Scribe, module: IntegerMap, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
     """The number of thresholds that an accumulator reaches, plus the lowest level."""
     rank = len(shape) + 1
-    axis = module.affine.channel_axis(rank)
+    axis = module.operator.channel_axis(rank)
     value = _apply(scribe, "Mul", value, module.sign, axis, shape)
     thresholds = numpy(thresholds_of(module))
     if (thresholds == thresholds[:1]).all():

@@ -18,14 +18,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 
 from ana_fx.annealing.ordering import OrderBreak
-from ana_fx.layers.affine_map import AffineMap, ChannelAffine
+from ana_fx.layers.operator_map import ChannelAffine, OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.layers.softmax_map import SoftmaxForm
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Convolution, Identity, Linear, Reduce
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.interpolation import Interpolation
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import MatMul, Product, Sum
-from ana_fx.operators.resampling import Average, Interpolation
+from ana_fx.operators.product import Product
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.rounding import Rounding
@@ -49,7 +55,7 @@ __all__ = ["MODULES", "Plain", "Reader", "Store"]
 Plain = Any  # what JSON can say
 
 MODULES: tuple[type[nn.Module], ...] = (
-    AffineMap, Concat, Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax,
+    OperatorMap, Concat, Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax,
     IntegerTable, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
 )  # fmt: skip
 _VALUES: tuple[type, ...] = (
@@ -57,7 +63,9 @@ _VALUES: tuple[type, ...] = (
     LayerSchedule, Linear, MatMul, MultiplyShift, Normalization, OrderBreak, Precision, Product, QLinearStaircase,
     Reduce, Rounding, ShiftStaircase, SoftmaxForm, Sum,
 )  # fmt: skip
-_KINDS: dict[str, type] = {kind.__name__: kind for kind in (*MODULES, *_VALUES)}
+_WRITTEN = {"OperatorMap": "AffineMap", "operator": "affine"}  # names that files of format 1 know by others
+_READ = {written: name for name, written in _WRITTEN.items()}
+_KINDS: dict[str, type] = {_WRITTEN.get(kind.__name__, kind.__name__): kind for kind in (*MODULES, *_VALUES)}
 _FORMS: dict[type, Callable[[Any], dict[str, Any]]] = {
     IntegerSoftmax: lambda each: {
         "axis": each.axis,
@@ -99,10 +107,10 @@ class Store:
             return {"is": "array", "name": name}
         kind = self._kind(value)
         arguments = _FORMS[type(value)](value) if type(value) in _FORMS else _arguments(value)
-        return {"is": kind} | {name: self.plain(each) for name, each in arguments.items()}
+        return {"is": kind} | {_WRITTEN.get(name, name): self.plain(each) for name, each in arguments.items()}
 
     def _kind(self, value: object) -> str:
-        kind = type(value).__name__
+        kind = _WRITTEN.get(type(value).__name__, type(value).__name__)
         if _KINDS.get(kind) is not type(value):
             raise ValueError(f"found {type(value).__module__}.{kind}, which is none of {', '.join(_KINDS)}")
         return kind
@@ -192,7 +200,7 @@ class Reader:
         kind = _KINDS.get(plain["is"]) if isinstance(plain.get("is"), str) else None
         if kind is None or not issubclass(kind, base):
             raise ValueError(f"found an object of {_short(plain.get('is'))}, needed {base.__name__}")
-        given = {name: each for name, each in plain.items() if name != "is"}
+        given = {_READ.get(name, name): each for name, each in plain.items() if name != "is"}
         if issubclass(kind, Enum):
             return kind(given.get("value"))
         hints = get_type_hints(kind.__init__)

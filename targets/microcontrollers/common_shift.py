@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerMap
 from ana_fx.requantizers.staircase import ShiftStaircase
 
@@ -94,7 +94,7 @@ def common_shift(module: IntegerMap) -> CommonShift | None:
 
 
 def _line(module: IntegerMap, code: ShiftStaircase) -> CommonShift:
-    unit = int(module.weight.abs().min()) if isinstance(module.affine, Sum) and module.weight is not None else 1
+    unit = int(module.weight.abs().min()) if isinstance(module.operator, Sum) and module.weight is not None else 1
     columns = torch.broadcast_tensors(
         *(each.cpu() for each in (code.multiplier, code.offset, code.shift, module.sign, module.lowest, module.highest))
     )

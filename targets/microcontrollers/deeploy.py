@@ -12,8 +12,9 @@ import onnx
 import onnx_ir as ir
 from torch.fx import GraphModule, Node
 
-from ana_fx.operators.affine import Identity, Linear
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from ana_fx.targets.microcontrollers.float_typed import FloatTypedEmitter, exact_floats, sample_shape_of
@@ -74,15 +75,15 @@ class DeeployEmitter(FloatTypedEmitter):
     ) -> tuple[ir.Value, str, tuple[int, ...]]:
         """The accumulators, the operator that computes them and their sample shape."""
         x = inputs[0]
-        if isinstance(module.affine, Identity):
+        if isinstance(module.operator, Identity):
             return x.value, "Identity", x.shape
-        if isinstance(module.affine, Sum):
+        if isinstance(module.operator, Sum):
             return self.op(builder, "Add", [each.value for each in inputs], path, shape), "Add", shape
-        if isinstance(module.affine, Linear):
+        if isinstance(module.operator, Linear):
             assert module.weight is not None
             bias = module.weight.new_zeros(len(module.weight))
             return self.linear(builder, path, module.weight, bias, x, shape), "Gemm", shape
-        conv = plain_convolution(module.affine, module.weight, x.shape)
+        conv = plain_convolution(module.operator, module.weight, x.shape)
         assert conv is not None
         padded, conv, sizes = self._pad(builder, path, conv, x)
         value = self.convolve(builder, path, conv, padded, sizes)
@@ -188,9 +189,9 @@ def _pad_rows(
 
 def _hidden_offset(module: IntegerMap, shape: tuple[int, ...]) -> int:
     """Half the number of values that Deeploy gives an unsigned convolution's output, which it adds and takes away."""
-    if len(shape) < 2 or isinstance(module.affine, (Linear, Sum)):
+    if len(shape) < 2 or isinstance(module.operator, (Linear, Sum)):
         return 0
-    conv = plain_convolution(module.affine, module.weight, shape)
+    conv = plain_convolution(module.operator, module.weight, shape)
     assert conv is not None
     spread = int(conv.weight.max()) - int(conv.weight.min())
     return conv.weight[0].numel() * spread * _BYTE // 2

@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import calls_to, module_of
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Linear
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Quantize
@@ -62,11 +62,11 @@ class DoryEmitter(FloatTypedEmitter):
                 f"its levels go from {module.lo} to {module.hi}, needed {kind.qmin} to {kind.qmax} ({kind}), to which "
                 f"kernels clip"
             )
-        if isinstance(module.affine, Sum) and not line.is_uniform:
+        if isinstance(module.operator, Sum) and not line.is_uniform:
             reasons.append("its channels have slopes of their own, needed one for a sum: leave out the batch norm")
         shape = sample_shape_of(node.all_input_nodes[0])
-        if len(shape) > 1 and not isinstance(module.affine, (Linear, Sum)):
-            conv = plain_convolution(module.affine, module.weight, shape)
+        if len(shape) > 1 and not isinstance(module.operator, (Linear, Sum)):
+            conv = plain_convolution(module.operator, module.weight, shape)
             assert conv is not None
             reasons += stride_reasons(conv.stride)
         return reasons
@@ -86,17 +86,17 @@ class DoryEmitter(FloatTypedEmitter):
         """The layer and its chain, or an Add that requantises by itself."""
         line, x = common_shift(module), inputs[0]
         assert line is not None
-        if isinstance(module.affine, Sum):
+        if isinstance(module.operator, Sum):
             values = [each.value for each in inputs]
             value = self.op(builder, "Add", values, path, shape, _add_attributes(line, module.integer_type))
             return Carrier(value, 0, shape, module.hi), NodeReport(path, "Add", "int32", reason=_note(module, line))
-        if isinstance(module.affine, Linear):
+        if isinstance(module.operator, Linear):
             assert module.weight is not None
             weight = builder.constant(exact_floats(module.weight.T.cpu().numpy()), f"{path}.weight")
             attributes = {"weight_bits": weight_bits(module.weight)}
             value, operator = self.op(builder, "MatMul", [x.value, weight], path, shape, attributes), "MatMul"
         else:
-            conv = plain_convolution(module.affine, module.weight, x.shape)
+            conv = plain_convolution(module.operator, module.weight, x.shape)
             assert conv is not None
             value, operator = self.convolve(builder, path, conv, x.value, x.shape), "Conv"
         value = self._requantize(builder, path, line, module.integer_type, value)

@@ -13,8 +13,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import location, module_of
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Linear
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Movement, Reshape
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize
@@ -174,15 +174,15 @@ def _pool_reasons(node: Node, module: IntegerMaxPool) -> list[str]:
 
 def _layer_reasons(node: Node, module: IntegerHead | IntegerMap) -> list[str]:
     """Why a layer is no linear one, no plain convolution and no sum of two tensors."""
-    affine, shape = module.affine, sample_shape_of(node.all_input_nodes[0])
-    if isinstance(affine, Linear):
+    operator, shape = module.operator, sample_shape_of(node.all_input_nodes[0])
+    if isinstance(operator, Linear):
         return [] if len(shape) == 1 else [f"it is a linear layer over {shape}, needed one axis: flatten its input"]
     if isinstance(module, IntegerHead):
         return ["it is a convolution with int32 output, needed a linear last layer or output='int8'"]
-    if isinstance(affine, Sum):
+    if isinstance(operator, Sum):
         return _sum_reasons(node, module)
-    if plain_convolution(affine, module.weight, shape) is None:
-        kind = type(affine).__name__.lower()
+    if plain_convolution(operator, module.weight, shape) is None:
+        kind = type(operator).__name__.lower()
         return [f"it is this {kind} of {shape}, needed windows of one size over channels, or all of the image"]
     return []
 

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ana_fx.operators.affine import Affine, Convolution, Identity, Reduce
-from ana_fx.operators.resampling import Average
+from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.reduce import Reduce
 
 __all__ = ["PlainConvolution", "plain_convolution"]
 
@@ -47,18 +50,18 @@ class PlainConvolution:
         }
 
 
-def plain_convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
+def plain_convolution(operator: Operator, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
     """A convolution, an average, a sum over all spatial axes or the identity as a plain convolution.
 
     Args:
-        affine: The map.
+        operator: The map.
         weight: Its integer coefficients, or None.
         shape: Sample shape of the input, [channels, *sizes].
 
     Returns:
         The convolution, with stride 1 where there is one window; None if the map is none of these.
     """
-    conv = _convolution(affine, weight, shape)
+    conv = _convolution(operator, weight, shape)
     if conv is None:
         return None
     reaches = [size + sum(pads) for size, pads in zip(shape[1:], conv.padding, strict=True)]
@@ -66,21 +69,21 @@ def plain_convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, .
     return replace(conv, stride=tuple(1 if one else step for one, step in zip(once, conv.stride, strict=True)))
 
 
-def _convolution(affine: Affine, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
+def _convolution(operator: Operator, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
     channels, *sizes = shape
     rank = len(sizes)
-    if isinstance(affine, Convolution):
+    if isinstance(operator, Convolution):
         assert weight is not None
-        return _without_groups(affine, weight, channels)
-    if isinstance(affine, Average):
-        window = affine.window((1, *shape))
+        return _without_groups(operator, weight, channels)
+    if isinstance(operator, Average):
+        window = operator.window((1, *shape))
         if window is None:
             return None
         kernel, stride, padding = window
         return _ones(channels, kernel, stride, tuple((pad, pad) for pad in padding))
-    if isinstance(affine, Reduce) and rank and sorted(affine.axes) == list(range(2, 2 + rank)):
+    if isinstance(operator, Reduce) and rank and sorted(operator.axes) == list(range(2, 2 + rank)):
         return _ones(channels, tuple(sizes), (1,) * rank, ((0, 0),) * rank)
-    if isinstance(affine, Identity) and rank:
+    if isinstance(operator, Identity) and rank:
         return _ones(channels, (1,) * rank, (1,) * rank, ((0, 0),) * rank)
     return None
 
@@ -92,17 +95,17 @@ def _ones(
     return PlainConvolution(weight, stride, padding, channels > 1)
 
 
-def _without_groups(affine: Convolution, weight: Tensor, channels: int) -> PlainConvolution:
-    weight = _undilated(weight.cpu(), affine.dilation)
-    is_depthwise = affine.groups == channels == len(weight) > 1
-    if affine.groups > 1 and not is_depthwise:
+def _without_groups(operator: Convolution, weight: Tensor, channels: int) -> PlainConvolution:
+    weight = _undilated(weight.cpu(), operator.dilation)
+    is_depthwise = operator.groups == channels == len(weight) > 1
+    if operator.groups > 1 and not is_depthwise:
         dense = weight.new_zeros((len(weight), channels, *weight.shape[2:]))
-        outputs, inputs = len(weight) // affine.groups, weight.shape[1]
-        for group in range(affine.groups):
+        outputs, inputs = len(weight) // operator.groups, weight.shape[1]
+        for group in range(operator.groups):
             rows, columns = slice(group * outputs, (group + 1) * outputs), slice(group * inputs, (group + 1) * inputs)
             dense[rows, columns] = weight[rows]
         weight = dense
-    return PlainConvolution(weight, affine.stride, affine.padding, is_depthwise)
+    return PlainConvolution(weight, operator.stride, operator.padding, is_depthwise)
 
 
 def _undilated(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ana_fx.layers.affine_map import AffineMap
-from ana_fx.operators.affine import Linear
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.operators.linear import Linear
 from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.convolution_attributes import pooling_attributes
 from ana_fx.targets.onnx.emitter import numpy
@@ -21,10 +21,12 @@ __all__ = ["are_apart", "float_tolerance", "rounding_of_two", "write_float_layer
 _HALF_ULP = 2.0**-24
 
 
-def write_float_layer(builder: Builder, path: str, module: AffineMap, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+def write_float_layer(
+    builder: Builder, path: str, module: OperatorMap, x: ir.Value, shape: tuple[int, ...]
+) -> ir.Value:
     """MatMul and Add, or Conv; the output sample has that shape."""
     assert module.weight is not None
-    if isinstance(module.affine, Linear):
+    if isinstance(module.operator, Linear):
         weight = builder.constant(numpy(module.weight).T.copy(), f"{path}.weight")
         y = builder.op("MatMul", [x, weight], path=path, dtype=ir.DataType.FLOAT, shape=shape)
         if module.bias is None:
@@ -34,19 +36,19 @@ def write_float_layer(builder: Builder, path: str, module: AffineMap, x: ir.Valu
     inputs: list[ir.Value | None] = [x, builder.constant(numpy(module.weight), f"{path}.weight")]
     if module.bias is not None:
         inputs.append(builder.constant(numpy(module.bias), f"{path}.bias"))
-    attributes = pooling_attributes(module.affine, 0)
+    attributes = pooling_attributes(module.operator, 0)
     return builder.op("Conv", inputs, path=path, dtype=ir.DataType.FLOAT, shape=shape, attributes=attributes)
 
 
 @torch.no_grad()
-def float_tolerance(module: AffineMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def float_tolerance(module: OperatorMap, inputs: Sequence[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """How far two float32 evaluations of the layer can be apart, element by element.
 
     It is the sum of the magnitudes times `rounding_of_two`.
     """
     assert module.weight is not None
     num_terms = module.weight[0].numel() + 1
-    magnitudes = module.affine.real(
+    magnitudes = module.operator.real(
         tuple(x.double().abs() for x in inputs),
         module.weight.double().abs(),
         None if module.bias is None else module.bias.double().abs(),

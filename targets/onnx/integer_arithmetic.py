@@ -114,11 +114,11 @@ def write_softmax(
 
 
 def write_normalization(
-    builder: Builder, path: str, affine: Normalization, epsilon: Tensor, bound: int, x: Carrier
+    builder: Builder, path: str, operator: Normalization, epsilon: Tensor, bound: int, x: Carrier
 ) -> ir.Value:
     """The formula of `ana_fx.operators.normalization`, in int64; the result is int32, shaped as the input."""
     scribe = Scribe(builder, path, ir.DataType.INT64)
-    shape = affine.row_shape((1, *x.shape))[1:]
+    shape = operator.row_shape((1, *x.shape))[1:]
     length, single = shape[-1], (*shape[:-1], 1)
     n = builder.reshape(levels(scribe, x), shape, path=path)
     last = scribe.axes(len(shape))
@@ -126,7 +126,7 @@ def write_normalization(
     squares = scribe.op("ReduceSum", [scribe.square(n, shape), last], single, keepdims=1)
     variance = scribe.op("Mul", [squares, size], single)
     centered = scribe.op("Mul", [n, size], shape)
-    if affine.is_centered:
+    if operator.is_centered:
         total = scribe.op("ReduceSum", [n, last], single, keepdims=1)
         centered = scribe.op("Sub", [centered, total], shape)
         variance = scribe.op("Sub", [variance, scribe.square(total, single)], single)

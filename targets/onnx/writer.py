@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ExportError
 from ana_fx.graph import location, module_of, outputs
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import (
@@ -92,7 +92,7 @@ class Writer:
             self._carry(node, self.emitter.softmax(self.builder, path, module, inputs[0], shape))
         elif isinstance(module, IntegerMaxPool):
             self.carriers[node] = self.emitter.max_pool(self.builder, path, module, inputs[0], shape)
-        elif isinstance(module, AffineMap):
+        elif isinstance(module, OperatorMap):
             (border,) = node.all_input_nodes
             value = self._dequantize(self.carriers[border.all_input_nodes[0]], module_of(border), f"{path}.input")
             assert value.name is not None

@@ -40,7 +40,7 @@ def test_softmax_is_the_integer_softmax(length, is_nearest):
 
 
 @pytest.mark.parametrize(
-    ("affine", "shape"),
+    ("operator", "shape"),
     [
         (Normalization(1e-5), (3, 4, 20)),
         (Normalization(1e-5, num_axes=2), (3, 4, 6)),
@@ -48,18 +48,18 @@ def test_softmax_is_the_integer_softmax(length, is_nearest):
         (Normalization(1e-5, num_axes=0, num_groups=2), (2, 4, 3, 5)),
     ],
 )
-def test_a_normalization_is_the_formula_and_its_staircase(affine, shape, monkeypatch):
+def test_a_normalization_is_the_formula_and_its_staircase(operator, shape, monkeypatch):
     n = torch.randint(-128, 128, shape)
     n[0] = 0
-    axis, epsilon = affine.channel_axis(len(shape)), torch.tensor(9)
+    axis, epsilon = operator.channel_axis(len(shape)), torch.tensor(9)
     channels = shape[axis]
     multiplier, offset = torch.randint(1, 2**15, (channels,)), torch.randint(-(2**20), 2**20, (channels,))
     steps = ShiftStaircase(-128, 127, multiplier, offset, torch.randint(10, 24, (channels,)))
     sign = torch.tensor([1.0, -1.0, 0.0]).repeat(channels)[:channels]
-    accumulator = affine.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim)
+    accumulator = operator.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim)
     expected = steps.level(accumulator, axis) * OUTPUT_SCALE.cpu()
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
-    run = exact_normalization(affine, epsilon, sign, steps, OUTPUT_SCALE.cpu())
+    run = exact_normalization(operator, epsilon, sign, steps, OUTPUT_SCALE.cpu())
     monkeypatch.undo()
     there = {name: getattr(run, name).to(DEVICE) for name in ("epsilon", "root", "ends")}
     run = replace(run, finish=tuple(each.to(DEVICE) for each in run.finish), **there)

@@ -8,8 +8,11 @@ from torch import Tensor
 from ana_fx.kernels.exact_products import Int8Sum, int8_products
 from ana_fx.kernels.int8_levels import Finish
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.affine import Affine, Convolution, Linear, TransposedConvolution
-from ana_fx.operators.pairs import MatMul
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.requantizers.staircase import QLinearStaircase
 from tests.kernel_helpers import DEVICE, needs_kernels
 
@@ -19,8 +22,8 @@ UNSIGNED, SIGNED, IMAGE = IntegerType(8, False), IntegerType(8, True), IntegerTy
 SCALE = torch.tensor(0.037, device=DEVICE)
 
 
-def products(affine: Affine, x: Tensor, w: Tensor, kind: IntegerType, finish: Finish | None = None) -> Tensor:
-    run = int8_products(affine, w.float().to(DEVICE), [kind], finish)
+def products(operator: Operator, x: Tensor, w: Tensor, kind: IntegerType, finish: Finish | None = None) -> Tensor:
+    run = int8_products(operator, w.float().to(DEVICE), [kind], finish)
     return run((x.float().to(DEVICE) * SCALE,), (SCALE,)).cpu()
 
 
@@ -54,9 +57,9 @@ def test_a_convolution_gives_the_sums_of_int64(
     if is_extreme:
         w = torch.full_like(w, 127) * (-1) ** torch.arange(out).reshape(-1, 1, 1, 1)
     expected = F.conv2d(F.pad(x, padding * 2), w, None, stride, 0, dilation, groups)
-    affine = Convolution((stride,) * 2, (padding,) * 2, (dilation,) * 2, groups)
-    assert torch.equal(products(affine, x, w, kind).long(), expected)
-    assert torch.equal(products(affine, x.to(memory_format=torch.channels_last), w, kind).long(), expected)
+    operator = Convolution((stride,) * 2, (padding,) * 2, (dilation,) * 2, groups)
+    assert torch.equal(products(operator, x, w, kind).long(), expected)
+    assert torch.equal(products(operator, x.to(memory_format=torch.channels_last), w, kind).long(), expected)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -96,8 +99,8 @@ def test_the_staircase_in_the_kernel_is_the_staircase(groups):
     finish = Finish.of(steps, output_scale, 8)
     there = Finish(finish.slope.to(DEVICE), finish.bias.to(DEVICE), finish.ends.to(DEVICE), finish.factor)
     expected = steps.level(F.conv2d(x, w, None, groups=groups).int(), 1) * output_scale
-    affine = Convolution((1, 1), ((0, 0),) * 2, (1, 1), groups)
-    assert torch.equal(products(affine, x, w, UNSIGNED, there), expected)
+    operator = Convolution((1, 1), ((0, 0),) * 2, (1, 1), groups)
+    assert torch.equal(products(operator, x, w, UNSIGNED, there), expected)
 
 
 def test_the_sum_of_two_tensors_is_the_staircase_of_their_weighted_sum():

@@ -51,7 +51,7 @@ def integers(layer_map, x, x_scale):
     lo = 0 if output.clip_range.minimum == 0 else output.integer_type.qmin
     hi = min(output.integer_type.qmax, np.rint(np.float32(output.clip_range.maximum) / y_scale))
     slope = np.abs(gain) * (x_scale.astype("float64") / y_scale.astype("float64"))
-    accumulator = convolve(n_x, n_w, layer_map.affine) * np.sign(gain).astype("int64")[:, None, None]
+    accumulator = convolve(n_x, n_w, layer_map.operator) * np.sign(gain).astype("int64")[:, None, None]
     return accumulator, slope, offset / y_scale.astype("float64"), lo, hi
 
 

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ana_fx.operators.accumulate import accumulate
-from ana_fx.operators.affine import Convolution, Identity, Linear
-from ana_fx.operators.pairs import MatMul, Sum
-from ana_fx.operators.resampling import Average, Interpolation
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.interpolation import Interpolation
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.sum import Sum
 from tests.references import convolve, windows
 
 aten = torch.ops.aten
 
 
-def exactly(affine, inputs, weight, bound):
+def exactly(operator, inputs, weight, bound):
     """The accumulators, from int64 tensors."""
-    found = accumulate(affine, inputs, weight, bound=bound, integer=torch.int64)
+    found = accumulate(operator, inputs, weight, bound=bound, integer=torch.int64)
     assert found.dtype == torch.int64
     return found.numpy()
 
@@ -179,7 +183,7 @@ WEIGHTS = torch.randint(-127, 128, (4, 3, 3, 3), generator=torch.Generator().man
 
 
 @pytest.mark.parametrize(
-    ("affine", "inputs", "weight"),
+    ("operator", "inputs", "weight"),
     [
         (Interpolation(2, (13, 11), None, False), (LEVELS,), None),
         (Average(2, output_size=(4, 5)), (LEVELS,), None),
@@ -191,10 +195,10 @@ WEIGHTS = torch.randint(-127, 128, (4, 3, 3, 3), generator=torch.Generator().man
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_products_in_bfloat16_change_nothing(affine, inputs, weight):
+def test_products_in_bfloat16_change_nothing(operator, inputs, weight):
     """Eight bits are exact in bfloat16; numbers between two products have more, and are float64."""
     for bound in (2**20, 2**30):
-        wanted = accumulate(affine, inputs, weight, bound=bound, integer=torch.int64)
+        wanted = accumulate(operator, inputs, weight, bound=bound, integer=torch.int64)
         with Bfloat16Products():
-            found = accumulate(affine, inputs, weight, bound=bound, integer=torch.int64)
+            found = accumulate(operator, inputs, weight, bound=bound, integer=torch.int64)
         assert torch.equal(found, wanted)

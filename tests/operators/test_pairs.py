@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ana_fx.operators.accumulate import accumulate
-from ana_fx.operators.pairs import MatMul, Product, Sum
+from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.product import Product
+from ana_fx.operators.sum import Sum
 
 LEVELS = [((-128, 127), (0, 255)), ((0, 255), (0, 255)), ((-128, 127), (-128, 127)), ((-1, 1), (0, 3))]
 FACTORS = [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)]
@@ -71,34 +73,34 @@ def test_the_range_of_a_sum_is_reached_at_its_corners(levels, coefficients):
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize(("affine", "first", "second"), PRODUCTS.values(), ids=PRODUCTS)
-def test_products_are_exact_and_broadcast(affine, first, second, levels):
+@pytest.mark.parametrize(("operator", "first", "second"), PRODUCTS.values(), ids=PRODUCTS)
+def test_products_are_exact_and_broadcast(operator, first, second, levels):
     x, y = random_levels(levels[0], first), random_levels(levels[1], second)
-    wanted = (x @ y) if isinstance(affine, MatMul) else x * y  # int64
-    for bound in (affine.bound(0, 0, (255, 255), first), 2**28):  # a larger bound chooses other kernels
-        assert torch.equal(accumulate(affine, (x, y), None, bound=bound, integer=torch.int64), wanted)
+    wanted = (x @ y) if isinstance(operator, MatMul) else x * y  # int64
+    for bound in (operator.bound(0, 0, (255, 255), first), 2**28):  # a larger bound chooses other kernels
+        assert torch.equal(accumulate(operator, (x, y), None, bound=bound, integer=torch.int64), wanted)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize(("affine", "first", "second"), PRODUCTS.values(), ids=PRODUCTS)
-def test_the_range_of_a_product_is_reached_at_its_corners(affine, first, second, levels):
-    low, high = affine.accumulator_range(None, levels, first)
+@pytest.mark.parametrize(("operator", "first", "second"), PRODUCTS.values(), ids=PRODUCTS)
+def test_the_range_of_a_product_is_reached_at_its_corners(operator, first, second, levels):
+    low, high = operator.accumulator_range(None, levels, first)
     ends = [
-        int(affine.accumulate((torch.full(first, a), torch.full(second, b)), None).flatten()[0])
+        int(operator.accumulate((torch.full(first, a), torch.full(second, b)), None).flatten()[0])
         for a, b in itertools.product(*levels)
     ]
     assert (int(low), int(high)) == (min(ends), max(ends))
     magnitudes = tuple(max(-lo, hi) for lo, hi in levels)
-    assert max(map(abs, ends)) <= affine.bound(0, 0, magnitudes, first)
+    assert max(map(abs, ends)) <= operator.bound(0, 0, magnitudes, first)
 
 
-@pytest.mark.parametrize("affine", [Product(), MatMul()])
-def test_one_unit_of_a_product_is_the_product_of_both_scales(affine):
-    found = affine.coefficients(None, None, scales(0.5, 0.25), torch.tensor(1.0), (2, 3))
+@pytest.mark.parametrize("operator", [Product(), MatMul()])
+def test_one_unit_of_a_product_is_the_product_of_both_scales(operator):
+    found = operator.coefficients(None, None, scales(0.5, 0.25), torch.tensor(1.0), (2, 3))
     assert (found.x_scale, found.weight, found.unit.tolist()) == (torch.tensor(0.5), None, [0.25])
 
 
 def test_pairs_take_two_inputs_and_store_no_weight():
-    for affine in (Sum(), Product(), MatMul()):
-        assert affine.num_inputs == 2
-        assert not affine.has_weight
+    for operator in (Sum(), Product(), MatMul()):
+        assert operator.num_inputs == 2
+        assert not operator.has_weight

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ana_fx.operators.accumulate import accumulate
-from ana_fx.operators.resampling import Average, Interpolation
+from ana_fx.operators.average import Average
+from ana_fx.operators.interpolation import Interpolation
 
 SIZES = {1: (11,), 2: (7, 6), 3: (5, 4, 6)}
 FIXED = F.avg_pool1d, F.avg_pool2d, F.avg_pool3d
@@ -148,10 +149,10 @@ def test_each_row_of_an_interpolation_sums_to_one_unit(rank, size, factor, corne
 
 @pytest.mark.parametrize(("rank", "size", "factor", "corners"), INTERPOLATIONS)
 def test_an_interpolation_is_near_torchs_own(rank, size, factor, corners):
-    x, affine = torch.randint(-128, 128, (2, 3, *SIZES[rank])), Interpolation(rank, size, factor, corners)
+    x, operator = torch.randint(-128, 128, (2, 3, *SIZES[rank])), Interpolation(rank, size, factor, corners)
     mode = "linear" if rank == 1 else "bilinear"
     wanted = F.interpolate(x.double(), size, factor, mode=mode, align_corners=corners)
-    found = affine.accumulate((x,), None) / affine.divisor(tuple(x.shape))
+    found = operator.accumulate((x,), None) / operator.divisor(tuple(x.shape))
     assert found.shape == wanted.shape
     # on each axis two weights are rounded, by the same 1/128 up and down: levels that differ by 255 move by 255/128
     assert float((found - wanted).abs().max()) <= rank * 255 / 128 + 2.0**-40
@@ -159,16 +160,16 @@ def test_an_interpolation_is_near_torchs_own(rank, size, factor, corners):
 
 @pytest.mark.parametrize(("rank", "size", "factor", "corners"), INTERPOLATIONS)
 def test_an_interpolation_keeps_constants(rank, size, factor, corners):
-    affine, shape = Interpolation(rank, size, factor, corners), (1, 2, *SIZES[rank])
-    low, high = affine.accumulator_range(None, [(-128, 127)], shape)
+    operator, shape = Interpolation(rank, size, factor, corners), (1, 2, *SIZES[rank])
+    low, high = operator.accumulator_range(None, [(-128, 127)], shape)
     for level, end in ((-128, low), (127, high)):
-        found = accumulate(affine, (torch.full(shape, level),), None, bound=2**22, integer=torch.int64)
+        found = accumulate(operator, (torch.full(shape, level),), None, bound=2**22, integer=torch.int64)
         assert found.unique().tolist() == [int(end)] == [64**rank * level]
 
 
 def test_doubling_is_exact():
     """Weights of a quarter and three quarters, or of a half, are whole parts of 64."""
     x = torch.randint(0, 256, (2, 3, 7, 6))
-    affine = Interpolation(2, None, (2.0, 2.0), False)
+    operator = Interpolation(2, None, (2.0, 2.0), False)
     wanted = F.interpolate(x.double(), scale_factor=(2.0, 2.0), mode="bilinear", align_corners=False)
-    assert torch.equal(affine.accumulate((x,), None) / 64**2, wanted)
+    assert torch.equal(operator.accumulate((x,), None) / 64**2, wanted)

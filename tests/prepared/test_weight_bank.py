@@ -7,7 +7,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.layers.affine_map import AffineMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.prepared.weight_bank import Layout, quantize_together
 from tests.kernel_helpers import DEVICE, needs_cuda, needs_kernels
 
@@ -26,12 +26,12 @@ def model() -> nn.Module:
     )
 
 
-def trained_layers(precision: str) -> list[AffineMap]:
+def trained_layers(precision: str) -> list[OperatorMap]:
     qat = ana_fx.prepare(model(), X, precision=precision).train()
     qat(X)
     ana_fx.Annealer(qat, 100)
     return [
-        each for each in layer_maps(qat.to(DEVICE)).values() if isinstance(each, AffineMap) and each.weight_quantizer
+        each for each in layer_maps(qat.to(DEVICE)).values() if isinstance(each, OperatorMap) and each.weight_quantizer
     ]
 
 

@@ -22,7 +22,7 @@ from torch import nn
 import ana_fx
 from ana_fx.graph import module_of
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
-from ana_fx.operators.affine import Linear
+from ana_fx.operators.linear import Linear
 from ana_fx.program.data_movement import Reshape
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Dequantize, Quantize
@@ -142,8 +142,8 @@ def test_every_convolution_and_linear_layer_is_a_qlinear_operator_but_for_heads(
     report = ana_fx.export(program, tmp_path / "model.onnx")
     operators = {node.name: node.operator for node in report.nodes}
     for name, module in program.named_modules():
-        if isinstance(module, IntegerMap) and module.affine.has_weight:
-            assert operators[name] == ("QGemm" if isinstance(module.affine, Linear) else "QLinearConv")
+        if isinstance(module, IntegerMap) and module.operator.has_weight:
+            assert operators[name] == ("QGemm" if isinstance(module.operator, Linear) else "QLinearConv")
         elif isinstance(module, IntegerHead):
             assert operators[name] == "MatMulInteger"
 

@@ -193,7 +193,7 @@ def test_pads_are_folded_into_the_convolution(pad, convolution, padding):
     model = nn.Sequential(pad(), convolution())
     gm = fused(model)
     assert_graph(gm, "input -> Convolution -> output")
-    assert only_layer_map(gm).affine.padding == padding
+    assert only_layer_map(gm).operator.padding == padding
     assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 import ana_fx
 from ana_fx.graph import calls_to, module_of
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import Product
+from ana_fx.operators.product import Product
 from ana_fx.passes.lowering.lower_layer_map import LevelRange
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement, Pad, Rearrange
@@ -93,15 +93,15 @@ def values(node: Node) -> tuple[int, int]:
 def extremes(module: IntegerMap | IntegerHead, inputs: list[Tensor], ends: list[tuple[int, int]]) -> tuple[Tensor, ...]:
     """Of every accumulator the least and the largest, and the largest partial sum in absolute value."""
     weight = None if module.weight is None else module.weight.double()
-    if isinstance(module.affine, Product):
+    if isinstance(module.operator, Product):
         corners = [
             tuple(torch.tensor(end)[torch.randint(2, x.shape)] for x, end in zip(inputs, ends, strict=True))
             for _ in range(200)
         ]
-        found = torch.cat([module.affine.accumulate(corner, None) for corner in corners])
+        found = torch.cat([module.operator.accumulate(corner, None) for corner in corners])
         return found.amin(0)[None], found.amax(0)[None], found.abs().amax(0)[None]
     jacobians = torch.autograd.functional.jacobian(
-        lambda *x: module.affine.accumulate(x, weight), tuple(x.double() for x in inputs)
+        lambda *x: module.operator.accumulate(x, weight), tuple(x.double() for x in inputs)
     )
     low = high = most = least = torch.zeros(())
     for jacobian, x, (lo, hi) in zip(jacobians, inputs, ends, strict=True):
@@ -117,11 +117,11 @@ def check_domains(program: GraphModule, x: Tensor) -> int:
     seen, num_layers = run(program, (x,)), 0
     for node in calls_to(program, IntegerMap, IntegerHead):
         module = module_of(node)
-        if isinstance(module.affine, Normalization):
+        if isinstance(module.operator, Normalization):
             continue
         sources = node.all_input_nodes
         low, high, partial = extremes(module, [seen[each] for each in sources], [values(each) for each in sources])
-        axis = module.affine.channel_axis(low.ndim)
+        axis = module.operator.channel_axis(low.ndim)
         others = [each for each in range(low.ndim) if each != axis]
         assert bool((low.amin(others) >= module.lowest).all())
         assert bool((high.amax(others) <= module.highest).all())

@@ -175,7 +175,7 @@ def test_graph_optimisations_change_no_bit(kind, precision):
 def test_a_qlinear_conv_holds_the_numbers_of_its_staircase(precision):
     program, stored = converted(Residual, precision), constants(written(Residual, precision))
     for name, module in program.named_modules():
-        if not isinstance(module, IntegerMap) or not module.affine.has_weight:
+        if not isinstance(module, IntegerMap) or not module.operator.has_weight:
             continue
         staircase = module.staircase
         assert isinstance(staircase, QLinearStaircase)

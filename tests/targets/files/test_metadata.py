@@ -58,7 +58,7 @@ def test_a_float_output_equals_the_programs_to_what_rounding_explains(tmp_path, 
 def test_a_float_layer_that_changed_is_found(tmp_path, head):
     program = with_a_float_head(head)
     ana_fx.export(program, tmp_path / "a.onnx")
-    path = next(name for name, module in program.named_modules() if type(module).__name__ == "AffineMap")
+    path = next(name for name, module in program.named_modules() if type(module).__name__ == "OperatorMap")
     program.get_submodule(path).weight.data[0] *= 1.01
     with pytest.raises(ana_fx.VerifyError, match="output 'output' differs from the program"):
         verify_against(tmp_path / "a.onnx", program, [X.numpy()])
@@ -67,7 +67,7 @@ def test_a_float_layer_that_changed_is_found(tmp_path, head):
 def test_a_float_layer_that_gives_no_number_is_found(tmp_path):
     program = with_a_float_head("linear")
     ana_fx.export(program, tmp_path / "a.onnx")
-    path = next(name for name, module in program.named_modules() if type(module).__name__ == "AffineMap")
+    path = next(name for name, module in program.named_modules() if type(module).__name__ == "OperatorMap")
     program.get_submodule(path).bias.data[0] = torch.nan
     with pytest.raises(ana_fx.VerifyError, match="differs from the program at 6 of 30 numbers"):
         verify_against(tmp_path / "a.onnx", program, [X.numpy()])

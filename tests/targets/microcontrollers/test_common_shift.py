@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ana_fx.graph import calls_to, module_of
-from ana_fx.operators.pairs import Sum
+from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerMap
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from tests.models import Chain, Residual
@@ -35,7 +35,7 @@ def test_levels_are_those_of_the_program_at_both_ends_and_between(kind, precisio
         fraction = torch.linspace(0, 1, 301, dtype=torch.float64)[:, None]
         low, high = (each.double() for each in torch.broadcast_tensors(module.lowest, module.highest, module.sign)[:2])
         accumulators = torch.round(low + fraction * (high - low)).long()
-        unit = int(module.weight.abs().min()) if isinstance(module.affine, Sum) else 1
+        unit = int(module.weight.abs().min()) if isinstance(module.operator, Sum) else 1
         accumulators = accumulators // unit * unit
         wanted = module.multiply_shift.level(accumulators * module.sign, 1).long().numpy()
         sums = accumulators.numpy().astype(object) // unit * found.multiplier + found.offset

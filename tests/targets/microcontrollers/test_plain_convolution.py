@@ -4,8 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ana_fx.operators.affine import Convolution, Identity, Linear, Reduce
-from ana_fx.operators.resampling import Average
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.reduce import Reduce
 from ana_fx.targets.microcontrollers.plain_convolution import plain_convolution
 
 SHAPE = (4, 6, 8)
@@ -24,16 +27,16 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize(("affine", "size", "groups"), LAYERS.values(), ids=LAYERS)
-def test_sums_are_equal(affine, size, groups):
+@pytest.mark.parametrize(("operator", "size", "groups"), LAYERS.values(), ids=LAYERS)
+def test_sums_are_equal(operator, size, groups):
     x = torch.randint(-8, 8, (2, *SHAPE)).double()
     weight = None if size is None else torch.randint(-8, 8, size)
-    conv = plain_convolution(affine, weight, SHAPE)
+    conv = plain_convolution(operator, weight, SHAPE)
     assert conv.groups == groups
     assert conv.attributes()["dilations"] == [1, 1]
     pads = [pad for pair in reversed(conv.padding) for pad in pair]
     found = F.conv2d(F.pad(x, pads), conv.weight.double(), stride=conv.stride, groups=groups)
-    wanted = affine.accumulate((x,), None if weight is None else weight.double())
+    wanted = operator.accumulate((x,), None if weight is None else weight.double())
     assert torch.equal(found.reshape(wanted.shape), wanted)
 
 
@@ -42,9 +45,9 @@ def test_a_single_window_has_stride_1():
     assert conv.stride == (1, 1)
 
 
-@pytest.mark.parametrize("affine", [Linear(), Reduce((1,), False, True), Average(2, output_size=(4, 3))])
-def test_other_maps_are_none(affine):
-    assert plain_convolution(affine, None, SHAPE) is None
+@pytest.mark.parametrize("operator", [Linear(), Reduce((1,), False, True), Average(2, output_size=(4, 3))])
+def test_other_maps_are_none(operator):
+    assert plain_convolution(operator, None, SHAPE) is None
 
 
 def test_a_layer_over_features_is_none():

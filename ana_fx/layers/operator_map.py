@@ -1,4 +1,4 @@
-"""Layer maps whose S is affine: weights, exact accumulators, and a staircase with everything else inside."""
+"""Layer maps of an operator: weights, exact accumulators, and a staircase with everything else inside."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ana_fx.layers.quantizers import ClipRange
 from ana_fx.numerics.integer_type import EXACT_FLOAT32
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
-from ana_fx.operators.affine import Affine
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.pairs import MatMul, Sum
+from ana_fx.operators.sum import Sum
 from ana_fx.requantizers.staircase import (
     LineFit,
     ShiftArithmetic,
@@ -31,7 +32,7 @@ from ana_fx.requantizers.staircase import (
     integer_dtype,
 )
 
-__all__ = ["AffineMap", "BatchNorm", "ChannelAffine", "IntegerForm", "Norm"]
+__all__ = ["BatchNorm", "ChannelAffine", "IntegerForm", "Norm", "OperatorMap"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _LARGEST_BIAS = 2**29
@@ -100,13 +101,13 @@ class _HandedWeight(NamedTuple):
         """A copy quantises its own."""
 
 
-class AffineMap(LayerMap):
+class OperatorMap(LayerMap):
     """An affine map with optional batch norm, scalar factor and clipping activation, then a quantizer.
 
     Without an output quantizer it is a head whose integer output is the accumulator.
 
     Args:
-        affine: The map.
+        operator: The map.
         weight: Its weight.
         bias: Its bias, [channels].
         norm: What follows it for each channel.
@@ -116,7 +117,7 @@ class AffineMap(LayerMap):
 
     def __init__(
         self,
-        affine: Affine,
+        operator: Operator,
         weight: nn.Parameter | None = None,
         bias: nn.Parameter | None = None,
         norm: Norm | None = None,
@@ -124,8 +125,8 @@ class AffineMap(LayerMap):
         clip_range: ClipRange = ClipRange(),
     ) -> None:
         super().__init__()
-        self.affine = affine
-        self.num_inputs = affine.num_inputs
+        self.operator = operator
+        self.num_inputs = operator.num_inputs
         self.weight = weight
         self.bias = bias
         self.norm = norm
@@ -138,7 +139,7 @@ class AffineMap(LayerMap):
     @property
     def operation(self) -> str:
         """The map and what is fused into it."""
-        parts = [type(self.affine).__name__.lower()]
+        parts = [type(self.operator).__name__.lower()]
         if self.norm is not None:
             parts.append("channel affine" if isinstance(self.norm, ChannelAffine) else "batch norm")
         if self.line != (1.0, 0.0):
@@ -147,7 +148,7 @@ class AffineMap(LayerMap):
             parts.append(str(self.clip_range))
         return " + ".join(parts)
 
-    def train(self, mode: bool = True) -> AffineMap:
+    def train(self, mode: bool = True) -> OperatorMap:
         """As in torch; the batch norm of a frozen layer map stays in eval mode."""
         super().train(mode)
         if self.norm is not None and self.phase in (Phase.FROZEN, Phase.DEPLOYED):
@@ -156,13 +157,13 @@ class AffineMap(LayerMap):
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """See the base class."""
-        affine, norm = self.affine, self.norm
+        operator, norm = self.operator, self.norm
         if not self.training:  # a float layer: its sums depend on where numbers lie, which the program may change
             tensors = tuple(x.contiguous() for x in tensors)
-        if isinstance(norm, ChannelAffine) and isinstance(affine, Normalization) and affine.has_channel_rows:
-            y = affine.real(tensors, norm.weight, norm.bias)
+        if isinstance(norm, ChannelAffine) and isinstance(operator, Normalization) and operator.has_channel_rows:
+            y = operator.real(tensors, norm.weight, norm.bias)
         else:
-            y = affine.real(tensors, self._noisy_weight(), self.bias)
+            y = operator.real(tensors, self._noisy_weight(), self.bias)
             if norm is not None:
                 self._check_channels(y)
                 y = norm(y)
@@ -194,7 +195,7 @@ class AffineMap(LayerMap):
         return quantizer(weight)  # type: ignore[no-any-return]  # a module's call is untyped
 
     def _check_channels(self, y: Tensor) -> None:
-        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.affine.channel_axis(y.ndim) != 1:
+        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.operator.channel_axis(y.ndim) != 1:
             raise UnsupportedError(
                 f"a batch norm after a linear layer was given {y.ndim} axes, needed two: it normalises axis 1, the "
                 f"layer's channels are the last axis; give prepare() example_inputs, then both are kept apart"
@@ -209,10 +210,10 @@ class AffineMap(LayerMap):
             integer = integer_dtype(form.bound * self.factor)
             if not isinstance(kernel, Int8Convolution | Int8MatMul):
                 levels = levels_of(tensors, scales)
-                accumulator = accumulate(self.affine, levels, form.weight, bound=form.bound, integer=integer)
+                accumulator = accumulate(self.operator, levels, form.weight, bound=form.bound, integer=integer)
             else:
                 accumulator = kernel(tensors, scales).to(integer)
-            axis = self.affine.channel_axis(accumulator.ndim)
+            axis = self.operator.channel_axis(accumulator.ndim)
             if form.sign is not None:
                 accumulator = accumulator * along(form.sign.to(accumulator.dtype), axis, accumulator.ndim)
             if form.staircase is not None:
@@ -226,7 +227,7 @@ class AffineMap(LayerMap):
         """See the base class."""
         self._check_calibrated()
         y_scale = None if self.output_quantizer is None else positive(self.output_quantizer.scale)
-        found = self.affine.coefficients(
+        found = self.operator.coefficients(
             *self._levels_of_weight(), tuple(positive(scale) for scale in scales), y_scale, input_shape
         )
         bound = self._bound(input_shape)
@@ -244,7 +245,7 @@ class AffineMap(LayerMap):
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
                 line = replace(line, bound=self._reach(found.weight, input_shape))
             staircase, sign = fit_shift(line, self.shift_arithmetic)
-        if found.weight is None or not self.affine.has_weight:
+        if found.weight is None or not self.operator.has_weight:
             return IntegerForm(found.weight, sign, bound, y_scale, staircase)
         return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
 
@@ -258,21 +259,21 @@ class AffineMap(LayerMap):
 
     def _kernel(self, form: IntegerForm) -> Kernel | None:
         """What computes the form on a GPU, in one go where its staircase can follow at once."""
-        device, affine = form.output_scale.device, self.affine
-        if isinstance(affine, Normalization):
-            return exact_normalization(affine, form.weight, form.sign, form.staircase, form.output_scale)
+        device, operator = form.output_scale.device, self.operator
+        if isinstance(operator, Normalization):
+            return exact_normalization(operator, form.weight, form.sign, form.staircase, form.output_scale)
         magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
-        if not fits_int8(affine, device, self.input_types, magnitude, form.bound):
+        if not fits_int8(operator, device, self.input_types, magnitude, form.bound):
             return None
-        if isinstance(affine, Sum | MatMul):
+        if isinstance(operator, Sum | MatMul):
             finish = Finish.of(form.staircase, form.output_scale, 1)
-            if not isinstance(affine, Sum):
-                return int8_products(affine, None, self.input_types, finish, form.sign)
+            if not isinstance(operator, Sum):
+                return int8_products(operator, None, self.input_types, finish, form.sign)
             has_all = finish is not None and form.sign is not None and form.weight is not None
             return Int8Sum(form.weight, form.sign, finish) if has_all else None  # type: ignore[arg-type]  # none is None
         assert form.weight is not None
         finish = None if form.sign is not None else Finish.of(form.staircase, form.output_scale, len(form.weight))
-        return int8_products(affine, form.weight, self.input_types, finish)
+        return int8_products(operator, form.weight, self.input_types, finish)
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""
@@ -285,15 +286,15 @@ class AffineMap(LayerMap):
         num_terms = weight_magnitude = 0
         if self.weight_quantizer is not None:
             assert self.weight is not None
-            num_terms = self.affine.integer_weight(self.weight)[0].numel()
+            num_terms = self.operator.integer_weight(self.weight)[0].numel()
             weight_magnitude = self.weight_quantizer.integer_type.magnitude
         magnitudes = tuple(each.magnitude for each in self.input_types)
-        return self.affine.bound(num_terms, weight_magnitude, magnitudes, input_shape)
+        return self.operator.bound(num_terms, weight_magnitude, magnitudes, input_shape)
 
     def _reach(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> Tensor:
         """The largest absolute accumulator of each channel, float64, [channels] or [1]."""
         ranges = [(each.qmin, each.qmax) for each in self.input_types]
-        lowest, highest = self.affine.fixed(input_shape).accumulator_range(weight, ranges, input_shape)
+        lowest, highest = self.operator.fixed(input_shape).accumulator_range(weight, ranges, input_shape)
         return torch.maximum(-lowest, highest).double()
 
     def _gain_and_offset(self, unit: Tensor) -> tuple[Tensor, Tensor]:

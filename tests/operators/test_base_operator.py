@@ -6,7 +6,10 @@ import math
 import pytest
 import torch
 
-from ana_fx.operators.affine import Identity, Linear, Reduce, TransposedConvolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.transposed_convolution import TransposedConvolution
 
 LEVELS = [(-128, 127), (0, 255), (-1, 1), (0, 3)]
 
@@ -37,41 +40,41 @@ def every(transposed):
     return [pytest.param(each, id=name) for name, each in transposed.items()]
 
 
-def operands(affine, lo=-128, hi=127):
-    weight = torch.randint(-128, 128, (4, 6 // affine.groups, *affine.kernel))
-    return random_levels(lo, hi, 2, 4, *SIZES[affine.rank]), weight
+def operands(operator, lo=-128, hi=127):
+    weight = torch.randint(-128, 128, (4, 6 // operator.groups, *operator.kernel))
+    return random_levels(lo, hi, 2, 4, *SIZES[operator.rank]), weight
 
 
-@pytest.mark.parametrize("affine", every(TRANSPOSED))
-def test_a_transposed_convolution_is_a_convolution_of_spread_levels(affine):
-    x, weight = operands(affine)
-    wanted = affine.real((x.double(),), weight.double())  # exact: all sums are far below 2**53
-    found = affine.accumulate((x.double(),), affine.integer_weight(weight).double())
+@pytest.mark.parametrize("operator", every(TRANSPOSED))
+def test_a_transposed_convolution_is_a_convolution_of_spread_levels(operator):
+    x, weight = operands(operator)
+    wanted = operator.real((x.double(),), weight.double())  # exact: all sums are far below 2**53
+    found = operator.accumulate((x.double(),), operator.integer_weight(weight).double())
     assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("affine", TRANSPOSED.values(), ids=TRANSPOSED)
-def test_every_input_of_a_transposed_convolution_meets_every_weight_once(affine):
-    _, weight = operands(affine)
-    turned = affine.integer_weight(weight)
-    assert turned.shape == (6, 4 // affine.groups, *affine.kernel)
+@pytest.mark.parametrize("operator", TRANSPOSED.values(), ids=TRANSPOSED)
+def test_every_input_of_a_transposed_convolution_meets_every_weight_once(operator):
+    _, weight = operands(operator)
+    turned = operator.integer_weight(weight)
+    assert turned.shape == (6, 4 // operator.groups, *operator.kernel)
     assert torch.equal(turned.flatten().sort().values, weight.flatten().sort().values)
 
 
 def test_spread_levels_have_zeros_after_each_along_each_axis():
-    affine = TransposedConvolution((2, 3), (0, 0), (0, 0), (1, 1), 1, (2, 2))
-    spread = affine.spread(torch.tensor([[[[1, 2], [3, 4]]]]))
+    operator = TransposedConvolution((2, 3), (0, 0), (0, 0), (1, 1), 1, (2, 2))
+    spread = operator.spread(torch.tensor([[[[1, 2], [3, 4]]]]))
     assert spread[0, 0].tolist() == [[1, 0, 0, 2, 0, 0], [0] * 6, [3, 0, 0, 4, 0, 0], [0] * 6]
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("affine", every(dict(list(TRANSPOSED.items())[::7])))
-def test_accumulators_of_a_transposed_convolution_stay_in_their_range(affine, levels):
-    x, weight = operands(affine, *levels)
-    stored = affine.integer_weight(weight)
-    low, high = affine.accumulator_range(stored, [levels], tuple(x.shape))
+@pytest.mark.parametrize("operator", every(dict(list(TRANSPOSED.items())[::7])))
+def test_accumulators_of_a_transposed_convolution_stay_in_their_range(operator, levels):
+    x, weight = operands(operator, *levels)
+    stored = operator.integer_weight(weight)
+    low, high = operator.accumulator_range(stored, [levels], tuple(x.shape))
     for each in (x, torch.full_like(x, levels[0]), torch.full_like(x, levels[1])):
-        found = affine.accumulate((each.double(),), stored.double()).transpose(0, 1).flatten(1)
+        found = operator.accumulate((each.double(),), stored.double()).transpose(0, 1).flatten(1)
         assert bool((found.amin(1) >= low).all())
         assert bool((found.amax(1) <= high).all())
 
@@ -94,45 +97,45 @@ REDUCTIONS = [
 SHAPE = (3, 4, 5, 6)
 
 
-@pytest.mark.parametrize("affine", REDUCTIONS)
-def test_a_reduction_is_its_accumulator_divided(affine):
+@pytest.mark.parametrize("operator", REDUCTIONS)
+def test_a_reduction_is_its_accumulator_divided(operator):
     x = random_levels(-128, 127, *SHAPE)
-    accumulator = affine.accumulate((x,), None)
-    assert torch.equal(accumulator, x.sum(affine.axes, keepdim=affine.keepdim))
+    accumulator = operator.accumulate((x,), None)
+    assert torch.equal(accumulator, x.sum(operator.axes, keepdim=operator.keepdim))
     # one rounding of the sum by torch's mean, one of the division here: each half an ulp of at most 128
-    wanted = affine.real((x.double(),), None)
-    assert bool(((accumulator / affine.divisor(SHAPE) - wanted).abs() <= 128 * 2.0**-22).all())
+    wanted = operator.real((x.double(),), None)
+    assert bool(((accumulator / operator.divisor(SHAPE) - wanted).abs() <= 128 * 2.0**-22).all())
     assert accumulator.shape == wanted.shape
 
 
-@pytest.mark.parametrize("affine", REDUCTIONS)
-def test_a_reduction_divides_by_its_terms_if_it_is_a_mean(affine):
-    terms = math.prod(SHAPE[axis] for axis in affine.axes)
-    assert affine.num_terms(SHAPE) == terms
-    assert affine.divisor(SHAPE) == (terms if affine.is_mean else 1)
+@pytest.mark.parametrize("operator", REDUCTIONS)
+def test_a_reduction_divides_by_its_terms_if_it_is_a_mean(operator):
+    terms = math.prod(SHAPE[axis] for axis in operator.axes)
+    assert operator.num_terms(SHAPE) == terms
+    assert operator.divisor(SHAPE) == (terms if operator.is_mean else 1)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("affine", REDUCTIONS)
-def test_the_range_of_a_reduction_is_reached_at_its_corners(affine, levels):
-    low, high = affine.accumulator_range(None, [levels], SHAPE)
-    ends = [int(affine.accumulate((torch.full(SHAPE, level),), None).flatten()[0]) for level in levels]
+@pytest.mark.parametrize("operator", REDUCTIONS)
+def test_the_range_of_a_reduction_is_reached_at_its_corners(operator, levels):
+    low, high = operator.accumulator_range(None, [levels], SHAPE)
+    ends = [int(operator.accumulate((torch.full(SHAPE, level),), None).flatten()[0]) for level in levels]
     assert [int(low), int(high)] == ends
-    assert max(map(abs, ends)) == affine.bound(0, 0, (max(map(abs, levels)),), SHAPE)
+    assert max(map(abs, ends)) == operator.bound(0, 0, (max(map(abs, levels)),), SHAPE)
 
 
-@pytest.mark.parametrize("affine", [Identity(), Reduce((1,), False, True), Reduce((2, 3), True, False)])
-def test_a_map_without_weight_has_a_unit_of_one_over_its_divisor(affine):
+@pytest.mark.parametrize("operator", [Identity(), Reduce((1,), False, True), Reduce((2, 3), True, False)])
+def test_a_map_without_weight_has_a_unit_of_one_over_its_divisor(operator):
     scale = torch.tensor(0.25)
-    found = affine.coefficients(None, None, (scale,), None, SHAPE)
+    found = operator.coefficients(None, None, (scale,), None, SHAPE)
     assert (found.x_scale, found.weight) == (scale, None)
-    assert found.unit.tolist() == [1 / affine.divisor(SHAPE)]
+    assert found.unit.tolist() == [1 / operator.divisor(SHAPE)]
 
 
 def test_a_map_with_a_weight_has_the_weights_scale_as_its_unit():
-    affine = TransposedConvolution((2,), (0,), (0,), (1,), 1, (2,))
+    operator = TransposedConvolution((2,), (0,), (0,), (1,), 1, (2,))
     weight, unit = torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([0.5], dtype=torch.float64)
-    found = affine.coefficients(weight, unit, (torch.tensor(0.25),), None, (1, 1, 4))
+    found = operator.coefficients(weight, unit, (torch.tensor(0.25),), None, (1, 1, 4))
     assert found.weight.tolist() == [[[2, 1]], [[4, 3]]]  # output channels first, turned around
     assert found.unit is unit
 

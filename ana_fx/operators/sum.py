@@ -1,25 +1,26 @@
-"""Maps of two tensors: sum, product, matrix product (see `ana_fx.operators.affine`)."""
+"""The weighted sum of two tensors."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ana_fx.operators.affine import Affine, Coefficients
+from ana_fx.operators.base_operator import Coefficients, Operator
 
-__all__ = ["MatMul", "Product", "Sum"]
+__all__ = ["Sum"]
 
 _SUM_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
 _LARGEST_COEFFICIENT = 2**12 - 1
 
 
 @dataclass(frozen=True)
-class Sum(Affine):
+class Sum(Operator):
     """f₀·x₀ + f₁·x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁]."""
+
+    kind = "sum"
 
     factors: tuple[float, float] = (1.0, 1.0)
     num_inputs = 2
@@ -61,54 +62,3 @@ class Sum(Affine):
         assert weight is not None
         ends = [sorted((c * lo, c * hi)) for c, (lo, hi) in zip(map(int, weight.tolist()), levels, strict=True)]
         return torch.tensor([sum(low for low, _ in ends)]), torch.tensor([sum(high for _, high in ends)])
-
-
-@dataclass(frozen=True)
-class Product(Affine):
-    """x₀ · x₁, tensors that broadcast."""
-
-    num_inputs = 2
-
-    def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """x₀ · x₁."""
-        return inputs[0] * inputs[1]
-
-    def num_terms(self, shape: tuple[int, ...]) -> int:
-        """Products in one accumulator."""
-        return 1
-
-    def coefficients(
-        self,
-        weight: Tensor | None,
-        weight_scale: Tensor | None,
-        scales: tuple[Tensor, ...],
-        y_scale: Tensor | None,
-        shape: tuple[int, ...],
-    ) -> Coefficients:
-        """One unit is the product of both scales."""
-        return Coefficients(scales[0], None, scales[1].double().reshape(1))
-
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        """See the base class."""
-        return self.num_terms(shape) * magnitudes[0] * magnitudes[1]
-
-    def accumulator_range(
-        self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """See the base class."""
-        products = [first * second for first, second in itertools.product(*levels)]
-        terms = self.num_terms(shape)
-        return torch.tensor([terms * min(products)]), torch.tensor([terms * max(products)])
-
-
-@dataclass(frozen=True)
-class MatMul(Product):
-    """The matrix product x₀ @ x₁ over the last two axes."""
-
-    def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """[*, M, K] and [*, K, N] to [*, M, N]."""
-        return inputs[0] @ inputs[1]
-
-    def num_terms(self, shape: tuple[int, ...]) -> int:
-        """The inner size."""
-        return shape[-1]

@@ -1,0 +1,22 @@
+"""The map that changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ana_fx.operators.base_operator import Operator
+
+__all__ = ["Identity"]
+
+
+@dataclass(frozen=True)
+class Identity(Operator):
+    """Nothing: a batch norm, an activation or a change of scale that stands alone."""
+
+    kind = "identity"
+
+    def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """The input itself."""
+        return inputs[0]
