@@ -1,10 +1,14 @@
 """The studies' settings, and scales that say what they are."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import ana_fx
+from examples.paper.figures import FIGURES
 from examples.paper.studies import STUDIES, Scale
 from examples.paper.trials import Trial, grid, label_of, schedule_of
 
@@ -94,3 +98,21 @@ def test_the_head_before_the_pool_computes_what_the_head_behind_it_does():
     before = net(x)
     after = nn.Sequential(study.rearranged(net), study.readout())(x)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)  # float32 means of 125 in another order
+
+
+README = Path(__file__).parents[3] / "examples" / "paper" / "README.md"
+COMMAND = re.compile(r"^\| \d, .*`(?P<study>\w+) (?P<only>--only [^`]*)` \| (?P<trials>\d+) \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", [*COMMAND.finditer(README.read_text(encoding="utf-8"))], ids=lambda row: row[0][2])
+def test_the_readme_counts_the_trials_of_each_figure(row):
+    pairs = [each.split("=") for each in row["only"].removeprefix("--only ").split(" --only ")]
+    found = trials(row["study"], only={name: tuple(values.split(",")) for name, values in pairs})
+    assert len(found) == int(row["trials"])
+    figure = FIGURES[int(row[0][2]) - 1]
+    assert row["study"] == figure.study
+    assert all(figure.shows(dict(each.schedule)) for each in found if each.schedule)
+
+
+def test_the_readme_has_a_command_for_each_figure():
+    assert [row[0][2] for row in COMMAND.finditer(README.read_text(encoding="utf-8"))] == list("1234567")
