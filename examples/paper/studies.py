@@ -120,7 +120,9 @@ def _head_first(net: nn.Module) -> nn.Module:
     head = net.get_submodule("classifier.head")
     assert isinstance(net, DSCNN)
     assert isinstance(head, nn.Linear)
-    del net.features[-1]
+    *kept, (last, _) = net.features.named_children()
+    assert last == "pool"
+    net.features = nn.Sequential(OrderedDict(kept))
     conv = nn.Conv2d(head.in_features, head.out_features, 1)
     conv.weight, conv.bias = nn.Parameter(head.weight.detach()[:, :, None, None]), head.bias
     net.classifier = nn.Sequential(OrderedDict(head=conv))
