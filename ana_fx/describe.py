@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.fx import Node
 
 from ana_fx.annealing.annealing_notes import noise_left
-from ana_fx.graph import module_of
+from ana_fx.graph import layer_map_of, module_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.recognize import prepared_or_program
@@ -112,7 +113,7 @@ def describe(module: nn.Module) -> Summary:
     gm = prepared_or_program(module, "describe()")
     rows = []
     for node in gm.graph.nodes:
-        row = _row(str(node.target), module_of(node), gm.meta.get("annealing_ranges", {}))
+        row = _row(node, gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
     is_program = "annealing_ranges" in gm.meta
@@ -136,38 +137,38 @@ def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
     return (f"The schedule breaks the compositional order at {len(breaks)} edge(s):", *(f"  {each}" for each in breaks))
 
 
-def _row(name: str, module: nn.Module | None, ranges: dict[str, AnnealingRange]) -> Row | None:
-    if isinstance(module, LayerMap):
-        return _trained_row(name, module)
+def _row(node: Node, ranges: dict[str, AnnealingRange]) -> Row | None:
+    name, module, layer_map = str(node.target), module_of(node), layer_map_of(node)
+    if layer_map is not None:
+        return _trained_row(name, layer_map)
     if name not in ranges or module is None:
         return None
     known = ranges[name]
     timing = {"depth": known.depth, "start": known.start, "end": known.end}
-    if not isinstance(module, (IntegerMap, IntegerHead)):
-        return _exact_row(name, module, timing)
-    kind = type(module.operator).__name__.lower()
-    has_weight = module.weight is not None and module.weight.ndim > 0  # the epsilon of a normalisation has no axes
-    weight = (
-        f"{int(module.weight.min())}…{int(module.weight.max())}" if module.weight is not None and has_weight else None
+    write: _RowWriter = _PROGRAM_ROWS.get(type(module), _exact_row)
+    return write(name, module, timing)
+
+
+def _head_row(name: str, module: IntegerHead, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output="int32",
+        accumulator=module.bound * module.factor + int(module.bias.abs().max()),
+        pair_sum=module.pair_sum,
+        encoding="accumulator",
     )
-    if isinstance(module, IntegerHead):
-        size = module.bound * module.factor + int(module.bias.abs().max())
-        return Row(
-            name,
-            kind,
-            **timing,  # type: ignore[arg-type]  # the three timings fit
-            weight=weight,
-            output="int32",
-            accumulator=size,
-            pair_sum=module.pair_sum,
-            encoding="accumulator",
-        )
+
+
+def _map_row(name: str, module: IntegerMap, timing: dict[str, Any]) -> Row:
     proof = module.proof
     return Row(
         name,
-        kind,
-        **timing,  # type: ignore[arg-type]  # as above
-        weight=weight,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
         output=str(module.integer_type),
         scale=float(module.output_scale),
         accumulator=module.bound,
@@ -183,6 +184,13 @@ def _exact_row(name: str, module: nn.Module, timing: dict[str, Any]) -> Row:
     kind = type(module).__name__.removeprefix("Integer").lower()
     output = str(getattr(module, "integer_type", ""))
     return Row(name, kind, **timing, output=output, scale=float(getattr(module, "output_scale", 1.0)), encoding="exact")
+
+
+_RowWriter = Callable[[str, Any, dict[str, Any]], Row]
+_PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
+    IntegerHead: _head_row,
+    IntegerMap: _map_row,
+}  # all others are exact
 
 
 def _encoding(module: IntegerMap) -> str:

@@ -7,7 +7,7 @@ import operator
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,20 +18,25 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import InputQuantizer, Quantizer
 
 __all__ = [
+    "calls_of",
     "calls_to",
     "constant_nodes",
     "constant_parameters",
     "delete_unused_modules",
+    "layer_map_calls",
+    "layer_map_of",
     "layer_maps",
     "location",
     "module_of",
     "module_path",
     "outputs",
+    "parameters_of",
     "quantizers",
     "source_line",
     "unique_path",
 ]
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s+(?P<code>.*)')
 _NOT_THE_USERS = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, __file__))
 
@@ -43,6 +48,22 @@ def module_of(node: Node) -> nn.Module | None:
     assert node.graph.owning_module is not None
     module: nn.Module = node.graph.owning_module.get_submodule(str(node.target))
     return module
+
+
+def layer_map_of(node: Node) -> LayerMap | None:
+    """The layer map that a node calls, or None if it calls none."""
+    module = module_of(node)
+    return module if isinstance(module, LayerMap) else None
+
+
+def layer_map_calls(gm: GraphModule) -> list[tuple[Node, LayerMap]]:
+    """The nodes that call a layer map, with it, in graph order."""
+    return [(node, found) for node in gm.graph.nodes if (found := layer_map_of(node)) is not None]
+
+
+def calls_of(gm: GraphModule, kind: type[_Module]) -> list[tuple[Node, _Module]]:
+    """The nodes that call a module of a kind, with it, in graph order."""
+    return [(node, module) for node in gm.graph.nodes if isinstance(module := module_of(node), kind)]
 
 
 def calls_to(gm: GraphModule, *kinds: type[nn.Module]) -> list[Node]:
@@ -61,10 +82,15 @@ def constant_nodes(gm: GraphModule) -> set[Node]:
 
 def constant_parameters(node: Node) -> set[nn.Parameter]:
     """The parameters that a constant is computed from."""
+    return {parameter for source in node.all_input_nodes for parameter in parameters_of(source)}
+
+
+def parameters_of(node: Node) -> set[nn.Parameter]:
+    """The parameters that a node reads, or what it computes from."""
     gm = node.graph.owning_module
     assert gm is not None
     parameters: set[nn.Parameter] = set()
-    todo, seen = list(node.all_input_nodes), set()
+    todo, seen = [node], set()
     while todo:
         each = todo.pop()
         if each in seen:
@@ -83,10 +109,9 @@ def constant_parameters(node: Node) -> set[nn.Parameter]:
 def layer_maps(gm: GraphModule) -> dict[str, LayerMap]:
     """The quantised layer maps by module path, in graph order."""
     maps = {}
-    for node in gm.graph.nodes:
-        module = module_of(node)
-        if isinstance(module, LayerMap) and module.is_quantized:
-            maps[str(node.target)] = module
+    for node, layer_map in layer_map_calls(gm):
+        if layer_map.is_quantized:
+            maps[str(node.target)] = layer_map
     return maps
 
 
@@ -111,11 +136,11 @@ def quantizers(gm: GraphModule) -> Iterator[tuple[str, Quantizer]]:
         module = module_of(node)
         if isinstance(module, InputQuantizer):
             yield str(node.target), module
-        elif isinstance(module, LayerMap):
-            if module.weight_quantizer is not None:
-                yield f"{node.target}.weight_quantizer", module.weight_quantizer
-            if module.output_quantizer is not None:
-                yield f"{node.target}.output_quantizer", module.output_quantizer
+        layer_map = layer_map_of(node)
+        if layer_map is not None and layer_map.weight_quantizer is not None:
+            yield f"{node.target}.weight_quantizer", layer_map.weight_quantizer
+        if layer_map is not None and layer_map.output_quantizer is not None:
+            yield f"{node.target}.output_quantizer", layer_map.output_quantizer
 
 
 def delete_unused_modules(gm: GraphModule) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
+from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
 
@@ -31,15 +31,6 @@ OPERATORS = frozenset(
 )
 
 _WHOLE_BITS = (2, 4, 8)
-
-
-class Requantizer(Enum):
-    """The formula from accumulators to levels that a target computes."""
-
-    QLINEAR = "qlinear"
-    """clip(rint(float32(acc + bias) · slope)): ONNX's QLinear operators."""
-    SHIFT = "shift"
-    """clip((multiplier · acc + offset) >> shift): integer arithmetic."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ana_fx.passes.lowering.lower import Lower
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.passes.lowering.recording import Run, record
 from ana_fx.prepared.recognize import prepared
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.program.tensor_spec import spec_of
 from ana_fx.target_registry import target_called
 
 __all__ = ["convert"]
@@ -107,7 +107,7 @@ def _check_annealed(qat: GraphModule) -> None:
     noisy = [
         f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and std {float(q.std):.3g} steps"
         for name, q in quantizers(qat)
-        if float(q.mean) != 0.0 or (q.strategy is Strategy.EXPECTATION and float(q.std) != 0.0)
+        if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
     ]
     if noisy:
         raise NotAnnealedError(
@@ -130,8 +130,10 @@ def _check_equal(trained: Run, program: GraphModule) -> None:
     def compare(module: nn.Module, _: Any, found: Tensor) -> None:
         node = waiting[module].pop(0)
         if node.name in trained.tensors and not found.is_floating_point():
-            real = trained.tensors[node.name].movedim(node.meta["layout"].batch_axis or 0, 0)
-            _compare(node, real, found.to(torch.float32) * node.meta["scale"])  # logits may be above 2**24
+            spec = spec_of(node)
+            assert spec.levels is not None
+            real = trained.tensors[node.name].movedim(spec.layout.batch_axis or 0, 0)
+            _compare(node, real, found.to(torch.float32) * spec.levels.scale)  # logits may be above 2**24
 
     hooks = [module.register_forward_hook(compare) for module in waiting]
     try:

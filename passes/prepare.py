@@ -33,8 +33,8 @@ from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
 from ana_fx.passes.quantization.assign_annealing_ranges import AssignAnnealingRanges
 from ana_fx.passes.quantization.first_last_precision import with_end_layers
 from ana_fx.passes.quantization.insert_quantizers import InsertQuantizers
+from ana_fx.passes.quantization.insert_requantizers import InsertRequantizers
 from ana_fx.passes.quantization.quantize_weights import QuantizeWeights
-from ana_fx.passes.quantization.scale_groups import InsertRequantizers
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.prepared.pickling import refuse_pickling

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ana_fx.passes.canonical.canonical_dialect import MOVEMENTS, SUPPORTED_MODULES
-from ana_fx.passes.canonical.spellings import SPELLINGS
+from ana_fx.passes.canonical.spellings import spellings
 from ana_fx.passes.frontend.decompositions import WRITTEN_OUT
 
 __all__ = ["Operators", "supported_operators"]
@@ -51,7 +51,7 @@ def supported_operators() -> Operators:
     (True, False)
     """
     modules = {f"nn.{kind.__name__}" for kind in SUPPORTED_MODULES if kind.__module__.startswith("torch.")}
-    targets = {*SPELLINGS, *MOVEMENTS, *WRITTEN_OUT} - {getattr}
+    targets = {*spellings(), *MOVEMENTS, *WRITTEN_OUT} - {getattr}
     names = {function: f"{space}.{name}" for space, name, function in _public_functions()}
     return Operators(
         tuple(sorted({*modules, "nn.MultiheadAttention"})),  # written out before anything is traced

@@ -8,7 +8,6 @@ from torch.fx import GraphModule
 from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.lowering.bound_pairs import level_types
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import (
     IntegerConstant,
@@ -18,6 +17,7 @@ from ana_fx.program.integer_modules import (
     IntegerSoftmax,
     IntegerTable,
 )
+from ana_fx.program.tensor_spec import integer_type_of
 from ana_fx.target import LayerNeeds, Target
 
 __all__ = ["program_misfits"]
@@ -26,10 +26,9 @@ __all__ = ["program_misfits"]
 def program_misfits(program: GraphModule, target: Target) -> list[str]:
     """Every reason why a target's description cannot hold a program, with its place."""
     misfits = []
-    types = level_types(program)
     for node in program.graph.nodes:
         module = module_of(node)
-        inputs = tuple(types[source] for source in node.all_input_nodes if source in types)
+        inputs = tuple(each for source in node.all_input_nodes if (each := integer_type_of(source)) is not None)
         needs = _needs(module, inputs)
         if needs is not None:
             misfits += [f"{location(node)}: {reason}" for reason in _reasons(target, needs, module)]

@@ -24,6 +24,7 @@ from ana_fx.passes.lowering.recording import run
 from ana_fx.prepared.recognize import program
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.target import Target
 from ana_fx.target_registry import find_target, target_called
 from ana_fx.targets.files.file_operators import check_operators
@@ -33,7 +34,7 @@ from ana_fx.targets.files.regular_file import reason_of
 from ana_fx.targets.onnx.emitter import numpy
 from ana_fx.targets.onnx.float_layer import are_apart, float_tolerance
 from ana_fx.targets.onnx.float_output import show_float_inputs
-from ana_fx.targets.onnx.writer import IO, NEEDS_VNNI, TARGET, producer_type
+from ana_fx.targets.onnx.writer import IO, NEEDS_VNNI, TARGET
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families, this_family
 from ana_fx.targets.runtimes.runtimes import Runtime, runtime_called
 from ana_fx.text.plain_text import plain
@@ -199,7 +200,7 @@ def _inputs(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
             made.append(given[index])
         else:
             node, quantize = reader
-            levels = probes(quantize.integer_type, tuple(node.meta["sample_shape"]), _BATCH)
+            levels = probes(quantize.integer_type, sample_shape_of(node), _BATCH)
             made.append(quantize.real(levels.to(quantize.scale.device)).cpu())
     return tuple(made)
 
@@ -236,7 +237,7 @@ def _stored(levels: Tensor, integer_type: IntegerType) -> Tensor:
 def _stored_output(seen: dict[Node, Tensor], dequantize: Node) -> Tensor:
     """The integers that a dequantize reads, as they stand in the file."""
     (source,) = dequantize.all_input_nodes
-    integer_type = producer_type(source)
+    integer_type = integer_type_of(source)
     return seen[source] if integer_type is None else _stored(seen[source], integer_type)
 
 

@@ -11,7 +11,8 @@ from torch.fx import GraphModule
 
 from ana_fx.graph import layer_maps, quantizers
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.schedule import Schedule, Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.schedule import Schedule
 
 __all__ = ["TrainingRecord", "noise_left", "record_progress", "start_record", "too_short"]
 

@@ -11,8 +11,7 @@ from collections import defaultdict
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import constant_parameters, layer_maps, module_of
-from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.graph import constant_parameters, layer_map_of, layer_maps, module_of
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.layers.quantizers import InputQuantizer
 
@@ -37,10 +36,11 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
     carries_levels: set[Node] = set()
     for node, module in nodes:
         has_level_inputs = all(source in carries_levels for source in node.all_input_nodes if source.op != "get_attr")
-        if isinstance(module, LayerMap) and module.is_quantized:
-            module.set_phase(_phase(module, learning, fixed, has_level_inputs))
+        layer_map = layer_map_of(node)
+        if layer_map is not None and layer_map.is_quantized:
+            layer_map.set_phase(_phase(layer_map, learning, fixed, has_level_inputs))
         is_dropping = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        hands_on = has_level_inputs and not (is_dropping or isinstance(module, LayerMap))
+        hands_on = has_level_inputs and not is_dropping and layer_map is None
         if hands_on or module in annealed or isinstance(module, InputQuantizer):
             carries_levels.add(node)
     _drop_gradients(nodes, learning)
@@ -70,29 +70,31 @@ def _useful(nodes: list[tuple[Node, nn.Module | None]], annealed: set[LayerMap])
             useful.add(node)
             if module not in annealed:
                 useful.update(node.all_input_nodes)
-    return {module for node, module in nodes if node in useful and isinstance(module, LayerMap)}
+    return {found for node in useful if (found := layer_map_of(node)) is not None}
 
 
 def _sharing_parameters(nodes: list[tuple[Node, nn.Module | None]], annealed: set[LayerMap]) -> set[LayerMap]:
     """The layer maps that share a parameter with one that is not annealed."""
     users: dict[nn.Parameter, set[LayerMap]] = defaultdict(set)
-    for _, module in nodes:
-        if isinstance(module, LayerMap):
-            for parameter in module.parameters():
-                if parameter.requires_grad or not any(parameter is q.scale for q in module.quantizers()):
-                    users[parameter].add(module)
+    for node, _ in nodes:
+        layer_map = layer_map_of(node)
+        if layer_map is not None:
+            for parameter in layer_map.parameters():
+                if parameter.requires_grad or not any(parameter is q.scale for q in layer_map.quantizers()):
+                    users[parameter].add(layer_map)
     return {each for sharing in users.values() if not sharing <= annealed for each in sharing}
 
 
 def _drop_gradients(nodes: list[tuple[Node, nn.Module | None]], learning: set[LayerMap]) -> None:
     learned: set[nn.Parameter] = set()
     known: set[nn.Parameter] = set()
-    for node, module in nodes:
-        if not isinstance(module, LayerMap) or not module.is_quantized:
+    for node, _ in nodes:
+        layer_map = layer_map_of(node)
+        if layer_map is None or not layer_map.is_quantized:
             continue
-        parameters = {*module.parameters(), *(constant_parameters(node) if isinstance(module, ConstantMap) else ())}
+        parameters = {*layer_map.parameters(), *(() if layer_map.takes_scales else constant_parameters(node))}
         known |= parameters
-        if module in learning:
+        if layer_map in learning:
             learned |= parameters
     for parameter in known - learned:
         parameter.grad = None

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import networkx as nx
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import layer_map_of
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.schedule import Interval, Schedule
+from ana_fx.schedule.degrees import DecayInterval
+from ana_fx.schedule.schedule import Schedule
 
 __all__ = ["OrderBreak", "annealing_order", "layer_map_graph", "order_breaks"]
 
@@ -41,9 +41,9 @@ def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
     reached_from: dict[Node, frozenset[Node]] = {}
     for node in gm.graph.nodes:
         sources = frozenset().union(*(reached_from[source] for source in node.all_input_nodes))
-        module = module_of(node)
-        if isinstance(module, LayerMap) and module.is_quantized:
-            graph.add_node(node, layer_map=module)
+        layer_map = layer_map_of(node)
+        if layer_map is not None and layer_map.is_quantized:
+            graph.add_node(node, layer_map=layer_map)
             graph.add_edges_from((source, node) for source in sources)
             sources = frozenset((node,))
         reached_from[node] = sources
@@ -77,16 +77,16 @@ def order_breaks(
         is_moved = any(each.override is not None and each.override.is_timed for each in (first, second))
         reason = _reason(first, second, schedule.interval)
         if reason is not None:
-            is_named = schedule.interval is Interval.SAME_END and not is_moved
+            is_named = not schedule.interval.is_ordered and not is_moved
             breaks.append(OrderBreak(str(u.target), str(v.target), reason, is_named))
     return tuple(breaks)
 
 
-def _reason(first: AnnealingRange, second: AnnealingRange, interval: Interval) -> str | None:
+def _reason(first: AnnealingRange, second: AnnealingRange, interval: DecayInterval) -> str | None:
     if first.end > second.end:
         return f"its noise is gone at {first.end:g}, that of its reader already at {second.end:g}"
     if first.start > second.start:
         return f"its noise begins to decay at {first.start:g}, that of its reader already at {second.start:g}"
-    if interval is Interval.PARTITION and first.end > second.start:
+    if interval.is_disjoint and first.end > second.start:
         return f"a partition, but {first.start:g}…{first.end:g} and {second.start:g}…{second.end:g} overlap"
     return None

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.kernels.triton_launch import has_kernels, has_triton, launch
 from ana_fx.operators.normalization import MANTISSA_BITS, MAX_EXPONENT, RESULT_SHIFT, Normalization, root_table
-from ana_fx.requantizers.staircase import ShiftStaircase, Staircase
+from ana_fx.requantizers.staircase import ShiftStaircase
 
 __all__ = [
     "LONGEST_ROW",
@@ -72,14 +73,9 @@ class ExactNormalization:
         return y
 
 
-def exact_normalization(
-    operator: Normalization,
-    epsilon: Tensor | None,
-    sign: Tensor | None,
-    staircase: Staircase | None,
-    output_scale: Tensor,
-) -> ExactNormalization | None:
+def exact_normalization(operator: Normalization, form: IntegerForm) -> ExactNormalization | None:
     """The kernel of a normalisation, if there is one for its staircase and the device of its scale."""
+    epsilon, sign, staircase, output_scale = form.weight, form.sign, form.staircase, form.output_scale
     if not output_scale.is_cuda or not has_triton() or epsilon is None or sign is None:
         return None
     if not isinstance(staircase, ShiftStaircase):

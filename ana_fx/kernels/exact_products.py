@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.kernels.int8_convolution import Int8Convolution
+from ana_fx.kernels.int8_convolution import Convolvable, Int8Convolution
 from ana_fx.kernels.int8_levels import WIDE, Finish, is_dense, write_levels
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.kernels.triton_launch import has_triton, launch
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
@@ -26,50 +27,57 @@ from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.sum import Sum
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 
-__all__ = ["Int8MatMul", "Int8Sum", "fits_int8", "int8_products"]
+__all__ = ["Int8MatMul", "Int8Sum", "fits_int8", "int8_matrix_products", "int8_products"]
+
+_HAVE_KERNELS = frozenset({Convolution, Linear, MatMul, Sum, TransposedConvolution})
 
 
-def fits_int8(
-    operator: Operator, device: torch.device, kinds: Sequence[IntegerType], weight_magnitude: int, bound: int
-) -> bool:
+def fits_int8(operator: Operator, form: IntegerForm, kinds: Sequence[IntegerType], weight_magnitude: int = 0) -> bool:
     """Whether there is a kernel for the products of a map.
 
     Args:
         operator: The map.
-        device: Where its tensors lie.
+        form: Its integers, on the device where it will run.
         kinds: The levels of each input.
         weight_magnitude: No coefficient exceeds this in absolute value.
-        bound: Nor does an accumulator this.
     """
-    if device.type != "cuda" or not has_triton():
+    if not form.output_scale.is_cuda or not has_triton():
         return False
-    if isinstance(operator, MatMul | Sum):
-        return len(kinds) == 2 and bound < WIDE
-    is_product = isinstance(operator, Convolution | TransposedConvolution | Linear)
-    return is_product and len(kinds) == 1 and weight_magnitude < 128 and bound < WIDE
+    has_kernel = type(operator) in _HAVE_KERNELS and len(kinds) == operator.num_inputs
+    return has_kernel and weight_magnitude < 128 and form.bound < WIDE
 
 
 def int8_products(
-    operator: Operator,
-    weight: Tensor | None,
-    kinds: Sequence[IntegerType],
-    finish: Finish | None = None,
-    sign: Tensor | None = None,
-) -> Int8Convolution | Int8MatMul:
-    """The products of a map that fits.
+    operator: Convolvable, weight: Tensor, kind: IntegerType, finish: Finish | None = None
+) -> Int8Convolution:
+    """The products of a weight with levels that fit.
 
     Args:
         operator: The map.
-        weight: Integer coefficients, if it has any.
+        weight: Integer coefficients.
+        kind: The levels of the input.
+        finish: The staircase; with it results are real.
+    """
+    return Int8Convolution(operator, weight, _shift(kind), finish)
+
+
+def int8_matrix_products(
+    kinds: Sequence[IntegerType], finish: Finish | None = None, sign: Tensor | None = None
+) -> Int8MatMul:
+    """The matrix products of two tensors of levels that fit.
+
+    Args:
         kinds: The levels of each input.
         finish: The staircase; with it results are real.
-        sign: Of the accumulators of a matrix product, before the staircase, [1].
+        sign: Of the accumulators, before the staircase, [1].
     """
-    shifts = [0 if kind.qmax < 128 else kind.qmin + 128 for kind in kinds]
-    if isinstance(operator, MatMul):
-        return Int8MatMul((shifts[0], shifts[1]), finish, sign)
-    assert weight is not None
-    return Int8Convolution(operator, weight, shifts[0], finish)
+    first, second = kinds
+    return Int8MatMul((_shift(first), _shift(second)), finish, sign)
+
+
+def _shift(kind: IntegerType) -> int:
+    """What is taken from levels so that they fit int8."""
+    return 0 if kind.qmax < 128 else kind.qmin + 128
 
 
 @dataclass(frozen=True)

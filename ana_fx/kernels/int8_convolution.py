@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, Finish, is_channels_last, is_dense, write_levels
 from ana_fx.kernels.triton_launch import launch
-from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 
-__all__ = ["Int8Convolution"]
+__all__ = ["Convolvable", "Int8Convolution"]
 
+Convolvable = Convolution | TransposedConvolution | Linear
 _FEW_CHANNELS = 16  # with fewer, a block of products takes channels of several taps
 
 
@@ -32,11 +32,11 @@ class Int8Convolution:
         finish: The staircase, if there is one.
     """
 
-    def __init__(self, operator: Operator, weight: Tensor, shift: int, finish: Finish | None = None) -> None:
+    def __init__(self, operator: Convolvable, weight: Tensor, shift: int, finish: Finish | None = None) -> None:
         self.finish = finish
         self._operator = operator
         self._shift = shift
-        whole = weight.unsqueeze(-1) if isinstance(operator, Linear) else weight
+        whole = weight if operator.num_spatial_axes else weight.unsqueeze(-1)
         self._weight = whole.to(torch.int8).flatten(2).transpose(1, 2).contiguous()  # [out, taps, in]
         self._correction = self._weight.sum((1, 2), dtype=torch.int32).mul_(shift)
         self._kernel_size = tuple(whole.shape[2:])
@@ -51,8 +51,7 @@ class Int8Convolution:
     def __call__(self, tensors: tuple[Tensor, ...], scales: tuple[Tensor, ...]) -> Tensor:
         """Of reals, multiples of their scale: int32 accumulators, or what the staircase makes of them, real."""
         (x,), (scale,), operator = tensors, scales, self._operator
-        if isinstance(operator, TransposedConvolution):
-            x = operator.spread(x)
+        x = operator.spread(x)
         if not is_dense(x):
             x = x.contiguous()
         key = (x.shape, x.stride(), x.dtype)
@@ -110,7 +109,7 @@ class Int8Convolution:
             constants = (finishes, is_flat, 128, block_n, block_k)
             grid = (-(-rows // 128), -(-out_channels // block_n), groups)
         numbers = (rows, places, *special, *window)
-        is_linear = isinstance(self._operator, Linear)
+        is_linear = self._operator.num_spatial_axes == 0
         layout = torch.contiguous_format
         if is_last:
             layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
@@ -129,11 +128,9 @@ class Int8Convolution:
 
     def _as_convolution(self, x: Tensor) -> tuple[Convolution, int, tuple[int, ...]]:
         """The map as a convolution, the number of its samples, and their size."""
-        if isinstance(self._operator, Linear):
-            return Convolution((1,), ((0, 0),), (1,), 1), math.prod(x.shape[:-1]), (1,)
-        operator = self._operator.convolution if isinstance(self._operator, TransposedConvolution) else self._operator
-        assert isinstance(operator, Convolution)
-        return operator, x.shape[0], tuple(x.shape[2:])
+        if self._operator.num_spatial_axes == 0:
+            return self._operator.convolution, math.prod(x.shape[:-1]), (1,)
+        return self._operator.convolution, x.shape[0], tuple(x.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ not depend on the number of levels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ana_fx.numerics.levels import Levels
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.noise import Noise
 
 __all__ = ["fake_quantize", "quantize"]
 
@@ -32,12 +33,12 @@ def fake_quantize(
     std: Tensor,
     *,
     levels: Levels,
-    noise: NoiseType,
+    noise: Noise,
     strategy: Strategy,
     num_neighbours: int,
     scale_gradient: float = 1.0,
 ) -> Tensor:
-    """A noisy quantizer (paper, eqs. 1 and 3, section 3), with the gradient of its expectation (Proposition 1).
+    """A noisy quantizer (paper, eq. 1 and section 3), with the gradient of its expectation (eq. 3, Proposition 1).
 
     Args:
         x: Any shape.
@@ -73,7 +74,7 @@ class _FakeQuantize(torch.autograd.Function):
         mean: Tensor,
         std: Tensor,
         levels: Levels,
-        noise: NoiseType,
+        noise: Noise,
         strategy: Strategy,
         num_neighbours: int,
         scale_gradient: float,
@@ -83,11 +84,7 @@ class _FakeQuantize(torch.autograd.Function):
         shift = levels.offset - mean  # in v the thresholds are the integers
         v = u + shift if learns_scale else u.add_(shift)
         slope = _slope(v, std, levels, noise, num_neighbours)
-        if strategy is Strategy.EXPECTATION:
-            level = _expectation(v, std, levels, noise, num_neighbours)
-        else:
-            noisy = v if strategy is Strategy.MODE else v.sub_(noise.sample_like(v).mul_(std))
-            level = _clip_(noisy.floor_(), levels.lo, levels.hi)
+        level = _LEVELS[strategy](v, std, levels, noise, num_neighbours)
         scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape = scale.shape
@@ -106,7 +103,7 @@ class _FakeQuantize(torch.autograd.Function):
 # true or false of an element is 1.0 or 0.0 here.
 
 
-def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+def _slope(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
     """The derivative of the expectation."""
     distance = _middle_threshold(v, levels, num_neighbours).sub_(v)
     slope = None
@@ -119,7 +116,7 @@ def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbo
     return slope
 
 
-def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
     """E[σ(v − ν)]; thresholds further below count as passed, those above as not reached."""
     threshold = _middle_threshold(v, levels, num_neighbours)
     distance = v - threshold
@@ -131,6 +128,23 @@ def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_n
         passed = torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype))
         expectation.add_(passed.mul_(_exists(step + num_neighbours, levels)))
     return expectation
+
+
+def _mode_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The quantizer itself; it overwrites v."""
+    return _clip_(v.floor_(), levels.lo, levels.hi)
+
+
+def _random_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The quantizer of a draw of v − ν; it overwrites v."""
+    return _clip_(v.sub_(noise.sample_like(v).mul_(std)).floor_(), levels.lo, levels.hi)
+
+
+_LEVELS: Mapping[Strategy, Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]] = {  # torch.compile reads no proxies
+    Strategy.EXPECTATION: _expectation,
+    Strategy.MODE: _mode_,
+    Strategy.RANDOM: _random_,
+}
 
 
 def _middle_threshold(v: Tensor, levels: Levels, num_neighbours: int) -> Tensor:

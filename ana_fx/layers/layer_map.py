@@ -12,17 +12,18 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ana_fx.errors import CalibrationError
-from ana_fx.layers.quantizers import UNKNOWN_SCALE, Quantizer
+from ana_fx.layers.quantizers import UNKNOWN_SCALE, ClipRange, Quantizer
 from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.schedule.schedule import AnnealingRange
+from ana_fx.target import LayerNeeds
 
 __all__ = ["LayerMap", "Phase", "levels_of"]
 
@@ -83,10 +84,18 @@ class LayerMap(Float32Module):
 
     `forward(*tensors, *scales)` takes the input tensors and, once quantised, the scale of each.
     A subclass says what the map is on reals (`real`), which integers its parameters stand for
-    (`integer_form`), and what these make of levels (`deployed`).
+    (`integer_form`), and what these make of levels (`deployed`). What passes want to know of it they ask:
+
+    - `num_inputs`, `takes_scales`: how many tensors it takes, and whether a scale with each.
+    - `reads_bytes`: whether what it reads has eight bits, whatever the precision says.
+    - `has_own_scale`: whether its output's scale follows from what it computes, and can be no other.
     """
 
     num_inputs: int = 1
+    takes_scales: ClassVar[bool] = True
+    reads_bytes: ClassVar[bool] = False
+    has_own_scale: ClassVar[bool] = False
+    clip_range: ClipRange = ClipRange()
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,9 +114,51 @@ class LayerMap(Float32Module):
         return self.output_quantizer is not None or self.weight_quantizer is not None
 
     @property
+    @abstractmethod
+    def kind(self) -> str:
+        """The name by which targets say that they have it."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its accumulators can be logits, because nothing follows them."""
+        return False
+
+    @property
+    def are_logits(self) -> bool:
+        """Whether it gives logits where nobody says what its output is."""
+        return False
+
+    @property
+    def aligns_inputs(self) -> bool:
+        """Whether a target that multiplies no coefficient needs inputs of one scale."""
+        return False
+
+    @property
     def operation(self) -> str:
         """What it computes, in a few words."""
         return type(self).__name__
+
+    def needs(self) -> LayerNeeds:
+        """What it needs of a target."""
+        output = None if self.output_quantizer is None else self.output_quantizer.integer_type
+        return LayerNeeds(self.kind, inputs=tuple(self.input_types), output=output)
+
+    def is_nonnegative(self, *, inputs_are: bool) -> bool:
+        """Whether its output is never negative, given whether that is so of its inputs."""
+        return False
+
+    def output_type(self, wanted: IntegerType, *, is_nonnegative: bool, has_bytes: bool) -> IntegerType:
+        """The type of its output, if it shares its scale with no other.
+
+        Args:
+            wanted: What the precision says.
+            is_nonnegative: Whether the output is never negative.
+            has_bytes: Whether its readers, or the model's, read eight bits.
+        """
+        return IntegerType(bits=8, signed=not is_nonnegative) if has_bytes else wanted
+
+    def settle_scale(self, quantizer: Quantizer) -> None:
+        """Give the quantizer of its output a first scale, if the layer map alone tells one."""
 
     def quantizers(self) -> list[Quantizer]:
         """Its quantizers: of the weight, of the output."""

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ana_fx.errors import UnsupportedError
-from ana_fx.kernels.exact_maps import ExactNormalization, exact_normalization
-from ana_fx.kernels.exact_products import Int8MatMul, Int8Sum, fits_int8, int8_products
-from ana_fx.kernels.int8_convolution import Int8Convolution
-from ana_fx.kernels.int8_levels import Finish
+from ana_fx.kernels.integer_form import IntegerForm
+from ana_fx.kernels.kernel_table import kernel_of
 from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
-from ana_fx.layers.quantizers import ClipRange
+from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
+from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.numerics.integer_type import EXACT_FLOAT32
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
-from ana_fx.operators.matmul import MatMul
-from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.sum import Sum
+from ana_fx.operators.coefficients import Operands
 from ana_fx.requantizers.staircase import (
     LineFit,
     ShiftArithmetic,
@@ -31,63 +29,12 @@ from ana_fx.requantizers.staircase import (
     fit_shift,
     integer_dtype,
 )
+from ana_fx.target import LayerNeeds
 
-__all__ = ["BatchNorm", "ChannelAffine", "IntegerForm", "Norm", "OperatorMap"]
+__all__ = ["OperatorMap"]
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _LARGEST_BIAS = 2**29
 _WIDE = 64
-
-
-class ChannelAffine(nn.Module):
-    """weight · x + bias for each channel: what follows a layer or group norm.
-
-    Args:
-        weight: [channels].
-        bias: [channels], or None for zeros.
-        channel_axis: Axis of the channels, −1 for the last.
-    """
-
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, channel_axis: int) -> None:
-        super().__init__()
-        self.weight = weight
-        self.bias = bias
-        self.channel_axis = channel_axis
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shaped as `x`."""
-        axis = self.channel_axis % x.ndim
-        y = x * along(self.weight, axis, x.ndim)
-        return y if self.bias is None else y + along(self.bias, axis, x.ndim)
-
-
-Norm = BatchNorm | ChannelAffine
-Kernel = Int8Convolution | Int8MatMul | Int8Sum | ExactNormalization
-
-
-@dataclass(frozen=True)
-class IntegerForm:
-    """What an affine map deploys: integer coefficients, then a staircase or raw logits.
-
-    Args:
-        weight: Integer coefficients, signs of the channels folded in; None if there are none.
-        sign: The sign of each channel's accumulator where no weight could take it, float32, [channels].
-        bound: No accumulator exceeds this in absolute value, whatever the weights; once these are fixed, with them.
-        output_scale: The real value of one unit of the output, float32.
-        staircase: From accumulators to levels; None for a head, whose output is factor · acc + bias.
-        factor: Head-room of a head.
-        bias: Bias of a head, int32, [channels].
-        kernel: What computes all or most of it on a GPU.
-    """
-
-    weight: Tensor | None
-    sign: Tensor | None
-    bound: int
-    output_scale: Tensor
-    staircase: Staircase | None = None
-    factor: int = 1
-    bias: Tensor | None = None
-    kernel: Kernel | None = None
 
 
 class _HandedWeight(NamedTuple):
@@ -102,7 +49,7 @@ class _HandedWeight(NamedTuple):
 
 
 class OperatorMap(LayerMap):
-    """An affine map with optional batch norm, scalar factor and clipping activation, then a quantizer.
+    """An operator with optional batch norm, scalar factor and clipping activation, then a quantizer.
 
     Without an output quantizer it is a head whose integer output is the accumulator.
 
@@ -148,6 +95,60 @@ class OperatorMap(LayerMap):
             parts.append(str(self.clip_range))
         return " + ".join(parts)
 
+    @property
+    def kind(self) -> str:
+        """That of the operator."""
+        return self.operator.kind
+
+    @property
+    def num_gains(self) -> int:
+        """The slopes of its requantizer: 1, or one for each channel."""
+        if self.output_quantizer is None:
+            return 1
+        if self.norm is not None and self.norm.weight is not None:
+            return int(self.norm.weight.numel())
+        return 1 if self.weight_quantizer is None else self.weight_quantizer.scale.numel()
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing follows the operator, whose accumulators can be logits."""
+        has_tail = self.norm is not None or (self.line, self.clip_range) != ((1.0, 0.0), ClipRange())
+        return self.operator.can_be_logits and not has_tail
+
+    @property
+    def are_logits(self) -> bool:
+        """Whether it gives logits where nobody says what its output is."""
+        return self.operator.are_logits and self.is_bare
+
+    @property
+    def aligns_inputs(self) -> bool:
+        """As its operator."""
+        return self.operator.aligns_inputs
+
+    def needs(self) -> LayerNeeds:
+        """With its weight, its slopes, its windows and its activation."""
+        quantizer = self.weight_quantizer
+        return replace(
+            super().needs(),
+            weight=None if quantizer is None else quantizer.integer_type,
+            num_gains=self.num_gains,
+            num_axes=self.operator.num_spatial_axes,
+            leaves_float=not self.input_types,
+            clips_negative=-math.inf < self.clip_range.minimum < 0,
+        )
+
+    def is_nonnegative(self, *, inputs_are: bool) -> bool:
+        """What its activation clips at zero; and what of nonnegative numbers has no offset and no negative factor."""
+        factor, offset = self.line
+        keeps_sign = self.operator.keeps_sign and self.norm is None and factor >= 0 and offset >= 0
+        return self.clip_range.minimum == 0 or (keeps_sign and inputs_are)
+
+    def settle_scale(self, quantizer: Quantizer) -> None:
+        """The scale that fits the normal numbers which a norm gives out."""
+        if self.norm is not None or self.operator.is_standardized:
+            numbers, weights = standard_numbers(self.norm)
+            quantizer.calibrate(numbers * self.line[0] + self.line[1], weights)
+
     def train(self, mode: bool = True) -> OperatorMap:
         """As in torch; the batch norm of a frozen layer map stays in eval mode."""
         super().train(mode)
@@ -156,11 +157,11 @@ class OperatorMap(LayerMap):
         return self
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """The operator with its noisy weight, the norm, the line and the noisy output quantizer."""
         operator, norm = self.operator, self.norm
         if not self.training:  # a float layer: its sums depend on where numbers lie, which the program may change
             tensors = tuple(x.contiguous() for x in tensors)
-        if isinstance(norm, ChannelAffine) and isinstance(operator, Normalization) and operator.has_channel_rows:
+        if isinstance(norm, ChannelAffine) and operator.takes_channel_affine:
             y = operator.real(tensors, norm.weight, norm.bias)
         else:
             y = operator.real(tensors, self._noisy_weight(), self.bias)
@@ -202,13 +203,13 @@ class OperatorMap(LayerMap):
             )
 
     def deployed(self, tensors: tuple[Tensor, ...], form: IntegerForm, scales: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """Exact accumulators through the staircase, or logits."""
         kernel = form.kernel
         if kernel is not None and kernel.finish is not None and kernel.takes(tensors):
             return kernel(tensors, scales)
         with torch.autocast(tensors[0].device.type, enabled=False):
             integer = integer_dtype(form.bound * self.factor)
-            if not isinstance(kernel, Int8Convolution | Int8MatMul):
+            if kernel is None or kernel.finish is not None:
                 levels = levels_of(tensors, scales)
                 accumulator = accumulate(self.operator, levels, form.weight, bound=form.bound, integer=integer)
             else:
@@ -224,18 +225,17 @@ class OperatorMap(LayerMap):
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> IntegerForm:
-        """See the base class."""
+        """Coefficients, and the staircase into which everything behind the operator goes."""
         self._check_calibrated()
         y_scale = None if self.output_quantizer is None else positive(self.output_quantizer.scale)
-        found = self.operator.coefficients(
-            *self._levels_of_weight(), tuple(positive(scale) for scale in scales), y_scale, input_shape
-        )
+        scales = tuple(positive(scale) for scale in scales)
+        found = self.operator.coefficients(Operands(scales, input_shape, *self._levels_of_weight(), y_scale))
         bound = self._bound(input_shape)
         gain, offset = self._gain_and_offset(found.unit)
         if self.output_quantizer is None or y_scale is None:
             output_scale = (found.x_scale * (gain / self.factor).float()).reshape(())
             bias = torch.round(offset / output_scale.double()).clamp(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
-            return IntegerForm(found.weight, None, bound, output_scale, factor=self.factor, bias=bias)
+            return IntegerForm(found, None, bound, output_scale, factor=self.factor, bias=bias)
         gain, offset = torch.broadcast_tensors(gain, offset)
         line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
         staircase: Staircase
@@ -243,37 +243,21 @@ class OperatorMap(LayerMap):
             staircase, sign = fit_qlinear(line, self.factor)
         else:
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
-                line = replace(line, bound=self._reach(found.weight, input_shape))
+                line = replace(line, bound=self._reach(found.integers, input_shape))
             staircase, sign = fit_shift(line, self.shift_arithmetic)
-        if found.weight is None or not self.operator.has_weight:
-            return IntegerForm(found.weight, sign, bound, y_scale, staircase)
-        return IntegerForm(found.weight * along(sign, 0, found.weight.ndim), None, bound, y_scale, staircase)
+        if found.integers is None or not found.is_signed:
+            return IntegerForm(found, sign, bound, y_scale, staircase)
+        signed = replace(found, integers=found.integers * along(sign, 0, found.integers.ndim))
+        return IntegerForm(signed, None, bound, y_scale, staircase)
 
     @torch.no_grad()
     def narrowed(self, form: IntegerForm, input_shape: tuple[int, ...]) -> IntegerForm:
-        """See the base class."""
-        kernel = self._kernel(form)
+        """With the kernel that computes it on a GPU, or the bound of these weights."""
+        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
+        kernel = kernel_of(self.operator, form, self.input_types, magnitude)
         if kernel is not None or form.weight is None or form.bound < EXACT_FLOAT32:
             return replace(form, kernel=kernel)
         return replace(form, bound=int(self._reach(form.weight, input_shape).max()))
-
-    def _kernel(self, form: IntegerForm) -> Kernel | None:
-        """What computes the form on a GPU, in one go where its staircase can follow at once."""
-        device, operator = form.output_scale.device, self.operator
-        if isinstance(operator, Normalization):
-            return exact_normalization(operator, form.weight, form.sign, form.staircase, form.output_scale)
-        magnitude = 0 if self.weight_quantizer is None else self.weight_quantizer.integer_type.magnitude
-        if not fits_int8(operator, device, self.input_types, magnitude, form.bound):
-            return None
-        if isinstance(operator, Sum | MatMul):
-            finish = Finish.of(form.staircase, form.output_scale, 1)
-            if not isinstance(operator, Sum):
-                return int8_products(operator, None, self.input_types, finish, form.sign)
-            has_all = finish is not None and form.sign is not None and form.weight is not None
-            return Int8Sum(form.weight, form.sign, finish) if has_all else None  # type: ignore[arg-type]  # none is None
-        assert form.weight is not None
-        finish = None if form.sign is not None else Finish.of(form.staircase, form.output_scale, len(form.weight))
-        return int8_products(operator, form.weight, self.input_types, finish)
 
     def _levels_of_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The levels of the weight and its scale, float64, [channels] or [1]."""
@@ -283,13 +267,12 @@ class OperatorMap(LayerMap):
         return self.weight_quantizer.quantize(self.weight), positive(self.weight_quantizer.scale).double().flatten()
 
     def _bound(self, input_shape: tuple[int, ...]) -> int:
-        num_terms = weight_magnitude = 0
+        row = 0
         if self.weight_quantizer is not None:
             assert self.weight is not None
             num_terms = self.operator.integer_weight(self.weight)[0].numel()
-            weight_magnitude = self.weight_quantizer.integer_type.magnitude
-        magnitudes = tuple(each.magnitude for each in self.input_types)
-        return self.operator.bound(num_terms, weight_magnitude, magnitudes, input_shape)
+            row = num_terms * self.weight_quantizer.integer_type.magnitude
+        return self.operator.bound([each.magnitude for each in self.input_types], input_shape, row)
 
     def _reach(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> Tensor:
         """The largest absolute accumulator of each channel, float64, [channels] or [1]."""
@@ -302,18 +285,6 @@ class OperatorMap(LayerMap):
         gain, offset = unit, torch.zeros_like(unit)
         if self.bias is not None:
             offset = self.bias.double()
-        norm = self.norm
-        if isinstance(norm, ChannelAffine):
-            gain, offset = gain * norm.weight.double(), offset * norm.weight.double()
-            offset = offset if norm.bias is None else offset + norm.bias.double()
-        elif norm is not None:
-            mean, variance = norm.running_mean, norm.running_var
-            assert mean is not None
-            assert variance is not None
-            factor = 1.0 / torch.sqrt(variance.double() + norm.eps)
-            offset = (offset - mean.double()) * factor
-            if norm.affine:
-                factor = factor * norm.weight.double()
-                offset = offset * norm.weight.double() + norm.bias.double()
-            gain = gain * factor
+        if self.norm is not None:
+            gain, offset = gain_and_offset(self.norm, gain, offset)
         return gain * self.line[0], offset * self.line[0] + self.line[1]

@@ -239,7 +239,7 @@ class Quantizer(Float32Module):
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        return f"{self.integer_type}, {self.noise.value}, {self.strategy.value}, {self.rounding.value}"
+        return f"{self.integer_type}, {self.noise.name}, {self.strategy.value}, {self.rounding.value}"
 
 
 class InputQuantizer(Quantizer):

@@ -9,7 +9,7 @@ levels 0 … q, which stand for n / q:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from ana_fx.kernels.exact_maps import LONGEST_ROW, softmax_of_levels
 from ana_fx.kernels.triton_launch import has_kernels
 from ana_fx.layers.function_map import FunctionMap
 from ana_fx.layers.layer_map import levels_of
+from ana_fx.layers.quantizers import Quantizer
+from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.precision.rounding import Rounding
 
@@ -51,6 +53,9 @@ class SoftmaxMap(FunctionMap):
         axis: The axis, not the first.
     """
 
+    kind = "softmax"
+    has_own_scale = True
+
     def __init__(self, axis: int) -> None:
         super().__init__()
         self.axis = axis
@@ -62,16 +67,28 @@ class SoftmaxMap(FunctionMap):
 
     @property
     def can_recompute(self) -> bool:
-        """See the base class."""
+        """Softmax can."""
         return True
 
+    def is_nonnegative(self, *, inputs_are: bool) -> bool:
+        """Probabilities are."""
+        return True
+
+    def output_type(self, wanted: IntegerType, *, is_nonnegative: bool, has_bytes: bool) -> IntegerType:
+        """As wide as is wanted, unsigned, all levels."""
+        return replace(wanted, signed=False, narrow=False)
+
+    def settle_scale(self, quantizer: Quantizer) -> None:
+        """The highest level is 1."""
+        quantizer.set_scale(torch.tensor(1.0 / quantizer.integer_type.qmax))
+
     def of_reals(self, x: Tensor) -> Tensor:
-        """See the base class."""
+        """Softmax."""
         return torch.softmax(x, self.axis)
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> SoftmaxForm:
-        """See the base class. Exponentials are computed on the CPU, so every device has the same table."""
+        """The table of exponentials. They are computed on the CPU, so every device has the same table."""
         self._check_calibrated()
         assert self.output_quantizer is not None
         (kind,) = self.input_types
@@ -85,7 +102,7 @@ class SoftmaxMap(FunctionMap):
         )
 
     def deployed(self, tensors: tuple[Tensor, ...], form: SoftmaxForm, scales: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """The formula at the top, with a kernel where rows are short."""
         x, highest, is_nearest = tensors[0], form.highest, form.is_nearest
         is_last = self.axis % x.ndim == x.ndim - 1 and x.shape[-1] <= LONGEST_ROW
         if is_last and has_kernels(x):

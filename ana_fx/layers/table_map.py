@@ -68,6 +68,8 @@ class TableMap(FunctionMap):
             each channel of axis 1 (PReLU).
     """
 
+    kind = "table"
+
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
         self.function = function
@@ -80,8 +82,7 @@ class TableMap(FunctionMap):
             return f"table of {self.function.extra_repr()}"
         return f"table of {type(self.function).__name__.lower()}"
 
-    @property
-    def is_nonnegative(self) -> bool:
+    def is_nonnegative(self, *, inputs_are: bool) -> bool:
         """Whether the function gives no negative number, whatever it learns."""
         if any(parameter.requires_grad for parameter in self.function.parameters()):
             return False
@@ -89,7 +90,7 @@ class TableMap(FunctionMap):
 
     @property
     def can_recompute(self) -> bool:
-        """See the base class; of functions with one kernel, for which torch keeps a tensor."""
+        """Whether it can; of functions with one kernel, for which torch keeps a tensor."""
         function = self.function
         if isinstance(function, Elementwise):
             return function.function in _RECOMPUTED_FUNCTIONS and not function.settings.get("inplace")
@@ -107,7 +108,7 @@ class TableMap(FunctionMap):
 
     @torch.no_grad()
     def integer_form(self, scales: tuple[Tensor, ...], input_shape: tuple[int, ...]) -> TableForm:
-        """See the base class. The function is evaluated in float64 on the CPU, so every device has the same table."""
+        """The entry of each level, evaluated in float64 on the CPU, so that every device has the same table."""
         self._check_calibrated()
         assert self.output_quantizer is not None
         (kind,) = self.input_types
@@ -132,7 +133,7 @@ class TableMap(FunctionMap):
         return functional_call(self.function, parameters, (x.expand(1, num_channels, -1),))[0]  # type: ignore[no-any-return]  # untyped in torch
 
     def deployed(self, tensors: tuple[Tensor, ...], form: TableForm, scales: tuple[Tensor, ...]) -> Tensor:
-        """See the base class."""
+        """The entries of the levels, times the scale."""
         if has_kernels(tensors[0]):
             return look_up_levels(tensors[0], scales[0], form.table, form.lowest, form.output_scale)
         (levels,) = levels_of(tensors, scales)

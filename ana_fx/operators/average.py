@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ana_fx.operators.resampling import Resampling
+from ana_fx.operators.resampling import Resampling, of_each_axis
 
 __all__ = ["Average"]
 
@@ -23,6 +25,7 @@ class Average(Resampling):
     """
 
     kind = "average"
+    has_headroom = True
 
     rank: int
     kernel: tuple[int, ...] = ()
@@ -32,6 +35,29 @@ class Average(Resampling):
     count_include_pad: bool = True
     divisor_override: int | None = None
     output_size: tuple[int | None, ...] = ()
+
+    @classmethod
+    def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Average]]:
+        """Average pools over windows of one size, and adaptive ones."""
+        fixed = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+        adaptive = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+        return {kind: partial(cls.of, rank) for rank, kind in enumerate(fixed, start=1)} | {
+            kind: partial(cls.of_adaptive, rank) for rank, kind in enumerate(adaptive, start=1)
+        }
+
+    @classmethod
+    def of(cls, rank: int, module: Any) -> Average:
+        """That of a pool with windows of one size."""
+        kernel, stride, padding = (
+            of_each_axis(each, rank) for each in (module.kernel_size, module.stride, module.padding)
+        )
+        override = getattr(module, "divisor_override", None)
+        return cls(rank, kernel, stride, padding, module.ceil_mode, module.count_include_pad, override)
+
+    @classmethod
+    def of_adaptive(cls, rank: int, module: Any) -> Average:
+        """That of a pool with an output of one size."""
+        return cls(rank, output_size=of_each_axis(module.output_size, rank))
 
     def window(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
         """Kernel, stride and padding for an input of that shape, or None if its windows are not of one size."""
@@ -100,14 +126,14 @@ class Average(Resampling):
             return math.prod(window[0])
         return math.prod(math.lcm(*counts) for _, counts in self._windows(shape))
 
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        """See the base class; a given divisor says nothing about the number of terms."""
+    def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
+        """All terms are the largest; a divisor that is given says nothing about their number."""
         return self._largest_sum(shape) * magnitudes[0]
 
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """All terms are the smallest, or the largest."""
         lo, hi = levels[0]
         largest = self._largest_sum(shape)
         return torch.tensor([largest * lo]), torch.tensor([largest * hi])
@@ -117,7 +143,7 @@ class Average(Resampling):
         return self.divisor(shape) if self.divisor_override is None else math.prod(self.kernel)
 
     def matrices(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """See the base class."""
+        """A row for each window: how often each number counts."""
         matrices = []
         for size, (windows, counts) in zip(shape[-self.rank :], self._windows(shape), strict=True):
             multiple = math.lcm(*counts) if self.divisor_override is None else 1

@@ -1,46 +1,85 @@
 """What every operator is: the map S of a layer map φ = σ∘S, on reals and on integers alike.
 
-Each operator is a frozen description of one map. `real` is the map on reals, `accumulate` its integer
-form: a map with integer coefficients on levels, whose results are called accumulators.
+An operator is a frozen description of one map. `real` is the map on reals; `accumulate` is its integer form, a map with
+integer coefficients on levels, whose results are called accumulators. What passes and targets want to know of an
+operator they ask it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, LARGEST_WEIGHT
+from ana_fx.operators.coefficients import Coefficients, Kernel, Operands
+from ana_fx.requantizers.requantizer import Requantizer
 
-__all__ = ["Coefficients", "Operator"]
+__all__ = ["Functions", "Operator"]
 
 
 @dataclass(frozen=True)
-class Coefficients:
-    """The integers of a map, and what one unit of its accumulator stands for: x_scale · unit.
+class Functions:
+    """The functions and methods of torch that compute one operator.
 
     Args:
-        x_scale: Scale of the input, float32, 0-dimensional.
-        weight: Integer coefficients, or None if there are none.
-        unit: Float64, [channels] or [1].
+        canonical: The function that canonical graphs call, tensors first.
+        build: From its arguments behind the tensors to the operator.
+        others: Functions, and methods by name, that take the same tensors.
+        num_tensors: How many tensors it takes, before all other arguments.
+        takes_numbers: Whether one of two operands may be a number; then the map is a line.
     """
 
-    x_scale: Tensor
-    weight: Tensor | None
-    unit: Tensor
+    canonical: Callable[..., Any]
+    build: Callable[..., Operator]
+    others: tuple[Callable[..., Any] | str, ...] = ()
+    num_tensors: int = 1
+    takes_numbers: bool = False
 
 
 class Operator(ABC):
-    """A map on tensors with an optional weight. `kind` is the name by which targets say that they have it."""
+    """A map on tensors with an optional weight.
+
+    The class says what holds of every such map:
+
+    - `kind`: the name by which targets say that they have it.
+    - `num_inputs`, `has_weight`: what it reads.
+    - `is_exact_in_floats`: whether float kernels that only multiply and add give its accumulators exactly.
+    - `requantizers`: the formulas by which targets requantise its accumulators; `SHIFT` is always one of them.
+    - `has_headroom`: whether its coefficients may be stored an odd factor larger, so that no accumulator meets a tie.
+    - `aligns_inputs`: whether a target that multiplies no coefficient needs inputs of one scale.
+    - `takes_batch_norm`: whether a batch norm behind it becomes a part of its layer map.
+    - `is_standardized`: whether its outputs have mean 0 and deviation 1 in each channel.
+    - `can_be_logits`, `are_logits`: whether its accumulators may leave the model as int32, and do so by default.
+    - `has_one_weight_scale`: whether its weight cannot have a scale for each channel.
+    """
 
     kind: ClassVar[str]
     num_inputs: ClassVar[int] = 1
     has_weight: ClassVar[bool] = False
     is_exact_in_floats: ClassVar[bool] = True
+    requantizers: ClassVar[frozenset[Requantizer]] = frozenset(Requantizer)
+    has_headroom: ClassVar[bool] = False
+    aligns_inputs: ClassVar[bool] = False
+    takes_batch_norm: ClassVar[bool] = True
+    is_standardized: ClassVar[bool] = False
+    can_be_logits: ClassVar[bool] = False
+    are_logits: ClassVar[bool] = False
+    has_one_weight_scale: ClassVar[bool] = False
+
+    @classmethod
+    def functions(cls) -> tuple[Functions, ...]:
+        """How functions of torch spell it."""
+        return ()
+
+    @classmethod
+    def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Operator]]:
+        """The modules of torch that compute it, and for each the operator of one that is given."""
+        return {}
 
     @abstractmethod
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
@@ -49,6 +88,21 @@ class Operator(ABC):
     def accumulate(self, inputs: tuple[Tensor, ...], weight: Tensor | None) -> Tensor:
         """The accumulator, from levels and integer coefficients."""
         return self.real(inputs, weight)
+
+    @property
+    def num_spatial_axes(self) -> int:
+        """The spatial axes of a convolution or a pool, else 0."""
+        return 0
+
+    @property
+    def takes_channel_affine(self) -> bool:
+        """Whether `real` multiplies by the weight and adds the bias of each channel that follow it."""
+        return False
+
+    @property
+    def keeps_sign(self) -> bool:
+        """Whether inputs without negative numbers give outputs without, whatever a weight becomes."""
+        return False
 
     def channel_axis(self, rank: int) -> int:
         """The axis of a result of that rank which carries the channels."""
@@ -59,51 +113,37 @@ class Operator(ABC):
         return self
 
     def divisor(self, shape: tuple[int, ...]) -> int:
-        """The map on reals is the accumulator of the same numbers divided by this."""
+        """By what the accumulator of reals is divided to give the map on reals: the number of terms of an average."""
         return 1
 
     def is_depthwise(self, weight: Tensor) -> bool:
         """Whether each output channel has one input channel, and the other way round."""
         return False
 
+    def adds_pairs(self, weight: Tensor | None) -> bool:
+        """Whether kernels may add two of its products before they widen the sum; in depthwise ones they never do."""
+        return self.has_weight and weight is not None and not self.is_depthwise(weight)
+
     def integer_weight(self, weight: Tensor) -> Tensor:
         """The levels of the weight as `accumulate` takes them, output channels first."""
         return weight
 
-    def coefficients(
-        self,
-        weight: Tensor | None,
-        weight_scale: Tensor | None,
-        scales: tuple[Tensor, ...],
-        y_scale: Tensor | None,
-        shape: tuple[int, ...],
-    ) -> Coefficients:
-        """What the map computes with on integers.
+    def coefficients(self, operands: Operands) -> Coefficients:
+        """What the map computes with on integers."""
+        if operands.weight is None or operands.weight_scale is None:
+            unit = torch.ones(1, dtype=torch.float64, device=operands.scales[0].device) / self.divisor(operands.shape)
+            return Coefficients(operands.scales[0], unit, None)
+        return Kernel(operands.scales[0], operands.weight_scale, self.integer_weight(operands.weight))
 
-        Args:
-            weight: Levels of the weight, or None.
-            weight_scale: Its scale, float64, [channels] or [1].
-            scales: Scale of each input, float32.
-            y_scale: Scale of the output, if it has one.
-            shape: Shape of the first input.
-        """
-        if weight is None or weight_scale is None:
-            unit = torch.ones(1, dtype=torch.float64, device=scales[0].device) / self.divisor(shape)
-            return Coefficients(scales[0], None, unit)
-        return Coefficients(scales[0], self.integer_weight(weight), weight_scale)
-
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
         """No accumulator exceeds this in absolute value.
 
         Args:
-            num_terms: Products in one accumulator, of a map with a weight.
-            weight_magnitude: Largest absolute value of a coefficient, likewise.
             magnitudes: Largest absolute value of each input's levels.
             shape: Shape of the first input.
+            row: What the absolute values of one output channel's weights add up to at most.
         """
-        if self.has_weight:
-            return num_terms * weight_magnitude * magnitudes[0]
-        return self.divisor(shape) * magnitudes[0]
+        return (row if self.has_weight else self.divisor(shape)) * magnitudes[0]
 
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
@@ -127,3 +167,11 @@ class Operator(ABC):
         positive_sum, total = rows.clamp_min(0).sum(1).to(torch.int64), rows.sum(1).to(torch.int64)
         negative_sum = total - positive_sum
         return positive_sum * lo + negative_sum * hi, positive_sum * hi + negative_sum * lo
+
+    def weight_range(self, weight: Tensor | None) -> str | None:
+        """The smallest and largest coefficient, for people; None where there are none."""
+        return None if weight is None else f"{int(weight.min())}…{int(weight.max())}"
+
+    def misfit(self, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> str | None:
+        """Why its intermediates do not fit the integers that compute them; None if they do."""
+        return None

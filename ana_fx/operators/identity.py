@@ -16,6 +16,12 @@ class Identity(Operator):
     """Nothing: a batch norm, an activation or a change of scale that stands alone."""
 
     kind = "identity"
+    has_headroom = True
+
+    @property
+    def keeps_sign(self) -> bool:
+        """Nothing changes."""
+        return True
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """The input itself."""

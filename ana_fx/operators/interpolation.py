@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ana_fx.operators.resampling import Resampling
+from ana_fx.operators.resampling import Resampling, of_each_axis
+from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["Interpolation"]
 
@@ -24,11 +27,25 @@ class Interpolation(Resampling):
     """
 
     kind = "interpolation"
+    requantizers = frozenset({Requantizer.SHIFT})  # no QLinear operator computes it
 
     rank: int
     size: tuple[int, ...] | None
     scale_factor: tuple[float, ...] | None
     align_corners: bool
+
+    @classmethod
+    def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Interpolation]]:
+        """Upsampling, of which the nearest kind moves numbers and never comes here."""
+        return {nn.Upsample: cls.of}
+
+    @classmethod
+    def of(cls, module: nn.Upsample) -> Interpolation:
+        """That of a module whose mode is linear or bilinear."""
+        rank = 1 if module.mode == "linear" else 2
+        size = None if module.size is None else of_each_axis(module.size, rank)
+        factor = None if module.scale_factor is None else of_each_axis(module.scale_factor, rank)
+        return cls(rank, size, factor, bool(module.align_corners))
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """[N, C, *size] to [N, C, *size']."""
@@ -45,7 +62,7 @@ class Interpolation(Resampling):
         return int(_INTERPOLATION_UNIT**self.rank)
 
     def matrices(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """See the base class."""
+        """The interpolation along each axis."""
         sizes = shape[-self.rank :]
         return tuple(self._matrix(axis, sizes) for axis in range(self.rank))
 

@@ -16,13 +16,16 @@ below 2^62 for rows of up to 2^20 levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ana_fx.operators.base_operator import Coefficients, Operator
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.coefficients import Epsilon, Operands
+from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["FRACTION_BITS", "MANTISSA_BITS", "MAX_EXPONENT", "RESULT_SHIFT", "Normalization", "UnitNorm", "root_table"]
 
@@ -64,12 +67,49 @@ class Normalization(Operator):
     """
 
     kind = "normalization"
+    is_exact_in_floats = False
+    requantizers = frozenset({Requantizer.SHIFT})  # no QLinear operator computes it
+    takes_batch_norm = False
+    is_standardized = True
 
     epsilon: float
     num_axes: int = 1
     num_groups: int = 0
     is_centered: bool = True
-    is_exact_in_floats = False
+
+    @classmethod
+    def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Normalization]]:
+        """Layer, root mean square, group and instance norms, and rows of length 1."""
+        return {
+            nn.LayerNorm: cls.of_rows,
+            nn.RMSNorm: cls.of_root_mean_squares,
+            nn.GroupNorm: cls.of_groups,
+            nn.InstanceNorm1d: cls.of_instances,
+            nn.InstanceNorm2d: cls.of_instances,
+            nn.InstanceNorm3d: cls.of_instances,
+            UnitNorm: lambda _: cls(0.0, is_centered=False),
+        }
+
+    @classmethod
+    def of_rows(cls, module: nn.LayerNorm) -> Normalization:
+        """That of a layer norm."""
+        return cls(module.eps, len(module.normalized_shape))
+
+    @classmethod
+    def of_root_mean_squares(cls, module: nn.RMSNorm) -> Normalization:
+        """That of a root mean square norm."""
+        epsilon = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+        return cls(epsilon, len(module.normalized_shape), is_centered=False)
+
+    @classmethod
+    def of_groups(cls, module: nn.GroupNorm) -> Normalization:
+        """That of a group norm."""
+        return cls(module.eps, 0, module.num_groups)
+
+    @classmethod
+    def of_instances(cls, module: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) -> Normalization:
+        """That of an instance norm: each channel is a group."""
+        return cls(module.eps, 0, module.num_features)
 
     def row_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape [*, rows, D] for tensors of that shape."""
@@ -82,7 +122,7 @@ class Normalization(Operator):
         return 1 if self.num_groups else rank - 1
 
     @property
-    def has_channel_rows(self) -> bool:
+    def takes_channel_affine(self) -> bool:
         """Whether a row is what one sample has of all channels; then `real` takes their weight and bias."""
         return self.num_groups == 0 and self.num_axes == 1
 
@@ -117,22 +157,15 @@ class Normalization(Operator):
         u = (centered * root) >> (exponent + RESULT_SHIFT)
         return u.reshape(x.shape)
 
-    def coefficients(
-        self,
-        weight: Tensor | None,
-        weight_scale: Tensor | None,
-        scales: tuple[Tensor, ...],
-        y_scale: Tensor | None,
-        shape: tuple[int, ...],
-    ) -> Coefficients:
-        """The weight is E = D²·epsilon / scale², at least 1."""
-        length = self.row_shape(shape)[-1]
-        epsilon = torch.round(length * length * self.epsilon / scales[0].double() ** 2)
-        one = torch.ones_like(scales[0])
+    def coefficients(self, operands: Operands) -> Epsilon:
+        """E = D²·epsilon / scale², at least 1."""
+        scale, length = operands.scales[0], self.row_shape(operands.shape)[-1]
+        epsilon = torch.round(length * length * self.epsilon / scale.double() ** 2)
+        one = torch.ones_like(scale)
         unit = torch.full((1,), 2.0**-FRACTION_BITS, dtype=torch.float64, device=one.device)
-        return Coefficients(one, epsilon.clamp(1, 4.0 ** (MAX_EXPONENT - 1)).to(torch.int64), unit)
+        return Epsilon(one, unit, epsilon.clamp(1, 4.0 ** (MAX_EXPONENT - 1)).to(torch.int64))
 
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
         """No number of D is more than √D standard deviations from their mean, nor √D times their root mean square."""
         length = self.row_shape(shape)[-1]
         return math.ceil(2.0**FRACTION_BITS * math.sqrt(length) * (1 + 2.0**-9)) + 1
@@ -140,11 +173,20 @@ class Normalization(Operator):
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See the base class."""
-        bound = self.bound(0, 0, (), shape)
+        """The bound, with either sign."""
+        bound = self.bound((), shape)
         return torch.tensor([-bound]), torch.tensor([bound])
 
     def longest_row(self, magnitude: int) -> int:
         """How long a row of such levels may be so that no intermediate leaves 63 bits: V < 4^25 and c·r < 2^62."""
         largest = 4 ** (MAX_EXPONENT + 1) - 4 ** (MAX_EXPONENT - 1) - 1
         return math.isqrt(largest // max(1, 2 * magnitude * magnitude))
+
+    def weight_range(self, weight: Tensor | None) -> None:
+        """Its epsilon is no weight."""
+
+    def misfit(self, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> str | None:
+        """Whether a row is too long for 63 bits."""
+        lo, hi = levels[0]
+        found, needed = self.row_shape(shape)[-1], self.longest_row(max(hi, -lo))
+        return None if found <= needed else f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.base_operator import Functions, Operator
+from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["Reduce"]
 
@@ -18,10 +19,23 @@ class Reduce(Operator):
     """Sum or average over axes, none of them the first; accumulated as the sum."""
 
     kind = "reduce"
+    requantizers = frozenset({Requantizer.SHIFT})  # no QLinear operator computes it
+    takes_batch_norm = False
 
     axes: tuple[int, ...]
     keepdim: bool
     is_mean: bool
+
+    @classmethod
+    def functions(cls) -> tuple[Functions, ...]:
+        """Means and sums over axes that are constants."""
+        mean = Functions(torch.mean, lambda axes, keepdim: cls(axes, keepdim, is_mean=True))
+        return mean, Functions(torch.sum, lambda axes, keepdim: cls(axes, keepdim, is_mean=False))
+
+    @property
+    def keeps_sign(self) -> bool:
+        """A sum of numbers that are not negative is none."""
+        return True
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """The input without those axes, or with axes of size 1 in their place."""
@@ -40,13 +54,13 @@ class Reduce(Operator):
         """The number of terms of an average."""
         return self.num_terms(shape) if self.is_mean else 1
 
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        """See the base class."""
+    def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
+        """All terms are the largest."""
         return self.num_terms(shape) * magnitudes[0]
 
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """All terms are the smallest, or the largest."""
         terms = self.num_terms(shape)
         return torch.tensor([terms * levels[0][0]]), torch.tensor([terms * levels[0][1]])

@@ -7,16 +7,29 @@ levels, axis by axis. Where all windows of an average are of one size the matric
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from torch import Tensor
 
 from ana_fx.operators.base_operator import Operator
 
-__all__ = ["Resampling"]
+__all__ = ["Resampling", "of_each_axis"]
 
 
 class Resampling(Operator):
     """A map of each channel's image, linear along each axis."""
+
+    rank: int
+
+    @property
+    def num_spatial_axes(self) -> int:
+        """The axes of the windows."""
+        return self.rank
+
+    @property
+    def keeps_sign(self) -> bool:
+        """An average of numbers that are not negative is none."""
+        return True
 
     @abstractmethod
     def matrices(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -35,3 +48,8 @@ class Resampling(Operator):
         for axis, matrix in enumerate(matrices, start=x.ndim - len(matrices)):
             x = (matrix.to(x) @ x.transpose(axis, -2)).transpose(axis, -2) if axis < x.ndim - 1 else x @ matrix.to(x).T
         return x.to(dtype)
+
+
+def of_each_axis(value: Any, rank: int) -> tuple[Any, ...]:
+    """What torch takes as one number for all axes, or as one for each."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank

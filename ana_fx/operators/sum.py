@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ana_fx.operators.base_operator import Coefficients, Operator
+from ana_fx.operators.base_operator import Functions, Operator
+from ana_fx.operators.coefficients import LARGEST_RATIO, Operands, Ratios, ratios_of
 
 __all__ = ["Sum"]
-
-_SUM_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
-_LARGEST_COEFFICIENT = 2**12 - 1
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,25 @@ class Sum(Operator):
     """f₀·x₀ + f₁·x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁]."""
 
     kind = "sum"
+    num_inputs = 2
+    aligns_inputs = True
 
     factors: tuple[float, float] = (1.0, 1.0)
-    num_inputs = 2
+
+    @classmethod
+    def functions(cls) -> tuple[Functions, ...]:
+        """Sums and differences."""
+        sums = (operator.iadd, torch.add, "add", "add_")
+        differences = (operator.isub, torch.sub, torch.subtract, "sub", "sub_")
+        return (
+            Functions(operator.add, cls, sums, num_tensors=2, takes_numbers=True),
+            Functions(operator.sub, lambda: cls((1.0, -1.0)), differences, num_tensors=2, takes_numbers=True),
+        )
+
+    @property
+    def keeps_sign(self) -> bool:
+        """A sum does, a difference does not."""
+        return min(self.factors) >= 0
 
     def real(self, inputs: tuple[Tensor, ...], weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """f₀·x₀ + f₁·x₁."""
@@ -35,30 +50,18 @@ class Sum(Operator):
         assert weight is not None
         return inputs[0] * weight[0] + inputs[1] * weight[1]
 
-    def coefficients(
-        self,
-        weight: Tensor | None,
-        weight_scale: Tensor | None,
-        scales: tuple[Tensor, ...],
-        y_scale: Tensor | None,
-        shape: tuple[int, ...],
-    ) -> Coefficients:
+    def coefficients(self, operands: Operands) -> Ratios:
         """One accumulator unit is a fixed part of an output level."""
-        assert y_scale is not None
-        ratios = torch.stack(scales).double() / y_scale.double() * _SUM_DIVISOR
-        sizes = torch.stack([ratio * abs(f) for ratio, f in zip(ratios, self.factors, strict=True)])
-        signs = torch.tensor([-1.0 if f < 0 else 1.0 for f in self.factors], device=sizes.device)
-        rounded = torch.round(sizes).clamp(1, _LARGEST_COEFFICIENT).float() * signs
-        return Coefficients(y_scale, rounded, torch.ones(1, dtype=torch.float64, device=sizes.device) / _SUM_DIVISOR)
+        return ratios_of(operands, self.factors)
 
-    def bound(self, num_terms: int, weight_magnitude: int, magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        """See the base class."""
-        return _LARGEST_COEFFICIENT * sum(magnitudes)
+    def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
+        """Each coefficient is the largest there is."""
+        return LARGEST_RATIO * sum(magnitudes)
 
     def accumulator_range(
         self, weight: Tensor | None, levels: Sequence[tuple[int, int]], shape: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """Each term is at one of its ends."""
         assert weight is not None
         ends = [sorted((c * lo, c * hi)) for c, (lo, hi) in zip(map(int, weight.tolist()), levels, strict=True)]
         return torch.tensor([sum(low for low, _ in ends)]), torch.tensor([sum(high for _, high in ends)])

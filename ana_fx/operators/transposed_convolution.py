@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
@@ -22,6 +23,9 @@ class TransposedConvolution(Operator):
     """
 
     kind = "convolution"
+    has_weight = True
+    has_headroom = True
+    has_one_weight_scale = True  # axis 0 of its weight is the input's
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -29,12 +33,28 @@ class TransposedConvolution(Operator):
     dilation: tuple[int, ...]
     groups: int
     kernel: tuple[int, ...]
-    has_weight = True
+
+    @classmethod
+    def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], TransposedConvolution]]:
+        """Transposed convolutions."""
+        return dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), cls.of)
+
+    @classmethod
+    def of(cls, module: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> TransposedConvolution:
+        """That of a module."""
+        padding = tuple(int(p) for p in module.padding)
+        settings = (tuple(module.output_padding), tuple(module.dilation), module.groups, tuple(module.kernel_size))
+        return cls(tuple(module.stride), padding, *settings)
 
     @property
     def rank(self) -> int:
         """The number of spatial axes."""
         return len(self.stride)
+
+    @property
+    def num_spatial_axes(self) -> int:
+        """The axes of the kernel."""
+        return self.rank
 
     @property
     def convolution(self) -> Convolution:

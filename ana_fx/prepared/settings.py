@@ -15,7 +15,7 @@ import torch
 from torch.fx import GraphModule
 
 from ana_fx.errors import SettingsError, listing
-from ana_fx.graph import layer_maps, quantizers
+from ana_fx.graph import calls_of, quantizers
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import InputQuantizer, Quantizer
 from ana_fx.precision.precision import Precision
@@ -140,14 +140,14 @@ def _with_input_type(precision: Precision, gm: GraphModule) -> Precision:
 
 
 def _layers(gm: GraphModule) -> dict[str, str]:
-    """What decides, besides numbers in the state, which function each quantizer and affine map is."""
+    """What decides, besides numbers in the state, which function each quantizer and operator map is."""
     found = {path: _levels(quantizer) for path, quantizer in quantizers(gm)}
-    for path, layer_map in layer_maps(gm).items():
-        if isinstance(layer_map, OperatorMap):
+    for node, layer_map in calls_of(gm, OperatorMap):
+        if layer_map.is_quantized:
             shift = layer_map.shift_arithmetic
             family = "float32 requantizer" if shift is None else f"shift in {shift.bits} bits"
             family += ", one shift for all channels" if shift is not None and shift.has_common_shift else ""
-            found[path] = f"{family}, weights stored {layer_map.factor}-fold"
+            found[str(node.target)] = f"{family}, weights stored {layer_map.factor}-fold"
     return found
 
 

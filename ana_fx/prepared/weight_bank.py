@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.fx import GraphModule
 
+from ana_fx.graph import calls_of
 from ana_fx.kernels.fused_quantizer import is_fused
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.layers.layer_map import Phase
@@ -35,14 +37,13 @@ class WeightBank:
         self._layer_maps: list[OperatorMap] | None = None
         self._layout: Layout | None = None
 
-    def __call__(self, gm: nn.Module, _inputs: Any) -> None:
+    def __call__(self, gm: GraphModule, _inputs: Any) -> None:
         """Hand each layer map that learns its quantised weight, if the model trains on one GPU."""
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
         if self._layer_maps is None:
-            self._layer_maps = [
-                m for m in gm.modules() if isinstance(m, OperatorMap) and m.weight_quantizer is not None
-            ]
+            called = dict.fromkeys(layer_map for _, layer_map in calls_of(gm, OperatorMap))
+            self._layer_maps = [layer_map for layer_map in called if layer_map.weight_quantizer is not None]
         if not self._layer_maps or not self._layer_maps[0].weight.is_cuda:  # type: ignore[union-attr]  # they have weights
             return
         if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):

@@ -15,6 +15,7 @@ from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
+from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import Staircase, along
 
@@ -107,6 +108,11 @@ class IntegerMap(_Accumulating):
         return ends.amin(0), ends.amax(0)
 
     @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives."""
+        return LevelRange(self.integer_type, self.lo, self.hi, self.output_scale)
+
+    @property
     def multiply_shift(self) -> MultiplyShift:
         """The requantizer of accumulators that have the sign of their channel's gain."""
         return MultiplyShift(self.lo, self.hi, self.multiplier, self.offset, self.shift, self.correction)
@@ -162,6 +168,11 @@ class IntegerTable(Float32Module):
         self.lo, self.hi = _range_with_zero(table)
         self.register_buffer("table", table.to(integer_type.dtype))
 
+    @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives."""
+        return LevelRange(self.integer_type, self.lo, self.hi, self.output_scale)
+
     def forward(self, x: Tensor) -> Tensor:
         """Levels to levels."""
         return look_up(self.table, x.to(torch.int64) - self.lowest)
@@ -180,6 +191,11 @@ class IntegerSoftmax(Float32Module):
         self.integer_type = integer_type
         self.output_scale = form.output_scale
         self.register_buffer("table", form.table)
+
+    @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives."""
+        return LevelRange(self.integer_type, 0, self.integer_type.qmax, self.output_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels to levels."""
@@ -201,6 +217,11 @@ class IntegerConstant(Float32Module):
         self.output_scale = output_scale
         self.lo, self.hi = _range_with_zero(levels)
         self.register_buffer("levels", levels.to(integer_type.dtype))
+
+    @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives."""
+        return LevelRange(self.integer_type, self.lo, self.hi, self.output_scale)
 
     def forward(self) -> Tensor:
         """The levels."""

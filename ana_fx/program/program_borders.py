@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.program.tensor_spec import LevelRange
 
 __all__ = ["Dequantize", "Quantize", "QuantizeImage"]
 
@@ -36,6 +37,11 @@ class Quantize(Float32Module):
         self._check_shape(x)
         levels = torch.round(x.float() / self.scale).nan_to_num(nan=float(self.integer_type.qmin))
         return levels.clamp(self.integer_type.qmin, self.integer_type.qmax).to(self.integer_type.dtype)
+
+    @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives."""
+        return LevelRange(self.integer_type, self.integer_type.qmin, self.integer_type.qmax, self.scale)
 
     def _check_shape(self, x: Tensor) -> None:
         is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped

@@ -7,46 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
 from ana_fx.schedule.annealing_range import AnnealingRange, LayerSchedule, check_constants
-from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy, member
+from ana_fx.schedule.noise import NOISES, Noise, noise_called
 from ana_fx.text.patterns import matches
-from ana_fx.text.wording import brief, unknown
+from ana_fx.text.wording import brief
 
-__all__ = ["AnnealingRange", "Interval", "LayerSchedule", "NoiseConstants", "Power", "Rule", "Schedule", "Strategy"]
-
-
-class Strategy(str, Enum):
-    """What a noisy quantizer computes in the forward pass; the backward pass is the same for all."""
-
-    EXPECTATION = "expectation"
-    MODE = "mode"
-    RANDOM = "random"
-
-
-class Interval(str, Enum):
-    """How the annealing ranges of the depths divide the annealing time."""
-
-    PARTITION = "partition"
-    SAME_START = "same_start"
-    SAME_END = "same_end"
-    OVERLAPPED = "overlapped"
-
-
-class Power(str, Enum):
-    """The decay's power: the same at every depth, or larger for layers nearer the input."""
-
-    HOMOGENEOUS = "homogeneous"
-    PROGRESSIVE = "progressive"
-
-
-class Rule(str, Enum):
-    """Whether a noise parameter stays where it starts or decays to zero."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
+__all__ = [
+    "AnnealingRange",
+    "DecayInterval",
+    "DecayPower",
+    "LayerSchedule",
+    "NoiseConstants",
+    "NoiseRule",
+    "Schedule",
+    "Strategy",
+]
 
 
 class NoiseConstants(NamedTuple):
@@ -63,7 +41,7 @@ class Schedule:
     """How noise is shaped and annealed.
 
     Args:
-        noise: Family of the noise: uniform, triangular, normal or logistic.
+        noise: Family of the noise: uniform, triangular, normal or logistic, or a `Noise` of your own.
         strategy: Forward pass of a noisy quantizer: expectation, mode or random.
         interval: How the depths share the annealing time. `same_end` breaks the compositional order.
         power: Homogeneous or progressive decay.
@@ -87,12 +65,12 @@ class Schedule:
     Strings are accepted for the enumerations. Raises ValueError on anything else.
     """
 
-    noise: NoiseType
+    noise: Noise
     strategy: Strategy
-    interval: Interval
-    power: Power
-    mean: Rule
-    variance: Rule
+    interval: DecayInterval
+    power: DecayPower
+    mean: NoiseRule
+    variance: NoiseRule
     half_width: float
     start: float
     stop: float
@@ -106,12 +84,12 @@ class Schedule:
 
     def __init__(
         self,
-        noise: NoiseType | str = NoiseType.UNIFORM,
+        noise: Noise | str = NOISES["uniform"],
         strategy: Strategy | str = Strategy.MODE,
-        interval: Interval | str = Interval.PARTITION,
-        power: Power | str = Power.HOMOGENEOUS,
-        mean: Rule | str = Rule.STATIC,
-        variance: Rule | str = Rule.DYNAMIC,
+        interval: DecayInterval | str = DecayInterval.PARTITION,
+        power: DecayPower | str = DecayPower.HOMOGENEOUS,
+        mean: NoiseRule | str = NoiseRule.STATIC,
+        variance: NoiseRule | str = NoiseRule.DYNAMIC,
         *,
         half_width: float = 0.5,
         start: float = 0.0,
@@ -128,12 +106,12 @@ class Schedule:
         if not 0.0 <= start < stop <= 1.0:
             raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
         values: dict[str, object] = {
-            "noise": _member(NoiseType, "noise", noise),
-            "strategy": _member(Strategy, "strategy", strategy),
-            "interval": _member(Interval, "interval", interval),
-            "power": _member(Power, "power", power),
-            "mean": _member(Rule, "mean", mean),
-            "variance": _member(Rule, "variance", variance),
+            "noise": noise_called(noise),
+            "strategy": member(Strategy, "strategy", strategy),
+            "interval": member(DecayInterval, "interval", interval),
+            "power": member(DecayPower, "power", power),
+            "mean": member(NoiseRule, "mean", mean),
+            "variance": member(NoiseRule, "variance", variance),
             "depth_overrides": _pairs(int, depth_overrides),
             "overrides": _pairs(str, overrides),
         }
@@ -143,10 +121,14 @@ class Schedule:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a copy or a pickle, of an older version too, whose noise was a name."""
+        self.__init__(**state)  # type: ignore[misc]  # it checks what it is given
+
     @property
     def is_static(self) -> bool:
         """Whether its noise never changes, so that all layers learn to the end."""
-        return self.mean is Rule.STATIC and self.variance is Rule.STATIC
+        return self.mean is NoiseRule.STATIC and self.variance is NoiseRule.STATIC
 
     def override(self, depth: int, path: str | None = None) -> LayerSchedule | None:
         """What the layer map at a module path and a depth does otherwise, or None."""
@@ -167,12 +149,7 @@ class Schedule:
         def time(periods: int) -> float:
             return self.stop if periods == num_depths else self.start + period * periods
 
-        begin, end = {
-            Interval.PARTITION: (depth, depth + 1),
-            Interval.SAME_START: (0, depth + 1),
-            Interval.SAME_END: (num_depths - depth - 1, num_depths),
-            Interval.OVERLAPPED: (0, num_depths),
-        }[self.interval]
+        begin, end = self.interval.periods(depth, num_depths)
         own = self.override(depth, path)
         if own is None:
             return AnnealingRange(depth, time(begin), time(end))
@@ -188,11 +165,9 @@ class Schedule:
         """
         own = self.constants(annealing_range)
         remaining = annealing_range.remaining(progress)
-        power = num_depths - annealing_range.depth if self.power is Power.PROGRESSIVE else 1
-        mean = own.mean * remaining ** (own.mean_power * power) if self.mean is Rule.DYNAMIC else 0.0
-        std = self.noise.std_of(own.half_width)
-        if self.variance is Rule.DYNAMIC:
-            std *= remaining ** (own.std_power * power)
+        factor = self.power.factor(annealing_range.depth, num_depths)
+        mean = own.mean * remaining ** (own.mean_power * factor) if self.mean is NoiseRule.DYNAMIC else 0.0
+        std = self.noise.std_of(own.half_width) * self.variance.share(remaining, own.std_power * factor)
         return mean, std
 
     def constants(self, annealing_range: AnnealingRange) -> NoiseConstants:
@@ -201,14 +176,14 @@ class Schedule:
         half_width = self.half_width if own.half_width is None else own.half_width
         mean = self.mean_constant if own.mean_constant is None else own.mean_constant
         if mean is None:
-            mean = -half_width if self.mean is Rule.DYNAMIC else 0.0
+            mean = -half_width if self.mean is NoiseRule.DYNAMIC else 0.0
         mean_power = self.mean_power if own.mean_power is None else own.mean_power
         std_power = self.std_power if own.std_power is None else own.std_power
         return NoiseConstants(half_width, mean, mean_power, std_power)
 
     def threshold_shift(self, annealing_range: AnnealingRange) -> float:
         """By how many steps a static mean moves the thresholds of a layer map, upwards."""
-        return 0.0 if self.mean is Rule.DYNAMIC else self.constants(annealing_range).mean
+        return 0.0 if self.mean is NoiseRule.DYNAMIC else self.constants(annealing_range).mean
 
 
 def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
@@ -222,10 +197,3 @@ def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
         if isinstance(key, int) and key < 0:
             raise ValueError(f"a depth is not negative, got {key}")
     return pairs
-
-
-def _member(kind: type[Enum], field: str, value: object) -> Enum:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(unknown(field, value, [member.value for member in kind])) from None

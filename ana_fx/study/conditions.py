@@ -111,7 +111,7 @@ def _pointwise(lasting: list[tuple[str, str]], light: list[tuple[str, str]], tot
 
 
 def _strictly_increasing(rates: Iterable[Rates]) -> Condition:
-    families = sorted({each.noise.value for each in rates if each.is_compact})
+    families = sorted({each.noise.name for each in rates if each.noise.is_compact})
     statement = "σ_λ is strictly increasing"
     if not families:
         return Condition(13, statement, Verdict.HOLDS)

@@ -20,7 +20,8 @@ from ana_fx.annealing.ordering import annealing_order, layer_map_graph
 from ana_fx.graph import layer_maps
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.prepared.recognize import prepared
-from ana_fx.schedule.schedule import AnnealingRange, Schedule, Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.schedule import AnnealingRange, Schedule
 from ana_fx.study.rates import convergence_powers, rates_of
 from ana_fx.training.batches import tensors_of
 

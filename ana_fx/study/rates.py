@@ -5,15 +5,16 @@ decays by powers, α = −a·λ^d_α and β = b·λ^d_β, and so powers of λ ar
 ℓ. Close to the end of its range the λ of all layer maps that end together are proportional, so one λ stands for all
 of them. With F the distribution function of the family with mean 0 and deviation 1, σ_λ⁻¹(y) = α + β·F⁻¹(y).
 
-(15), (16)  hold for any p_ℓ if α and β vanish: F⁻¹(ε·λ^p) grows at most as log(1/λ).
+(15), (16)  hold for any p_ℓ if α and β vanish: F⁻¹(ε·λ^p) grows at most as log(1/λ). (Noise of your own needs tails
+            that fall exponentially for this.)
 (17)        1 − σ_λ(0) = 1 − F(a/b·λ^(d_α − d_β)). For d_α < d_β it is 0 from some λ on (compact noise) or falls faster
             than every power (unbounded noise). For d_α = d_β it is 0 if the noise is compact with −α >= r·β, where
             [−r·β, r·β] is its support. Otherwise it does not vanish: then no r_ℓ exists.
 (18)        −σ_v⁻¹(1 − ε·r_v) is at least a constant times λ^n from some λ on: n = d_α for d_α < d_β, and
-            n = d_α + p_v for compact noise with d_α = d_β, because F⁻¹(1 − y) <= r − c·y for some c > 0. Hence p_u > n
-            is needed for every edge u -> v between layer maps that end together, and p_u = 1 + max n does. A layer map
-            that ends before its reader asks for nothing: its features are exact when those of the reader begin to
-            matter. One that ends after it leaves 0 in the denominator: then v has no r_v.
+            n = d_α + p_v for compact noise with d_α = d_β, because F⁻¹(1 − y) <= r − c·y, 1 / c the greatest density.
+            Hence p_u > n is needed for every edge u -> v between layer maps that end together, and p_u = 1 + max n
+            does. A layer map that ends before its reader asks for nothing: its features are exact when those of the
+            reader begin to matter. One that ends after it leaves 0 in the denominator: then v has no r_v.
 
 The p_ℓ are found from the last layer map back to the first. Quantised weights are one more input of their layer map,
 with the same range and an argument without error: the same p does for them.
@@ -28,12 +29,11 @@ from torch.fx import Node
 
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Power, Rule, Schedule
+from ana_fx.schedule.degrees import NoiseRule
+from ana_fx.schedule.noise import NOISES, Noise
+from ana_fx.schedule.schedule import Schedule
 
-__all__ = ["COMPACT", "Rates", "convergence_powers", "is_off_thresholds", "late_inputs", "lightness", "rates_of"]
-
-COMPACT = (NoiseType.UNIFORM, NoiseType.TRIANGULAR)
+__all__ = ["Rates", "convergence_powers", "is_off_thresholds", "late_inputs", "lightness", "rates_of"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,11 @@ class Rates:
     mean_power: float
     std: float
     std_power: float
-    noise: NoiseType = NoiseType.UNIFORM
+    noise: Noise = NOISES["uniform"]
 
     def __str__(self) -> str:
         mean = f"{self.mean:g}·λ^{self.mean_power:g}" if self.mean else "0"
         return f"{self.path}: α = {mean}, β = {self.std:.4g}·λ^{self.std_power:g}"
-
-    @property
-    def is_compact(self) -> bool:
-        """Whether the noise has a bounded support."""
-        return self.noise in COMPACT
 
 
 def rates_of(ranges: dict[Node, AnnealingRange], schedule: Schedule) -> dict[Node, Rates]:
@@ -68,8 +63,8 @@ def rates_of(ranges: dict[Node, AnnealingRange], schedule: Schedule) -> dict[Nod
 
 def _rates(node: Node, annealing_range: AnnealingRange, schedule: Schedule, num_depths: int) -> Rates:
     own = schedule.constants(annealing_range)
-    power = num_depths - annealing_range.depth if schedule.power is Power.PROGRESSIVE else 1
-    is_mean_dynamic, is_std_dynamic = schedule.mean is Rule.DYNAMIC, schedule.variance is Rule.DYNAMIC
+    power = schedule.power.factor(annealing_range.depth, num_depths)
+    is_mean_dynamic, is_std_dynamic = schedule.mean is NoiseRule.DYNAMIC, schedule.variance is NoiseRule.DYNAMIC
     return Rates(
         str(node.target),
         own.mean if is_mean_dynamic else 0.0,
@@ -96,8 +91,8 @@ def lightness(rates: Rates) -> str | None:
     ratio = f"−α / β = {-rates.mean / rates.std:.4g}·λ^{rates.mean_power - rates.std_power:g}"
     if rates.mean_power > rates.std_power:
         return f"{ratio} -> 0"
-    reach = 1.0 / rates.noise.std_of(1.0)
-    if rates.is_compact:
+    reach = rates.noise.half_width
+    if rates.noise.is_compact:
         return None if -rates.mean >= reach * rates.std else f"{ratio}, needed r = {reach:.4g}"
     return f"{ratio} stays finite"
 

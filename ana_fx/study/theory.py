@@ -57,11 +57,12 @@ from torch.fx import Node
 from ana_fx.annealing.ordering import annealing_order, layer_map_graph
 from ana_fx.prepared.recognize import prepared
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Interval, Schedule
+from ana_fx.schedule.degrees import DecayInterval
+from ana_fx.schedule.noise import Noise
+from ana_fx.schedule.schedule import Schedule
 from ana_fx.study.conditions import Condition, Verdict, conditions_of
 from ana_fx.study.convergence import Convergence, compositional_convergence
-from ana_fx.study.rates import COMPACT, Rates, convergence_powers, late_inputs, lightness, rates_of
+from ana_fx.study.rates import Rates, convergence_powers, late_inputs, lightness, rates_of
 
 __all__ = [
     "Condition",
@@ -102,7 +103,7 @@ class HypothesisReport:
         remarks: What else a reader of the verdicts should know.
     """
 
-    noise: NoiseType
+    noise: Noise
     hypotheses: tuple[Hypothesis, ...]
     rates: tuple[Rates, ...]
     conditions: tuple[Condition, ...] = ()
@@ -135,7 +136,7 @@ class HypothesisReport:
         raise ValueError(f"the hypotheses of Theorem 2 are (11) to (18), got {number!r}")
 
     def __str__(self) -> str:
-        lines = [f"Theorem 2 under {self.noise.value} noise: {self._outcome}"]
+        lines = [f"Theorem 2 under {self.noise.name} noise: {self._outcome}"]
         lines += [f"  {each}" for each in self.conditions]
         lines += [f"  note: {remark}" for remark in self.remarks]
         for rates, power in zip(self.rates, self.powers, strict=True):
@@ -184,7 +185,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
 
 
 def _own_conditions(
-    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates], noise: NoiseType
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates], noise: Noise
 ) -> tuple[Hypothesis, ...]:
     """The conditions at the top of this file."""
     return (
@@ -204,12 +205,12 @@ def _remarks(report: HypothesisReport, schedule: Schedule) -> list[str]:
         remarks.append(
             "a static mean leaves σ_λ(0) at ½, so (12) and (17) fail at thresholds, in the paper's own experiments too"
         )
-    if schedule.interval is Interval.SAME_END and report.converges and not report["in step"].holds:
+    if schedule.interval is DecayInterval.SAME_END and report.converges and not report["in step"].holds:
         remarks.append(
             "same end satisfies the letter of the theorem, but its inputs are noisier than their readers until all "
             "end together; the paper counts this as a broken hypothesis (section 4.2)"
         )
-    if not report["input first"].holds and all(rates.is_compact for rates in report.rates):
+    if not report["input first"].holds and all(rates.noise.is_compact for rates in report.rates):
         remarks.append("under compact noise each input converges at the very end, but no r bounds when")
     return remarks
 
@@ -222,8 +223,8 @@ def _lasting_widths(rates: dict[Node, Rates]) -> list[str]:
     return [f"{each.path}: β stays at {each.std:.4g}" for each in rates.values() if not each.std_power]
 
 
-def _outweighing(noise: NoiseType) -> str:
-    need = "−α >= r·β from some λ on" if noise in COMPACT else "−α / β -> ∞"
+def _outweighing(noise: Noise) -> str:
+    need = "−α >= r·β from some λ on" if noise.is_compact else "−α / β -> ∞"
     return f"at a threshold the upper level wins: {need}"
 
 

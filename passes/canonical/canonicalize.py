@@ -15,7 +15,7 @@ from ana_fx.layers.table_map import Elementwise
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.canonical.rewrites import OVERWRITES, UnfitError, is_overwritten_early, spelled
-from ana_fx.passes.canonical.spellings import SPELLINGS
+from ana_fx.passes.canonical.spellings import spellings
 
 __all__ = ["Canonicalize"]
 
@@ -67,7 +67,7 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
         return _parts_reason(node) or _constants_reason(node)
     if node.op in ("placeholder", "get_attr") or is_shape(node):
         return None
-    spelling = SPELLINGS.get(node.target)
+    spelling = spellings().get(node.target)
     if spelling is None and is_movement(node):
         return None
     if spelling is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,26 +13,37 @@ import torch.nn.functional as F
 from torch import nn
 
 from ana_fx.layers.table_map import Elementwise
+from ana_fx.operators.operator_list import function_spellings
 from ana_fx.passes.canonical import rewrite_layers, rewrites
 from ana_fx.passes.canonical.rewrites import Spelling
 
-__all__ = ["SPELLINGS"]
+__all__ = ["spellings"]
 
 
 def _alike(spelling: Spelling, *targets: Any) -> dict[Any, Spelling]:
     return dict.fromkeys(targets, spelling)
 
 
-SPELLINGS: Mapping[Any, Spelling] = MappingProxyType(
+def _of_operators() -> dict[Any, Spelling]:
+    """Those of the operators of two tensors, as each operator says."""
+    pairs = [each for each in function_spellings().values() if each.num_tensors == 2]
+    return {
+        target: rewrites.pair(each.canonical, takes_numbers=each.takes_numbers)
+        for each in pairs
+        for target in (each.canonical, *each.others)
+    }
+
+
+@functools.cache
+def spellings() -> Mapping[Any, Spelling]:
+    """For each function of torch, and each method by name, the rewrite to its canonical form."""
+    return MappingProxyType({**_of_operators(), **_OTHERS})
+
+
+_OTHERS: Mapping[Any, Spelling] = MappingProxyType(
     {
-        **_alike(rewrites.pair(operator.add), operator.add, operator.iadd, torch.add, "add", "add_"),
-        **_alike(rewrites.pair(operator.sub), operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_"),
-        **_alike(rewrites.pair(operator.mul), operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_"),
         **_alike(
             rewrites.pair(operator.truediv), operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_"
-        ),
-        **_alike(
-            rewrites.pair(torch.matmul, takes_numbers=False), operator.matmul, torch.matmul, torch.bmm, "matmul", "bmm"
         ),
         **_alike(rewrites.module("", lambda: Elementwise(torch.neg)), operator.neg, torch.neg, "neg"),
         **_alike(rewrites.reduction(torch.mean), torch.mean, "mean"),

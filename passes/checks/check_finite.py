@@ -9,9 +9,7 @@ import torch
 from torch.fx import GraphModule
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import location, module_of
-from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.graph import layer_map_of, location, module_of
 from ana_fx.passes.base_pass import Pass
 
 __all__ = ["CheckFinite"]
@@ -27,8 +25,8 @@ class CheckFinite(Pass):
         """See the class."""
         problems = []
         for node in gm.graph.nodes:
-            module = module_of(node)
-            if not isinstance(module, (LayerMap, InputQuantizer)):
+            module = layer_map_of(node) or module_of(node)
+            if module is None:
                 continue
             for name, tensor in module.state_dict().items():
                 if not _is_finite(tensor):

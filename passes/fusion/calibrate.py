@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.errors import CalibrationError, listing
-from ana_fx.graph import location, module_of
+from ana_fx.graph import layer_map_of, location
 from ana_fx.layers.batch_statistics import batch_statistics
-from ana_fx.layers.layer_map import LayerMap
 from ana_fx.passes.base_pass import Pass
 
 __all__ = ["Calibrate", "model_inputs", "run_floats"]
@@ -134,7 +133,7 @@ class _Recorder(Interpreter):
 
 def _is_sampled(node: Node) -> bool:
     """Whether a node is an input, a layer map, or what a join may have to requantise."""
-    if node.op == "placeholder" or isinstance(module_of(node), LayerMap):
+    if node.op == "placeholder" or layer_map_of(node) is not None:
         return True
     return node.op != "get_attr" and any(len(user.all_input_nodes) > 1 for user in node.users)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import location, module_of
+from ana_fx.graph import calls_of, location
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.base_pass import Pass
@@ -62,17 +62,17 @@ class FoldImageNormalization(Pass):
             raise UnsupportedError(
                 listing("a normalisation of each channel folds into unpadded convolutions only:", reasons, way_out)
             )
+        found = dict(calls_of(gm, OperatorMap))
         for node in readers:
-            layer_map = module_of(node)
-            assert isinstance(layer_map, OperatorMap)
-            _fold(layer_map, self.image)
+            _fold(found[node], self.image)
         return bool(readers)
 
 
 def _obstacle(gm: GraphModule, node: Node, image: ImageInput) -> str:
     """Why the normalisation cannot go into what reads the image; empty if it can."""
-    layer_map = module_of(node)
-    if not isinstance(layer_map, OperatorMap) or not isinstance(layer_map.operator, Convolution):
+    maps = dict(calls_of(gm, OperatorMap))
+    layer_map = maps.get(node)
+    if layer_map is None or not isinstance(layer_map.operator, Convolution):
         return "it is no convolution"
     if any(any(pair) for pair in layer_map.operator.padding):
         return "it pads with zeros, which are no pixel, and another one in each channel"
@@ -80,7 +80,7 @@ def _obstacle(gm: GraphModule, node: Node, image: ImageInput) -> str:
     num_channels = layer_map.weight.shape[1] * layer_map.operator.groups
     if num_channels != image.num_channels:
         return f"it reads {num_channels} channels, the normalisation has {image.num_channels}"
-    sharing = [other for other in gm.modules() if isinstance(other, OperatorMap) and other.weight is layer_map.weight]
+    sharing = {other for other in maps.values() if other.weight is layer_map.weight}
     return "another layer shares its weight" if len(sharing) > 1 else ""
 
 

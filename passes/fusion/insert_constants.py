@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,14 +11,13 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import constant_nodes, location, module_of, unique_path
+from ana_fx.graph import constant_nodes, layer_map_of, location, parameters_of, unique_path
 from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.operators.operator_list import function_spellings
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement
 
 __all__ = ["InsertConstants"]
-
-_PAIRS = (operator.add, operator.sub, operator.mul, torch.matmul)
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class InsertConstants(Pass):
         values = _Values(gm)
         readers: dict[Node, list[Node]] = {}
         for node in gm.graph.nodes:
-            if node in constants or not (node.target in _PAIRS or is_movement(node)):
+            if node in constants or not (_joins_tensors(node) or is_movement(node)):
                 continue
             for source in node.all_input_nodes:
                 if (
                     source in constants
-                    and not isinstance(module_of(source), ConstantMap)
+                    and layer_map_of(source) is None
                     and _is_operand(source, values.of(source), node)
                 ):
                     readers.setdefault(source, []).append(node)
@@ -59,21 +57,30 @@ class InsertConstants(Pass):
             )
         for source, users in readers.items():
             path = unique_path(gm, f"{source.target}_map" if source.op == "get_attr" else f"{source.name}_map")
-            gm.add_submodule(path, ConstantMap().train(gm.training))
+            samples = values.of(source).detach().flatten().float().cpu()
+            learns = bool(parameters_of(source))
+            never_negative = bool((samples >= 0).all()) and not learns
+            gm.add_submodule(path, ConstantMap(never_negative=never_negative).train(gm.training))
             with gm.graph.inserting_before(min(users)):
                 call = gm.graph.call_module(path, (source,))
-            call.meta = dict(source.meta) | {"samples": values.of(source).detach().flatten().float().cpu()}
+            call.meta = dict(source.meta) | {"samples": samples}
             call.stack_trace = users[0].stack_trace
             for user in users:
                 user.replace_input_with(source, call)
         return bool(readers)
 
 
+def _joins_tensors(node: Node) -> bool:
+    """Whether a node computes an operator of several tensors."""
+    spelling = function_spellings().get(node.target) if node.op == "call_function" else None
+    return spelling is not None and spelling.num_tensors > 1
+
+
 def _is_operand(source: Node, value: Any, reader: Node) -> bool:
     """Whether a constant is what its reader computes with, or moves, rather than where to."""
     if not isinstance(value, Tensor):
         return False
-    return value.is_floating_point() or reader.target in _PAIRS or source in pytree.tree_leaves(reader.args[:1])
+    return value.is_floating_point() or _joins_tensors(reader) or source in pytree.tree_leaves(reader.args[:1])
 
 
 def _reason(value: Tensor) -> str | None:

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from ana_fx.errors import ProofError, listing
 from ana_fx.graph import location, module_of
-from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
 from ana_fx.passes.base_pass import Pass
-from ana_fx.program.data_movement import Movement
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, Repeat
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.tensor_spec import integer_type_of
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target, stored_magnitude
 
-__all__ = ["BoundPairs", "level_types"]
+__all__ = ["BoundPairs"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,13 @@ class BoundPairs(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         problems = []
-        types = level_types(gm)
         for node in gm.graph.nodes:
             module = module_of(node)
             if not isinstance(module, (IntegerHead, IntegerMap)) or not self._adds_pairs(module):
                 continue
-            module.pair_sum = largest_pair_sum(_stored(module), stored_magnitude(types[node.all_input_nodes[0]]))
+            input_type = integer_type_of(node.all_input_nodes[0])
+            assert input_type is not None  # logits have no reader that multiplies
+            module.pair_sum = largest_pair_sum(_stored(module), stored_magnitude(input_type))
             if module.pair_sum > PAIR_LIMIT:
                 problems.append(f"{location(node)}: two products can add up to {module.pair_sum:,}")
         if problems:
@@ -56,20 +56,6 @@ class BoundPairs(Pass):
         if not operator.has_weight or weight is None or operator.kind not in self.target.sums_pairs_in_16_bits:
             return False
         return not operator.is_depthwise(weight)
-
-
-def level_types(program: GraphModule) -> dict[Node, IntegerType]:
-    """For each node that carries levels, their type."""
-    types: dict[Node, IntegerType] = {}
-    for node in program.graph.nodes:
-        module = module_of(node)
-        inputs = [types[source] for source in node.all_input_nodes if source in types]
-        integer_type = getattr(module, "integer_type", None)
-        if isinstance(integer_type, IntegerType):
-            types[node] = integer_type
-        elif inputs and isinstance(module, (IntegerMaxPool, Movement, Repeat)):
-            types[node] = inputs[0]
-    return types
 
 
 def _stored(module: IntegerHead | IntegerMap) -> Tensor:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.passes.lowering.layout import Layout
 from ana_fx.program.data_movement import Concat, Movement, Pad, Permute, Rearrange, Reshape, Slice, Take
+from ana_fx.program.layout import Layout
 
 __all__ = ["classify_movement"]
 

@@ -19,12 +19,13 @@ from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
-from ana_fx.passes.lowering.layout import BATCH, Layout
-from ana_fx.passes.lowering.lower_layer_map import LevelRange, lower_layer_map
+from ana_fx.passes.lowering.lower_layer_map import lower_layer_map
 from ana_fx.passes.lowering.recording import Recording
 from ana_fx.passes.lowering.trace_movement import derive
 from ana_fx.program.integer_modules import IntegerConstant, IntegerMap, IntegerMaxPool, Repeat
+from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.program.tensor_spec import LevelRange, TensorSpec, set_spec
 
 __all__ = ["Lower"]
 
@@ -60,7 +61,7 @@ class Lower(Pass):
                 if isinstance(module, ImageQuantizer):
                     quantize = QuantizeImage(scale, integer_type, module.gain, module.shift, module.shape)
                 gm.add_submodule(str(node.target), quantize.eval())
-                levels[node] = LevelRange(integer_type.qmin, integer_type.qmax, scale)
+                levels[node] = LevelRange(integer_type, integer_type.qmin, integer_type.qmax, scale)
             elif isinstance(module, ConstantMap):
                 levels[node] = self._lower_constant(gm, node, module)
             elif isinstance(module, LayerMap) and module.is_quantized:
@@ -85,9 +86,7 @@ class Lower(Pass):
             )
         for node in gm.graph.nodes:
             if node in layouts:
-                node.meta["layout"], node.meta["sample_shape"] = layouts[node], layouts[node].row
-            if node in levels:
-                node.meta["scale"] = levels[node].scale
+                set_spec(node, TensorSpec(layouts[node], levels.get(node)))
         for node in reversed(gm.graph.nodes):  # scales, sizes and float constants have no readers any more
             if not node.users and node.op not in ("placeholder", "output"):
                 gm.graph.erase_node(node)
@@ -101,7 +100,7 @@ class Lower(Pass):
         constant = IntegerConstant(module.output_quantizer.quantize(value), module.output_quantizer.integer_type, scale)
         gm.add_submodule(str(node.target), constant.eval())
         node.args = ()
-        return LevelRange(constant.lo, constant.hi, scale)
+        return LevelRange(constant.integer_type, constant.lo, constant.hi, scale)
 
     def _moved(self, node: Node, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]) -> list[Node]:
         """The tensors of levels that a movement moves, through nodes that give several tensors."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,46 +10,24 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ConvertError, ProofError, UnsupportedError
 from ana_fx.graph import location, unique_path
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import IntegerForm, OperatorMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
-from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.transposed_convolution import TransposedConvolution
-from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.layout import BATCH, Layout
+from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import encode
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["LevelRange", "lower_layer_map"]
+__all__ = ["lower_layer_map"]
 
 _INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class LevelRange:
-    """What integers a node carries: their range, and the real value of one.
-
-    Holds: lo <= 0 <= hi. Level 0 stands beside every tensor, whatever its own numbers: padding puts it there, and so
-    do the zeros of a transposed convolution; and a partial sum is one in which the other numbers are 0.
-    """
-
-    lo: int
-    hi: int
-    scale: Tensor
-
-    def __post_init__(self) -> None:
-        if not self.lo <= 0 <= self.hi:
-            raise ValueError(f"a range of levels holds 0, got [{self.lo}, {self.hi}]")
-
-    @classmethod
-    def union(cls, ranges: Sequence[LevelRange]) -> LevelRange:
-        """The range of several that have one scale."""
-        assert all(torch.equal(each.scale, ranges[0].scale) for each in ranges)
-        return cls(min(each.lo for each in ranges), max(each.hi for each in ranges), ranges[0].scale)
 
 
 def lower_layer_map(
@@ -86,7 +62,7 @@ def lower_layer_map(
             )
         form = layer_map.current_form(scales, shape)
         gm.add_submodule(str(node.target), IntegerSoftmax(layer_map.axis, form, integer_type).eval())
-        levels[node] = LevelRange(0, integer_type.qmax, form.output_scale)
+        levels[node] = LevelRange(integer_type, 0, integer_type.qmax, form.output_scale)
         if shape[layer_map.axis] > MAX_TERMS:
             return [f"{location(node)}: softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"]
         return []
@@ -100,7 +76,7 @@ def lower_layer_map(
         )
     module = IntegerTable(table.table, table.lowest, integer_type, table.output_scale)
     gm.add_submodule(str(node.target), module.eval())
-    levels[node] = LevelRange(module.lo, module.hi, table.output_scale)
+    levels[node] = LevelRange(integer_type, module.lo, module.hi, table.output_scale)
     return []
 
 
@@ -116,8 +92,9 @@ def _lower_operator_map(
     shape = layouts[sources[0]].shape
     operator = layer_map.operator.fixed(shape)
     form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
-    lowest, highest = operator.accumulator_range(form.weight, [(each.lo, each.hi) for each in inputs], shape)
-    problems = [reason for reason in (_overflow(form, lowest, highest), _misfit(operator, inputs, shape)) if reason]
+    weight, ends = form.coefficients.stored(), [(each.lo, each.hi) for each in inputs]
+    lowest, highest = operator.accumulator_range(weight, ends, shape)
+    problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
     if isinstance(operator, TransposedConvolution):
         sources = [_spread(gm, node, operator, sources[0], levels, layouts)]
         padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
@@ -125,12 +102,12 @@ def _lower_operator_map(
     lowered: IntegerHead | IntegerMap
     if form.staircase is None:
         assert form.bias is not None
-        lowered = IntegerHead(operator, form.weight, lowest, highest, factor=form.factor, bias=form.bias)
-        levels[node] = LevelRange(-_INT32_MAX, _INT32_MAX, form.output_scale)
+        lowered = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
+        levels[node] = LevelRange(None, -_INT32_MAX, _INT32_MAX, form.output_scale)
     else:
         assert layer_map.output_quantizer is not None
         lowered = _integer_map(node, operator, form, lowest, highest, layer_map.output_quantizer.integer_type)
-        levels[node] = LevelRange(lowered.lo, lowered.hi, form.output_scale)
+        levels[node] = LevelRange(lowered.integer_type, lowered.lo, lowered.hi, form.output_scale)
     gm.add_submodule(str(node.target), lowered.eval())
     node.args = tuple(sources)
     return [f"{location(node)}: {reason}" for reason in problems]
@@ -170,26 +147,13 @@ def _spread(
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form with its weight as int8 and, for a sum, as int32 without a common divisor."""
-    if form.weight is None or form.weight.ndim == 0:
-        return form
-    if form.weight.ndim > 1:
-        return replace(form, weight=form.weight.to(torch.int8))
-    weight = form.weight.to(torch.int32)
-    divisor = math.gcd(*weight.tolist())
+    """The form without a common divisor of its coefficients, where the staircase can have it."""
     if not isinstance(form.staircase, QLinearStaircase):
-        return replace(form, weight=weight)
-    return replace(form, weight=weight // divisor, staircase=replace(form.staircase, factor=divisor))
-
-
-def _misfit(operator: Operator, inputs: list[LevelRange], shape: tuple[int, ...]) -> str | None:
-    """Why a normalisation's intermediates leave 63 bits; None if they do not."""
-    if not isinstance(operator, Normalization):
-        return None
-    found, needed = operator.row_shape(shape)[-1], operator.longest_row(max(inputs[0].hi, -inputs[0].lo))
-    if found <= needed:
-        return None
-    return f"it normalises rows of {found} numbers, needed at most {needed} (64 bits)"
+        return form
+    coefficients, divisor = form.coefficients.divided()
+    return replace(
+        form, coefficients=coefficients, staircase=replace(form.staircase, factor=form.staircase.factor * divisor)
+    )
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
@@ -227,7 +191,7 @@ def _integer_map(
         )
     return IntegerMap(
         operator,
-        form.weight,
+        form.coefficients.stored(),
         lowest,
         highest,
         sign=sign,

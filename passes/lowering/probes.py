@@ -12,7 +12,7 @@ from ana_fx.errors import ConvertError
 from ana_fx.graph import calls_to, module_of
 from ana_fx.layers.quantizers import InputQuantizer
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.lowering.layout import BATCH
+from ana_fx.program.layout import BATCH
 
 __all__ = ["probes", "probing_batches"]
 

@@ -11,8 +11,8 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.errors import ConvertError
 from ana_fx.graph import constant_nodes, location
-from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.passes.lowering.probes import probing_batches
+from ana_fx.program.layout import BATCH, Layout
 
 __all__ = ["Recording", "Run", "record", "run"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ana_fx.passes.lowering.classify_movement import classify_movement
-from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.program.data_movement import Movement, Reshape
+from ana_fx.program.layout import BATCH, Layout
 
 __all__ = ["derive"]
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.graph import layer_map_of
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
 from ana_fx.precision.precision import Precision
@@ -56,5 +55,5 @@ def _last_layers(gm: GraphModule) -> list[str]:
 
 
 def _has_weight(node: Node) -> bool:
-    module = module_of(node)
-    return isinstance(module, OperatorMap) and module.weight is not None
+    layer_map = layer_map_of(node)
+    return layer_map is not None and getattr(layer_map, "weight", None) is not None

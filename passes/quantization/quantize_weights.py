@@ -1,4 +1,4 @@
-"""Quantizers on weights, and the arithmetic in which each affine map is deployed."""
+"""Quantizers on weights, and the arithmetic in which each operator map is deployed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from ana_fx.graph import calls_to, module_of
+from ana_fx.graph import calls_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.operators.interpolation import Interpolation
-from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.product import Product
-from ana_fx.operators.reduce import Reduce
-from ana_fx.operators.sum import Sum
-from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
@@ -29,12 +23,11 @@ __all__ = ["QuantizeWeights"]
 
 _EXACT_LOGITS = 2**22  # below it, float32 logits are different where the integers are
 _HEADROOM_BOUND = 2**29
-_IN_INTEGER_ARITHMETIC = (Normalization, Reduce, Interpolation)  # no QLinear operator computes them
 
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """Give every affine map the quantizer of its weight, and the arithmetic that the target deploys it in.
+    """Give every operator map the quantizer of its weight, and the arithmetic that the target deploys it in.
 
     before   layer map(·, scale) with a float weight
     after    layer map(·, scale) with weight quantizer, head-room and requantizer family
@@ -57,9 +50,7 @@ class QuantizeWeights(Pass):
     def run(self, gm: GraphModule) -> bool:
         """See the class."""
         users: dict[tuple[int, bool], dict[str, OperatorMap]] = defaultdict(dict)
-        for node in calls_to(gm, OperatorMap):
-            layer_map = module_of(node)
-            assert isinstance(layer_map, OperatorMap)
+        for node, layer_map in calls_of(gm, OperatorMap):
             if not layer_map.input_types:  # a float layer
                 continue
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
@@ -81,7 +72,7 @@ class QuantizeWeights(Pass):
         precision, weight = self.precision.of(path), first.weight
         assert weight is not None
         is_head = first.output_quantizer is None
-        has_one_scale = is_head or isinstance(first.operator, TransposedConvolution) or not self.target.per_channel
+        has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel
         quantizer = Quantizer(
             precision.weight.within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
@@ -102,13 +93,13 @@ class QuantizeWeights(Pass):
     def _shift_arithmetic(self, layer_map: OperatorMap) -> ShiftArithmetic | None:
         if self.target.requantizer is Requantizer.SHIFT:
             return ShiftArithmetic(self.target.requantizer_bits, self.target.common_shift)
-        return ShiftArithmetic() if isinstance(layer_map.operator, _IN_INTEGER_ARITHMETIC) else None
+        return None if self.target.requantizer in layer_map.operator.requantizers else ShiftArithmetic()
 
     def _factor(self, layer_map: OperatorMap) -> int:
         """By how much the stored weights are larger than the trained ones."""
         operator, input_type = layer_map.operator, layer_map.input_types[0]
-        if isinstance(operator, (Sum, Product, *_IN_INTEGER_ARITHMETIC)):
-            return 1  # their coefficients are fine enough, or no weight is stored
+        if not operator.has_headroom:
+            return 1
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
         factor = self.target.headroom(operator.kind, magnitude, input_type)
         if layer_map.weight is None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.graph import layer_map_of
 from ana_fx.layers.quantizers import Quantizer
 
 __all__ = ["scale_from_samples", "scale_of_zeros", "settle_zeros"]
@@ -55,7 +54,7 @@ def settle_zeros(group: Mapping[Node, Quantizer]) -> None:
             continue
         if is_known:
             quantizer.set_scale(quantizer.scale.detach())
-        elif len(group) == 1 and isinstance(module_of(node), ConstantMap):
+        elif len(group) == 1 and (layer_map := layer_map_of(node)) is not None and not layer_map.takes_scales:
             quantizer.set_scale(torch.tensor(1.0 / quantizer.integer_type.qmax))
 
 

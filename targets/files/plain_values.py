@@ -18,7 +18,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 
 from ana_fx.annealing.ordering import OrderBreak
-from ana_fx.layers.operator_map import ChannelAffine, OperatorMap
+from ana_fx.layers.norms import ChannelAffine
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.layers.softmax_map import SoftmaxForm
 from ana_fx.numerics.integer_type import IntegerType

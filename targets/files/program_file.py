@@ -11,7 +11,7 @@ import json
 import keyword
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.precision.precision import Precision
-from ana_fx.program.program_borders import Quantize
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.program.layout import BATCH, Layout
+from ana_fx.program.level_flow import levels_given
+from ana_fx.program.program_borders import Dequantize, Quantize
+from ana_fx.program.tensor_spec import LevelRange, TensorSpec, has_spec, sample_shape_of, set_spec, spec_of
 from ana_fx.schedule.schedule import AnnealingRange
 from ana_fx.target_registry import find_target
 from ana_fx.targets.files.array_file import pack, parse_json, unpack
@@ -39,8 +43,8 @@ __all__ = ["load", "save"]
 _FORMAT, _KEY = 1, "ana_fx.program"
 _LARGEST_FILE = 2**31 - 1
 _LARGEST_TENSOR = 2**28  # numbers, of one sample
-_NUM_SAMPLES = 2
 _LONGEST_NAME = 1000
+_READERS = (IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable)
 _META: dict[str, Any] = {
     "annealing_ranges": dict[str, AnnealingRange],
     "example_inputs": tuple[Tensor, ...],
@@ -132,7 +136,7 @@ def _node(node: Node) -> dict[str, Plain]:
     inputs = [each.name for each in node.args if isinstance(each, Node)]
     if len(inputs) != len(node.args):
         raise ValueError(f"found node {node.name!r} with an argument that is no tensor")
-    shape = node.meta.get("sample_shape")
+    shape = sample_shape_of(node) if has_spec(node) else None
     return known | {"target": str(node.target), "inputs": inputs, "shape": None if shape is None else list(shape)}
 
 
@@ -174,7 +178,8 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
         program.meta.update(meta)
     except Exception as error:  # names that contradict each other; torch's errors share no base
         raise ValueError(f"cannot build the graph: {reason_of(error)[:200]}") from error
-    _check_shapes(program)
+    shapes = {each["name"]: tuple(each["shape"]) for each in nodes if each.get("shape") is not None}
+    _specify(program, shapes)
     Prove()(program)
     target = find_target(meta["target"])
     if target is not None:
@@ -238,10 +243,8 @@ def _call(graph: Graph, each: dict[str, Plain], known: dict[str, Node], paths: A
         node = graph.create_node("call_module", target, tuple(known[name] for name in inputs), {}, each["name"])
     else:
         raise ValueError(f"found node {each['name']!r} of another kind")
-    if shape is not None:
-        if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
-            raise ValueError(f"found shape {str(shape)[:60]} of node {each['name']!r}")
-        node.meta["sample_shape"] = tuple(shape)
+    if shape is not None and not (isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)):
+        raise ValueError(f"found shape {str(shape)[:60]} of node {each['name']!r}")
     return node
 
 
@@ -264,17 +267,20 @@ def _built(plain: Plain, known: dict[str, Node], depth: int) -> Any:
     raise ValueError(f"found an output of {str(plain)[:60]}")
 
 
-def _check_shapes(program: GraphModule) -> None:
-    """Compute the shape of every tensor, without any number, and compare it with what the file says."""
+def _specify(program: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compute what is known of every tensor, without any number, and compare its shape with what the file says."""
     inputs = []
     for node in program.graph.find_nodes(op="placeholder"):
-        if node.users and "sample_shape" not in node.meta:
+        if node.users and node.name not in shapes:
             raise ValueError(f"found input {node.name!r} without a shape")
-        inputs.append(node.meta.get("sample_shape", ()))
+        inputs.append(_sample(shapes.get(node.name, ())))
     if not calls_to(program, Quantize):
         raise ValueError("found no input that is quantised")
+    layouts = _Layouts(program, shapes)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _Shapes(program).run(*(torch.empty(_NUM_SAMPLES, *_sample(shape)) for shape in inputs))
+        layouts.run(*(torch.empty(BATCH, *shape) for shape in inputs))
+    for node, layout in layouts.found.items():
+        set_spec(node, TensorSpec(layout, _levels(node)))
 
 
 def _sample(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -284,10 +290,15 @@ def _sample(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-class _Shapes(Interpreter):
+class _Layouts(Interpreter):
+    def __init__(self, program: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(program)
+        self.found: dict[Node, Layout] = {}
+        self._shapes = shapes
+
     def run_node(self, n: Node) -> Any:
         """The tensor, which has the shape that the file says."""
-        stated = n.meta.get("sample_shape")
+        stated = self._shapes.get(n.name)
         if stated is None and n.op == "call_module":
             raise ValueError(f"found node {n.name!r} without a shape")
         if stated is not None:
@@ -297,8 +308,36 @@ class _Shapes(Interpreter):
         except Exception as error:  # torch's errors share no base
             kind = type(module_of(n)).__name__
             raise ValueError(f"node {n.name!r} ({kind}) cannot compute: {str(error).splitlines()[0][:200]}") from error
-        if isinstance(result, Tensor) and n.op == "call_module":
-            found = tuple(result.shape)
-            if stated not in (found[1:], found):  # a constant has no batch
-                raise ValueError(f"node {n.name!r} gives samples of {found[1:]}, the file says {stated}")
+        if not isinstance(result, Tensor) or n.op == "output":
+            return result
+        found = tuple(result.shape)
+        row = found[1:] if n.all_input_nodes or n.op == "placeholder" else found  # a constant has no batch
+        if n.op == "call_module" and stated != row:
+            raise ValueError(f"node {n.name!r} gives samples of {row}, the file says {stated}")
+        self.found[n] = Layout(found, None if row == found else 0)
         return result
+
+
+def _levels(node: Node) -> LevelRange | None:
+    """The levels that a node gives.
+
+    Raises:
+        ValueError: Something computes with logits or reals.
+    """
+    module, inputs = module_of(node), [spec_of(each) for each in node.all_input_nodes]
+    if module is None:
+        return None
+    if isinstance(module, _READERS) and any(each.levels is None or each.levels.integer_type is None for each in inputs):
+        raise ValueError(f"node {node.name!r} ({type(module).__name__}) reads what are no levels")
+    return LevelRange.of_logits(_scale_of(node)) if isinstance(module, IntegerHead) else levels_given(module, inputs)
+
+
+def _scale_of(head: Node) -> Tensor:
+    """The scale of logits: that of the dequantize behind them."""
+    seen = [head]
+    for node in seen:
+        module = module_of(node)
+        if isinstance(module, Dequantize):
+            return module.scale
+        seen += [user for user in node.users if user not in seen]
+    raise ValueError(f"found logits at node {head.name!r} that nothing dequantises")

@@ -16,8 +16,9 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
+from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
-from ana_fx.targets.microcontrollers.float_typed import FloatTypedEmitter, exact_floats, sample_shape_of
+from ana_fx.targets.microcontrollers.float_typed import FloatTypedEmitter, exact_floats
 from ana_fx.targets.microcontrollers.golden import golden
 from ana_fx.targets.microcontrollers.plain_convolution import PlainConvolution, plain_convolution
 from ana_fx.targets.microcontrollers.requant_shift import RequantShift, requant_steps

@@ -20,9 +20,10 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from ana_fx.targets.microcontrollers.dory_layout import flatten_reasons, packing_reasons, stride_reasons, weight_bits
-from ana_fx.targets.microcontrollers.float_typed import FloatTypedEmitter, exact_floats, sample_shape_of
+from ana_fx.targets.microcontrollers.float_typed import FloatTypedEmitter, exact_floats
 from ana_fx.targets.microcontrollers.golden import golden
 from ana_fx.targets.microcontrollers.plain_convolution import PlainConvolution, plain_convolution
 from ana_fx.targets.onnx.builder import Builder

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.targets.microcontrollers.float_typed import sample_shape_of
+from ana_fx.program.tensor_spec import sample_shape_of
 
 __all__ = ["flatten_reasons", "packing_reasons", "stride_reasons", "weight_bits"]
 

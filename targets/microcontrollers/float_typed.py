@@ -18,13 +18,13 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Movement, Reshape
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from ana_fx.targets.microcontrollers.plain_convolution import PlainConvolution, plain_convolution
 from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.emitter import Carrier, Emitter, NodeReport, numpy
-from ana_fx.targets.onnx.writer import producer_type
 
-__all__ = ["FloatTypedEmitter", "exact_floats", "sample_shape_of"]
+__all__ = ["FloatTypedEmitter", "exact_floats"]
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,6 @@ def exact_floats(integers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return narrow if bool((narrow == wide).all()) else wide
 
 
-def sample_shape_of(node: Node) -> tuple[int, ...]:
-    """The sample shape of a node of a program."""
-    return tuple(node.meta["sample_shape"])
-
-
 def _movement_reasons(node: Node, module: Movement) -> list[str]:
     if not isinstance(module, Reshape):
         return [f"it is a {type(module).__name__.lower()}, needed a reshape, the only movement there is"]
@@ -166,7 +161,7 @@ def _pool_reasons(node: Node, module: IntegerMaxPool) -> list[str]:
     reasons = []
     if set(module.dilation) != {1}:
         reasons.append(f"its windows have gaps (dilation {module.dilation}), needed none")
-    levels = producer_type(node)
+    levels = integer_type_of(node)
     if any(map(any, module.padding)) and levels is not None and levels.signed:
         reasons.append("it pads negative levels, needed unsigned ones: put a ReLU before it")
     return reasons

@@ -14,6 +14,7 @@ from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import sample_shape_of
 
 __all__ = ["Golden", "golden"]
 
@@ -58,7 +59,7 @@ def _random_levels(node: Node) -> Tensor:
     quantize = module_of(node)
     assert isinstance(quantize, Quantize)
     kind, generator = quantize.integer_type, torch.Generator().manual_seed(0)
-    levels = torch.randint(kind.qmin, kind.qmax + 1, (1, *node.meta["sample_shape"]), generator=generator)
+    levels = torch.randint(kind.qmin, kind.qmax + 1, (1, *sample_shape_of(node)), generator=generator)
     return quantize.real(levels.to(quantize.scale.device))
 
 

@@ -12,7 +12,6 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import ExportError
 from ana_fx.graph import location, module_of, outputs
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_modules import (
     IntegerConstant,
@@ -24,13 +23,14 @@ from ana_fx.program.integer_modules import (
     Repeat,
 )
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.emitter import Carrier, Emitter, NodeReport, numpy
 from ana_fx.targets.onnx.file_borders import natural_type, shift
 from ana_fx.targets.onnx.float_layer import write_float_layer
 from ana_fx.targets.onnx.write_movement import write_movement
 
-__all__ = ["FLOAT_INPUT", "FLOAT_TYPE", "IO", "LABELS", "NEEDS_VNNI", "TARGET", "Writer", "producer_type"]
+__all__ = ["FLOAT_INPUT", "FLOAT_TYPE", "IO", "LABELS", "NEEDS_VNNI", "TARGET", "Writer"]
 
 TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
     "ana_fx.target",
@@ -74,7 +74,7 @@ class Writer:
 
     def _write_node(self, node: Node) -> None:
         module, path = module_of(node), str(node.target)
-        shape = tuple(node.meta["sample_shape"])
+        shape = sample_shape_of(node)
         inputs = [self.carriers[each] for each in node.args if isinstance(each, Node) and each in self.carriers]
         if isinstance(module, Quantize):
             self.carriers[node] = self._input(node.all_input_nodes[0], module, shape)
@@ -220,18 +220,7 @@ class Writer:
 
 def _natural(node: Node) -> tuple[ir.DataType, int]:
     """The type of a program's own output, and the stored number of level 0."""
-    integer_type = producer_type(node)
+    integer_type = integer_type_of(node)
     if integer_type is None:
         return ir.DataType.INT32, 0
     return natural_type(integer_type), integer_type.zero_point or 0
-
-
-def producer_type(node: Node) -> IntegerType | None:
-    """The type of the levels of a node, of the module that produced them; None for logits."""
-    integer_type = getattr(module_of(node), "integer_type", None)
-    while not isinstance(integer_type, IntegerType):
-        if isinstance(module_of(node), IntegerHead):
-            return None
-        node = node.all_input_nodes[0]
-        integer_type = getattr(module_of(node), "integer_type", None)
-    return integer_type

@@ -8,7 +8,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule.schedule import Interval, NoiseType, Strategy
+from ana_fx.schedule.degrees import DecayInterval, Strategy
+from ana_fx.schedule.noise import NoiseType
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 
@@ -106,7 +107,7 @@ def test_a_model_that_knows_no_shape_of_its_input_remembers_it_when_compiled():
 # Compilations
 
 
-@pytest.mark.parametrize("interval", [Interval.PARTITION, Interval.OVERLAPPED])
+@pytest.mark.parametrize("interval", [DecayInterval.PARTITION, DecayInterval.OVERLAPPED])
 def test_training_compiles_once_for_each_stage_at_most(interval):
     backend, qat = Counter(), prepared(interval=interval)
     num_steps = 20

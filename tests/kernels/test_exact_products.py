@@ -5,13 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ana_fx.kernels.exact_products import Int8Sum, int8_products
+from ana_fx.kernels.exact_products import Int8Sum, int8_matrix_products, int8_products
+from ana_fx.kernels.int8_convolution import Convolvable
 from ana_fx.kernels.int8_levels import Finish
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
-from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.requantizers.staircase import QLinearStaircase
 from tests.kernel_helpers import DEVICE, needs_kernels
@@ -22,8 +21,8 @@ UNSIGNED, SIGNED, IMAGE = IntegerType(8, False), IntegerType(8, True), IntegerTy
 SCALE = torch.tensor(0.037, device=DEVICE)
 
 
-def products(operator: Operator, x: Tensor, w: Tensor, kind: IntegerType, finish: Finish | None = None) -> Tensor:
-    run = int8_products(operator, w.float().to(DEVICE), [kind], finish)
+def products(operator: Convolvable, x: Tensor, w: Tensor, kind: IntegerType, finish: Finish | None = None) -> Tensor:
+    run = int8_products(operator, w.float().to(DEVICE), kind, finish)
     return run((x.float().to(DEVICE) * SCALE,), (SCALE,)).cpu()
 
 
@@ -88,7 +87,7 @@ def test_a_linear_map_gives_the_sums_of_int64(kind, shape):
 def test_a_matrix_product_gives_the_sums_of_int64(first, second):
     a, b = numbers(first, (2, 1, 9, 35), is_extreme=False), numbers(second, (3, 35, 11), is_extreme=False)
     tensors = (a.float().to(DEVICE) * SCALE, b.float().to(DEVICE) * SCALE)
-    found = int8_products(MatMul(), None, [first, second])(tensors, (SCALE, SCALE))
+    found = int8_matrix_products([first, second])(tensors, (SCALE, SCALE))
     assert torch.equal(found.cpu().long(), a @ b)
 
 

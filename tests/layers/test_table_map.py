@@ -106,11 +106,11 @@ def test_a_trained_function_has_its_table_of_the_moment():
     [(nn.Sigmoid(), True), (nn.Softplus(), True), (Elementwise(torch.square), True), (nn.GELU(), False)],
 )
 def test_a_function_knows_whether_it_gives_negative_numbers(function, wanted):
-    assert TableMap(function).is_nonnegative is wanted
+    assert TableMap(function).is_nonnegative(inputs_are=False) is wanted
 
 
 def test_a_function_that_may_learn_to_give_negative_numbers_is_signed():
-    assert not TableMap(nn.PReLU(3, init=-0.5)).is_nonnegative
+    assert not TableMap(nn.PReLU(3, init=-0.5)).is_nonnegative(inputs_are=False)
 
 
 def test_a_table_says_which_function_it_is_of():

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from ana_fx.operators.coefficients import Operands
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.reduce import Reduce
@@ -85,7 +86,7 @@ def test_the_range_of_a_linear_map_is_reached_at_its_corners(levels):
     low, high = Linear().accumulator_range(weight, [levels], (1, 17))
     largest, smallest = (Linear().accumulate((x,), weight)[0, 0] for x in corners(*levels, weight, (17,)))
     assert (largest, smallest) == (high[0], low[0])
-    assert max(-int(low.min()), int(high.max())) <= Linear().bound(17, 128, (max(-levels[0], levels[1]),), (1, 17))
+    assert max(-int(low.min()), int(high.max())) <= Linear().bound((max(-levels[0], levels[1]),), (1, 17), 17 * 128)
 
 
 REDUCTIONS = [
@@ -121,22 +122,22 @@ def test_the_range_of_a_reduction_is_reached_at_its_corners(operator, levels):
     low, high = operator.accumulator_range(None, [levels], SHAPE)
     ends = [int(operator.accumulate((torch.full(SHAPE, level),), None).flatten()[0]) for level in levels]
     assert [int(low), int(high)] == ends
-    assert max(map(abs, ends)) == operator.bound(0, 0, (max(map(abs, levels)),), SHAPE)
+    assert max(map(abs, ends)) == operator.bound((max(map(abs, levels)),), SHAPE)
 
 
 @pytest.mark.parametrize("operator", [Identity(), Reduce((1,), False, True), Reduce((2, 3), True, False)])
 def test_a_map_without_weight_has_a_unit_of_one_over_its_divisor(operator):
     scale = torch.tensor(0.25)
-    found = operator.coefficients(None, None, (scale,), None, SHAPE)
-    assert (found.x_scale, found.weight) == (scale, None)
+    found = operator.coefficients(Operands((scale,), SHAPE))
+    assert (found.x_scale, found.integers) == (scale, None)
     assert found.unit.tolist() == [1 / operator.divisor(SHAPE)]
 
 
 def test_a_map_with_a_weight_has_the_weights_scale_as_its_unit():
     operator = TransposedConvolution((2,), (0,), (0,), (1,), 1, (2,))
     weight, unit = torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([0.5], dtype=torch.float64)
-    found = operator.coefficients(weight, unit, (torch.tensor(0.25),), None, (1, 1, 4))
-    assert found.weight.tolist() == [[[2, 1]], [[4, 3]]]  # output channels first, turned around
+    found = operator.coefficients(Operands((torch.tensor(0.25),), (1, 1, 4), weight, unit))
+    assert found.integers.tolist() == [[[2, 1]], [[4, 3]]]  # output channels first, turned around
     assert found.unit is unit
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ana_fx.operators.coefficients import Operands
 from ana_fx.operators.normalization import FRACTION_BITS, MANTISSA_BITS, MAX_EXPONENT, Normalization, root_table
 
 UNIT = 2.0**-FRACTION_BITS
@@ -38,7 +39,7 @@ def plainly(row: list[int], epsilon: int, *, is_centered: bool) -> list[int]:
 
 
 def epsilon_of(normalization: Normalization, length: int) -> torch.Tensor:
-    return normalization.coefficients(None, None, (SCALE,), None, (1, length)).weight
+    return normalization.coefficients(Operands((SCALE,), (1, length))).integers
 
 
 @pytest.mark.parametrize("is_centered", [True, False])
@@ -73,7 +74,7 @@ def test_normalised_rows_are_near_the_real_ones(make, is_centered):
 def test_no_row_exceeds_the_bound(make, is_centered):
     n, normalization = make(), Normalization(EPSILON, is_centered=is_centered)
     found = normalization.accumulate((n,), torch.tensor(1))
-    bound = normalization.bound(0, 0, (), tuple(n.shape))
+    bound = normalization.bound((), tuple(n.shape))
     low, high = normalization.accumulator_range(None, [(-128, 255)], tuple(n.shape))
     assert (int(low), int(high)) == (-bound, bound)
     assert int(found.abs().max()) <= bound
@@ -84,7 +85,7 @@ def test_the_bound_is_nearly_reached_by_one_number_that_differs(length):
     row = torch.zeros(1, length, dtype=torch.int64)
     row[0, 0] = 255
     found = int(Normalization(EPSILON).accumulate((row,), torch.tensor(1)).max())
-    bound = Normalization(EPSILON).bound(0, 0, (), (1, length))
+    bound = Normalization(EPSILON).bound((), (1, length))
     assert math.sqrt((length - 1) / length) * 0.99 * bound <= found + 2 <= bound + 2
 
 
@@ -120,7 +121,7 @@ def test_the_root_table_holds_the_roots_of_all_mantissas():
 @pytest.mark.parametrize("scale", [1e-6, 0.003, 0.5, 1e6])
 @pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5, 1.0, 1e9])
 def test_the_epsilon_is_a_whole_number_that_fits(epsilon, scale):
-    weight = Normalization(epsilon).coefficients(None, None, (torch.tensor(scale),), None, (1, 10)).weight
+    weight = Normalization(epsilon).coefficients(Operands((torch.tensor(scale),), (1, 10))).integers
     wanted = 100 * epsilon / float(torch.tensor(scale)) ** 2
     assert weight.dtype == torch.int64
     # rounded to a whole number; a product of three float64 roundings

@@ -32,7 +32,7 @@ def assert_exact(average, x, wanted):
         Fraction(number, divisor) for number in average.accumulate((x.double(),), None).long().flatten().tolist()
     ]
     assert rationals == as_fractions(wanted, divisor)
-    bound = average.bound(0, 0, (255,), tuple(x.shape))
+    bound = average.bound((255,), tuple(x.shape))
     for each in (bound, 2**28):
         found = accumulate(average, (x,), None, bound=each, integer=torch.int64)
         assert [Fraction(number, divisor) for number in found.flatten().tolist()] == rationals
@@ -111,7 +111,7 @@ def test_the_range_of_an_average_is_reached_at_its_corners(rank, outputs, levels
     low, high = average.accumulator_range(None, [levels], shape)
     for level, end in zip(levels, (low, high), strict=True):
         assert set(average.accumulate((torch.full(shape, level),), None).flatten().tolist()) == {int(end)}
-    assert max(-int(low), int(high)) <= average.bound(0, 0, (max(-levels[0], levels[1]),), shape)
+    assert max(-int(low), int(high)) <= average.bound((max(-levels[0], levels[1]),), shape)
 
 
 @pytest.mark.parametrize("divisor", [1, 3, 9, 100])
@@ -122,7 +122,7 @@ def test_the_range_of_an_average_with_a_divisor_holds(divisor):
         found = average.accumulate((torch.full(shape, level).double(),), None)
         assert int(low) <= found.min()
         assert found.max() <= int(high)
-        assert found.abs().max() <= average.bound(0, 0, (128,), shape)
+        assert found.abs().max() <= average.bound((128,), shape)
 
 
 INTERPOLATIONS = [

@@ -9,10 +9,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ana_fx import LayerSchedule, NoiseType, Schedule, Strategy
+from ana_fx import LayerSchedule, Schedule, Strategy
 from ana_fx.layers.fake_quantize import fake_quantize
 from ana_fx.numerics.levels import Levels
 from ana_fx.schedule.annealing_range import AnnealingRange
+from ana_fx.schedule.noise import NOISES, Logistic, Normal, Triangular, Uniform
 from ana_fx.study.design_grid import SPEECH_COMMANDS_RULES, all_schedules, reduced_schedules
 
 HEAVISIDE = Levels(0, 1, 1.0)  # one threshold, at 0, where the level is 1 already: H of equation (2)
@@ -35,7 +36,7 @@ def sigma(x, noise, mean, std):
 def test_equation_3_is_a_ramp_with_the_density_as_its_slope(alpha, beta):
     x = torch.linspace(-5, 5, 4001, requires_grad=True)
     a, b = alpha - math.sqrt(3) * beta, alpha + math.sqrt(3) * beta
-    found = sigma(x, NoiseType.UNIFORM, alpha, beta)
+    found = sigma(x, Uniform(), alpha, beta)
     (slope,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(found.detach(), ((x.detach() - a) / (b - a)).clamp(0, 1), rtol=0, atol=FLOAT32 / beta)
     inside = (x > a + 1e-5) & (x < b - 1e-5)
@@ -48,14 +49,12 @@ def test_the_named_regularisations_are_what_section_2_calls_them():
     x = torch.linspace(-2, 2, 1001)
     beta = 1 / (2 * math.sqrt(3))
     hard_sigmoid, clipped_relu = (x + 0.5).clamp(0, 1), x.clamp(0, 1)
-    torch.testing.assert_close(sigma(x, NoiseType.UNIFORM, 0.0, beta), hard_sigmoid, rtol=0, atol=FLOAT32)
-    torch.testing.assert_close(sigma(x, NoiseType.UNIFORM, 0.5, beta), clipped_relu, rtol=0, atol=FLOAT32)
+    torch.testing.assert_close(sigma(x, Uniform(), 0.0, beta), hard_sigmoid, rtol=0, atol=FLOAT32)
+    torch.testing.assert_close(sigma(x, Uniform(), 0.5, beta), clipped_relu, rtol=0, atol=FLOAT32)
     erf = (1 + torch.erf(x / (0.3 * math.sqrt(2)))) / 2
-    torch.testing.assert_close(sigma(x, NoiseType.NORMAL, 0.0, 0.3), erf, rtol=0, atol=FLOAT32)
+    torch.testing.assert_close(sigma(x, Normal(), 0.0, 0.3), erf, rtol=0, atol=FLOAT32)
     scale = 0.3 * math.sqrt(3) / math.pi
-    torch.testing.assert_close(
-        sigma(x, NoiseType.LOGISTIC, 0.0, 0.3), torch.sigmoid(x / scale), rtol=0, atol=2 * FLOAT32
-    )
+    torch.testing.assert_close(sigma(x, Logistic(), 0.0, 0.3), torch.sigmoid(x / scale), rtol=0, atol=2 * FLOAT32)
 
 
 # Section 2.4
@@ -68,7 +67,7 @@ def most_likely(x, noise, std, levels):
     return levels.lo + passed.diff(dim=1).argmax(1)
 
 
-@pytest.mark.parametrize("noise", NoiseType)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=str)
 def test_the_mode_is_the_quantizer_while_the_noise_is_no_wider_than_a_bin_and_not_beyond(noise):
     x, levels = torch.arange(-3, 3, 1 / 64) + 1 / 128, Levels(-1, 1, 0.5)
     exact = (x + 0.5).floor().clamp(-1, 1)
@@ -79,29 +78,29 @@ def test_the_mode_is_the_quantizer_while_the_noise_is_no_wider_than_a_bin_and_no
 # Section 4.1
 
 DENSITIES = {
-    NoiseType.UNIFORM: lambda x, a, b: ((x - a).abs() <= math.sqrt(3) * b).to(x) / (2 * math.sqrt(3) * b),
-    NoiseType.TRIANGULAR: lambda x, a, b: (
+    Uniform(): lambda x, a, b: ((x - a).abs() <= math.sqrt(3) * b).to(x) / (2 * math.sqrt(3) * b),
+    Triangular(): lambda x, a, b: (
         ((x - a + math.sqrt(6) * b) / (6 * b**2)) * ((x >= a - math.sqrt(6) * b) & (x < a))
         + ((a + math.sqrt(6) * b - x) / (6 * b**2)) * ((x >= a) & (x < a + math.sqrt(6) * b))
     ),
-    NoiseType.NORMAL: lambda x, a, b: torch.exp(-((x - a) ** 2) / (2 * b**2)) / (math.sqrt(2 * math.pi) * b),
+    Normal(): lambda x, a, b: torch.exp(-((x - a) ** 2) / (2 * b**2)) / (math.sqrt(2 * math.pi) * b),
     # the paper's β of the logistic is its scale; its standard deviation is β·π/√3
-    NoiseType.LOGISTIC: lambda x, a, b: torch.exp(-(x - a) / b) / (b * (1 + torch.exp(-(x - a) / b)) ** 2),
+    Logistic(): lambda x, a, b: torch.exp(-(x - a) / b) / (b * (1 + torch.exp(-(x - a) / b)) ** 2),
 }
 
 
-@pytest.mark.parametrize("noise", NoiseType)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=str)
 def test_densities_are_those_of_section_4(noise):
     x, alpha, beta = torch.linspace(-4, 4, 2000, dtype=torch.float64), 0.25, 0.7
-    std = beta * math.pi / math.sqrt(3) if noise is NoiseType.LOGISTIC else beta
+    std = beta * math.pi / math.sqrt(3) if noise == Logistic() else beta
     found = noise.pdf((x - alpha) / std) / std
     torch.testing.assert_close(found, DENSITIES[noise](x, alpha, beta), rtol=1e-12, atol=1e-15)  # float64
 
 
-@pytest.mark.parametrize("noise", [NoiseType.NORMAL, NoiseType.LOGISTIC])
-@pytest.mark.parametrize("compact", [NoiseType.UNIFORM, NoiseType.TRIANGULAR])
+@pytest.mark.parametrize("noise", [Normal(), Logistic()])
+@pytest.mark.parametrize("compact", [Uniform(), Triangular()])
 def test_equivalent_noises_have_95_percent_in_the_support_of_the_compact_one(noise, compact):
-    support = compact.std_of(0.5) * {NoiseType.UNIFORM: math.sqrt(3), NoiseType.TRIANGULAR: math.sqrt(6)}[compact]
+    support = compact.std_of(0.5) * (math.sqrt(3) if compact == Uniform() else math.sqrt(6))
     half = torch.tensor(support / noise.std_of(0.5), dtype=torch.float64)
     assert float(noise.cdf(half) - noise.cdf(-half)) == pytest.approx(0.95, abs=1e-12)
 
@@ -157,7 +156,7 @@ def test_appendix_b_has_8_static_and_24_dynamic_configurations():
     static = {(each.noise, each.strategy) for each in found if each.is_static}
     dynamic = {(each.interval, each.power, each.strategy) for each in found if not each.is_static}
     assert (len(static), len(dynamic), len(found)) == (4 * 2, 4 * 2 * 3, 32)
-    assert {each.noise for each in found if not each.is_static} == {NoiseType.UNIFORM}
+    assert {each.noise for each in found if not each.is_static} == {Uniform()}
     assert {each.mean.value for each in found} == {"static"}
 
 
@@ -207,7 +206,7 @@ def whole():
     return layers, torch.randint(0, 2, (256, WIDTHS[0]), generator=generator).float()
 
 
-@pytest.mark.parametrize("noise", NoiseType)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=str)
 def test_theorem_2_under_partition_the_heaviside_network_converges_in_step(noise, whole):
     layers, x0 = whole
     found = errors(schedule(noise), x0, layers)
@@ -220,7 +219,7 @@ def test_theorem_2_under_partition_the_heaviside_network_converges_in_step(noise
         assert all(found[time][depth] == 0.0 for time in range(end, 129))
 
 
-@pytest.mark.parametrize("noise", [NoiseType.NORMAL, NoiseType.LOGISTIC])
+@pytest.mark.parametrize("noise", [Normal(), Logistic()])
 def test_theorem_2_in_the_reverse_order_errors_stay_a_whole_level_for_every_positive_lambda(noise, whole):
     layers, x0 = whole
     found = errors(schedule(noise, is_reversed=True), x0, layers)
@@ -231,7 +230,7 @@ def test_theorem_2_in_the_reverse_order_errors_stay_a_whole_level_for_every_posi
     assert {found[time][3] for time in seen} == {1.0}
 
 
-@pytest.mark.parametrize("noise", NoiseType)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=str)
 def test_theorem_2_only_in_order_is_a_layer_map_exact_once_its_own_noise_is_gone(noise):
     """Real inputs, so that some lie close to a threshold: compact noise has an error too, for some of them."""
     generator = torch.Generator().manual_seed(3)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import ana_fx
-from ana_fx import LayerSchedule, NoiseType, Schedule
+from ana_fx import LayerSchedule, Schedule
 from ana_fx.annealing.ordering import annealing_order, layer_map_graph
+from ana_fx.schedule.noise import NOISES, Normal, Triangular, Uniform
 from ana_fx.study.rates import Rates, convergence_powers, lightness, rates_of
 from tests.models import Residual, Shared, example
 from tests.study.test_theory import REVERSED, backwards, chain, dynamic
@@ -19,11 +20,11 @@ EPSILON = 0.5
 
 def quantile(noise, y):
     """F⁻¹(y) for y <= ½, in double precision however small y is; F⁻¹(1 − y) is its negative."""
-    if noise is NoiseType.UNIFORM:
+    if noise == Uniform():
         return math.sqrt(3) * (2 * y - 1)
-    if noise is NoiseType.TRIANGULAR:
+    if noise == Triangular():
         return math.sqrt(6) * (math.sqrt(2 * y) - 1)
-    if noise is NoiseType.NORMAL:
+    if noise == Normal():
         return float(torch.special.ndtri(torch.tensor(y, dtype=torch.float64)))
     return math.log(y / (1 - y)) * math.sqrt(3) / math.pi
 
@@ -43,10 +44,10 @@ def upper(rates, power, remaining):
     mean, std = noise_at(rates, remaining)
     if rates.mean_power < rates.std_power:
         return mean - std * quantile(rates.noise, EPSILON * remaining**power)
-    assert -rates.mean == pytest.approx(reach := rates.std / rates.noise.std_of(1.0))  # α = −r·β cancels the end
+    assert -rates.mean == pytest.approx(reach := rates.std * rates.noise.half_width)  # α = −r·β cancels the end
     assert reach == pytest.approx(0.5)
     share = EPSILON * remaining**power  # of it, r − F⁻¹(1 − y) is left
-    return -std * (2 * math.sqrt(3) * share if rates.noise is NoiseType.UNIFORM else math.sqrt(12 * share))
+    return -std * (2 * math.sqrt(3) * share if rates.noise == Uniform() else math.sqrt(12 * share))
 
 
 def found(qat, schedule=None):
@@ -63,7 +64,7 @@ def vanishes(values):
 
 
 COMPACT_EQUAL = [("uniform", (2.0, 2.0)), ("triangular", (1.0, 1.0))]
-POWERS = [(noise, (1.0, 2.0)) for noise in NoiseType] + [("normal", (2.0, 3.0)), ("logistic", (1.0, 1.5))]
+POWERS = [(noise, (1.0, 2.0)) for noise in NOISES] + [("normal", (2.0, 3.0)), ("logistic", (1.0, 1.5))]
 
 
 @pytest.mark.parametrize("interval", ["overlapped", "same_end"])
@@ -122,6 +123,6 @@ def test_branches_take_the_larger_of_their_readers():
 
 
 def test_rates_name_a_family_and_say_its_support():
-    assert Rates("a", -0.5, 1.0, 0.25, 2.0).is_compact
-    assert not Rates("a", -0.5, 1.0, 0.25, 2.0, NoiseType.NORMAL).is_compact
+    assert Rates("a", -0.5, 1.0, 0.25, 2.0).noise.is_compact
+    assert not Rates("a", -0.5, 1.0, 0.25, 2.0, Normal()).noise.is_compact
     assert lightness(Rates("a", 0.5, 1.0, 0.25, 2.0)) == "α is positive (0.5), so at a threshold the lower level wins"

@@ -14,11 +14,11 @@ import ana_fx
 from ana_fx.graph import calls_to, module_of
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
-from ana_fx.passes.lowering.lower_layer_map import LevelRange
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement, Pad, Rearrange
 from ana_fx.program.integer_modules import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize
+from ana_fx.program.tensor_spec import LevelRange
 from tests.graphs import Written
 
 SHAPE = (2, 6, 6)
@@ -176,4 +176,4 @@ def test_partial_sums_above_two_to_the_24_are_exact():
 
 def test_a_range_without_zero_is_no_range():
     with pytest.raises(ValueError, match=r"holds 0, got \[3, 7\]"):
-        LevelRange(3, 7, torch.ones(()))
+        LevelRange(None, 3, 7, torch.ones(()))

@@ -8,8 +8,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.passes.lowering.layout import BATCH
 from ana_fx.passes.lowering.probes import probes, probing_batches
+from ana_fx.program.layout import BATCH
 from tests.graphs import WrittenForTwo
 
 INT4 = IntegerType(4, signed=True)

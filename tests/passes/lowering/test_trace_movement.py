@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ana_fx.passes.lowering.layout import BATCH, Layout
 from ana_fx.passes.lowering.trace_movement import derive
 from ana_fx.program.data_movement import Movement
+from ana_fx.program.layout import BATCH, Layout
 
 IMAGE = Layout((BATCH, 6, 4, 8), 0)
 

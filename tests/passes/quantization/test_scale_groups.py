@@ -8,7 +8,8 @@ from torch import nn
 import ana_fx
 from ana_fx.graph import layer_maps
 from ana_fx.passes.base_pass import run_pipeline
-from ana_fx.passes.quantization.scale_groups import InsertRequantizers, scale_groups
+from ana_fx.passes.quantization.insert_requantizers import InsertRequantizers
+from ana_fx.passes.quantization.scale_groups import scale_groups
 from ana_fx.precision.precision import Precision
 from tests.graphs import Written, assert_graph, assert_same_numbers, fused
 

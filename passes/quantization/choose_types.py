@@ -1,0 +1,120 @@
+"""How each tensor of a graph is quantised: which type it has, and how it leaves the model if it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch.fx import GraphModule, Node
+
+from ana_fx.errors import PrecisionError
+from ana_fx.graph import layer_map_calls, layer_map_of, location
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
+from ana_fx.passes.quantization.scale_groups import is_read_by_table, scale_groups
+from ana_fx.precision.precision import Precision
+
+__all__ = ["Leaving", "TensorPlan", "choose_types"]
+
+
+class Leaving(Enum):
+    """How the output of a layer map leaves the model."""
+
+    LOGITS = "int32"  # its accumulators
+    LEVELS = "int8"
+    FLOATS = "float"  # the layer is not quantised
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """What becomes of the output of a layer map.
+
+    Args:
+        integer_type: The type of its levels; None where no quantizer follows.
+        leaving: How it leaves the model; None if it does not.
+    """
+
+    integer_type: IntegerType | None
+    leaving: Leaving | None
+
+
+def choose_types(gm: GraphModule, precision: Precision, inputs: dict[Node, IntegerType]) -> dict[Node, TensorPlan]:
+    """The plan of each layer map's output, in graph order. What is joined has one type.
+
+    Args:
+        gm: A graph of layer maps on reals.
+        precision: The widths that are wanted.
+        inputs: For each node that quantises an input, the type of its levels.
+
+    Raises:
+        PrecisionError: An output cannot leave the model as the precision says.
+    """
+    leaving = {node: _leaving(node, each, precision.of(str(node.target))) for node, each in layer_map_calls(gm)}
+    nonnegative = _nonnegative(gm, inputs)
+    types: dict[Node, IntegerType] = {}
+    for group in scale_groups(gm):
+        kinds = {
+            node: _output_type(node, precision, leaving[node], is_nonnegative=node in nonnegative)
+            for node in group
+            if leaving[node] in (None, Leaving.LEVELS)
+        }
+        bits = max((kind.bits for kind in kinds.values()), default=0)
+        signed = any(kind.signed for kind in kinds.values())
+        for node, kind in kinds.items():
+            types[node] = kind if len(kinds) == 1 else IntegerType(bits, signed, narrow=kind.narrow and signed)
+    return {node: TensorPlan(types.get(node), leaving[node]) for node in leaving}
+
+
+def _output_type(node: Node, precision: Precision, leaving: Leaving | None, *, is_nonnegative: bool) -> IntegerType:
+    """The type of a layer map's output, if it shares its scale with no other."""
+    layer_map = layer_map_of(node)
+    assert layer_map is not None
+    wanted = precision.of(str(node.target)).activation_type(is_nonnegative)
+    has_bytes = leaving is Leaving.LEVELS or is_read_by_table(node)
+    return layer_map.output_type(wanted, is_nonnegative=is_nonnegative, has_bytes=has_bytes)
+
+
+def _nonnegative(gm: GraphModule, inputs: dict[Node, IntegerType]) -> set[Node]:
+    """The nodes whose numbers are never negative, whatever the inputs."""
+    nonnegative = {node for node, integer_type in inputs.items() if not integer_type.signed}
+    for node in gm.graph.nodes:
+        layer_map = layer_map_of(node)
+        operands = [each for each in node.all_input_nodes if not is_shape(each) and each.op != "get_attr"]
+        inputs_are = nonnegative.issuperset(operands)
+        if layer_map is not None:
+            holds = layer_map.is_nonnegative(inputs_are=inputs_are)
+        else:
+            holds = passes_levels(node) and inputs_are
+        if holds:
+            nonnegative.add(node)
+    return nonnegative
+
+
+def _leaving(node: Node, layer_map: LayerMap, precision: Precision) -> Leaving | None:
+    """How the output of a layer map leaves the model."""
+    if not _leaves_model(node):
+        return None
+    is_bare = layer_map.is_bare and not _is_joined(node)
+    if precision.output == "auto":
+        return Leaving.LOGITS if is_bare and layer_map.are_logits else Leaving.LEVELS
+    if precision.output in ("int32", "float") and not is_bare:
+        raise PrecisionError(
+            f"{location(node)}: output={precision.output!r} needs a bare linear or convolutional last layer; "
+            f"found batch norm, an activation, a join or no weight in it; use output='int8'"
+        )
+    return Leaving(precision.output)
+
+
+def _leaves_model(node: Node) -> bool:
+    """Whether every reader is the output, possibly through data movement."""
+    readers = [user for user in node.users if not is_shape(user)]
+    return bool(readers) and all(user.op == "output" or (is_movement(user) and _leaves_model(user)) for user in readers)
+
+
+def _is_joined(node: Node) -> bool:
+    """Whether a movement between a layer map and the output has other inputs too."""
+    return any(
+        is_movement(user) and (sum(not is_shape(each) for each in user.all_input_nodes) > 1 or _is_joined(user))
+        for user in node.users
+    )
