@@ -7,6 +7,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from ana_fx.annealing.annealer import Annealer
+from ana_fx.prepared.graph_form import is_prepared
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -64,7 +65,7 @@ class AnnealingCallback(Callback):
 
 
 def _prepared(module: LightningModule) -> GraphModule:
-    found = [m for m in module.modules() if isinstance(m, GraphModule) and "schedule" in m.meta]
+    found = [m for m in module.modules() if isinstance(m, GraphModule) and is_prepared(m)]
     if len(found) != 1:
         raise ValueError(f"{type(module).__name__} holds {len(found)} models from ana_fx.prepare, needed one")
     return found[0]

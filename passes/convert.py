@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
+from torch import nn
+from torch.fx import GraphModule
 
 from ana_fx.annealing.annealer import annealing_ranges
 from ana_fx.annealing.annealing_notes import noise_left
-from ana_fx.errors import CalibrationError, MismatchError, NotAnnealedError, listing
-from ana_fx.graph import layer_maps, location, quantizers
+from ana_fx.graph import layer_maps
 from ana_fx.numerics.float32 import usual_torch
-from ana_fx.passes.base_pass import run_pipeline
+from ana_fx.passes.base_pass import Pass, run_pipeline
+from ana_fx.passes.checks.check_annealed import CheckAnnealed
+from ana_fx.passes.checks.check_calibrated import CheckCalibrated
 from ana_fx.passes.checks.check_finite import CheckFinite
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
+from ana_fx.passes.lowering.compare_runs import CompareRuns
 from ana_fx.passes.lowering.lower import Lower
 from ana_fx.passes.lowering.prove import Prove
-from ana_fx.passes.lowering.recording import Run, record
 from ana_fx.prepared.recognize import prepared
-from ana_fx.program.tensor_spec import spec_of
+from ana_fx.target import Target
 from ana_fx.target_registry import target_called
 
-__all__ = ["convert"]
+__all__ = ["convert", "integer_pipeline"]
 
 _LOG = logging.getLogger("ana_fx")
 
@@ -64,21 +64,29 @@ def convert(qat: nn.Module) -> GraphModule:
         True
     """
     qat = prepared(qat, "convert()")
-    _check_calibrated(qat)
-    _check_annealed(qat)
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
-    program = _copy(qat)
-    CheckFinite()(program)
-    recording = record(program)  # of the trained model, before anything is lowered
-    run_pipeline(program, (Lower(recording), Prove(), BoundPairs(target_called(qat.meta["target"]))))
-    program.meta["annealing_ranges"] = annealing_ranges(qat)
+    program = run_pipeline(_copy(qat), integer_pipeline(target_called(qat.meta["target"])))
+    program.meta["annealing_ranges"] = {
+        path: replace(each, override=None, path=None) for path, each in annealing_ranges(qat).items()
+    }
     note = noise_left(qat)
     if note is not None:
         program.meta["notes"] = [*program.meta["notes"], note]
         _LOG.warning(note)
-    for trained in recording.runs:
-        _check_equal(trained, program)
     return program.to(device)
+
+
+def integer_pipeline(target: Target) -> tuple[Pass, ...]:
+    """The passes from a trained model in eval mode to a program, for what the model was prepared for."""
+    return (
+        CheckCalibrated(),
+        CheckAnnealed(),
+        CheckFinite(),  # before the model runs, which NaN would not survive
+        Lower(),
+        Prove(),
+        BoundPairs(target),
+        CompareRuns(),  # last: it would find what the proofs overlook
+    )
 
 
 def _copy(qat: GraphModule) -> GraphModule:
@@ -87,74 +95,3 @@ def _copy(qat: GraphModule) -> GraphModule:
     weights = [weight for each in quantized for name, weight in each.named_parameters() if name == "weight"]
     memo = {id(weight): nn.Parameter(weight.detach().cpu(), requires_grad=False) for weight in weights}
     return copy.deepcopy(qat, memo).eval().cpu()
-
-
-def _check_calibrated(qat: GraphModule) -> None:
-    missing = [name for name, quantizer in quantizers(qat) if not quantizer.is_calibrated]
-    if missing:
-        raise CalibrationError(
-            listing(
-                f"{len(missing)} scale(s) are not known yet:",
-                missing,
-                "run a training batch through the model in train(), or give prepare(..., calibration=batches); a "
-                "quantizer that saw nothing but zeros can be told one by set_scale()",
-            )
-        )
-
-
-def _check_annealed(qat: GraphModule) -> None:
-    """The training forward pass, batch statistics aside, is the function that eval mode computes."""
-    noisy = [
-        f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and std {float(q.std):.3g} steps"
-        for name, q in quantizers(qat)
-        if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
-    ]
-    if noisy:
-        raise NotAnnealedError(
-            listing(
-                f"{len(noisy)} quantizer(s) still compute with noise, needed none:",
-                noisy,
-                f"train on until annealer.progress is {qat.meta['schedule'].stop:g}, or use strategy='mode' with a "
-                f"static mean, which can be converted at any time",
-            )
-        )
-
-
-@torch.no_grad()
-def _check_equal(trained: Run, program: GraphModule) -> None:
-    """Run the program on what the trained model was run on and compare every number; the last guard behind proofs."""
-    waiting: dict[nn.Module, list[Node]] = {}
-    for node in program.graph.find_nodes(op="call_module"):
-        waiting.setdefault(program.get_submodule(str(node.target)), []).append(node)
-
-    def compare(module: nn.Module, _: Any, found: Tensor) -> None:
-        node = waiting[module].pop(0)
-        if node.name in trained.tensors and not found.is_floating_point():
-            spec = spec_of(node)
-            assert spec.levels is not None
-            real = trained.tensors[node.name].movedim(spec.layout.batch_axis or 0, 0)
-            _compare(node, real, found.to(torch.float32) * spec.levels.scale)  # logits may be above 2**24
-
-    hooks = [module.register_forward_hook(compare) for module in waiting]
-    try:
-        outputs = program(*trained.inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for wanted, given in zip(_leaves(trained.outputs), _leaves(outputs), strict=True):
-        _compare(program.graph.output_node(), wanted, given)
-
-
-def _leaves(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _compare(node: Node, wanted: Tensor, found: Tensor) -> None:
-    is_different = wanted != found
-    if bool(is_different.any()):
-        index = tuple(is_different.nonzero()[0].tolist())
-        raise MismatchError(
-            f"{location(node)}: the program differs from the trained model at {node.name!r} first: "
-            f"{int(is_different.sum())} of {is_different.numel()} numbers, at {index} found {found[index].item()}, "
-            f"needed {wanted[index].item()}; this is a bug of ana_fx, please report it"
-        )

@@ -7,6 +7,7 @@ ours could run it.
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,11 +15,20 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ana_fx.passes.base_pass import checked_passes
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 FROM_PYTHON_3_11 = ("hls4ml", "qonnx")  # as pyproject.toml says
 EXCUSES = ("CUDA", "Python 3.11")  # of skips that no installation would change
+
+
+@pytest.fixture(autouse=True, scope="session")
+def every_pass_is_checked() -> Iterator[None]:
+    """Each node is held against the dialects of each pass that a test runs."""
+    with checked_passes():
+        yield
 
 
 @pytest.fixture(autouse=True)

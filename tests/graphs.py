@@ -20,7 +20,7 @@ from ana_fx.passes.canonical.drop_identities import DropIdentities
 from ana_fx.passes.frontend.trace_model import trace
 from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
 from ana_fx.passes.fusion.insert_constants import InsertConstants
-from ana_fx.passes.fusion.swap_pool_and_activation import HoistActivations
+from ana_fx.passes.fusion.swap_pool_and_activation import SwapPoolAndActivation
 
 
 class Written(nn.Module):
@@ -80,7 +80,7 @@ def canonical(model: nn.Module) -> GraphModule:
 
 def fused(model: nn.Module) -> GraphModule:
     """The traced model as layer maps, without quantizers."""
-    return run_pipeline(canonical(model), (HoistActivations(), InsertConstants(), FuseLayerMaps()))
+    return run_pipeline(canonical(model), (SwapPoolAndActivation(), InsertConstants(), FuseLayerMaps()))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from ana_fx.graph import constant_parameters, layer_map_of, layer_maps, module_of
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.prepared.graph_form import is_program
 
 __all__ = ["resume_phases", "set_phases"]
 
@@ -48,7 +49,7 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
 
 def resume_phases(gm: GraphModule, _incompatible_keys: object) -> None:
     """After a state was loaded: the phases that its noise stands for; a program, made of a copy, has none."""
-    if "annealing_ranges" in gm.meta:
+    if is_program(gm):
         return
     maps = layer_maps(gm).values() if int(gm.get_buffer("annealing_step")) else ()
     set_phases(gm, {m for m in maps if not any(float(q.mean) or float(q.std) for q in m.quantizers()[-1:])})

@@ -19,7 +19,7 @@ from ana_fx.numerics.levels import Levels
 from ana_fx.numerics.scale_search import positive
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.rounding import Rounding
-from ana_fx.schedule.schedule import Schedule
+from ana_fx.schedule.schedule import NoiseConstants, Schedule
 
 __all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer"]
 
@@ -87,9 +87,7 @@ class Quantizer(Float32Module):
         self.fills_range = fills_range
         self.rounding = rounding
         self.clip_range = clip_range
-        self.noise = schedule.noise
-        self.strategy = schedule.strategy
-        self.shape_noise(schedule.half_width, 0.0)
+        self.shape_noise(schedule.constants()._replace(mean=0.0))
         self.scale = nn.Parameter(torch.ones(scale_shape), requires_grad=learn_scale)
         self.shares_scale = False
         self.register_buffer("mean", torch.zeros(()))
@@ -99,10 +97,11 @@ class Quantizer(Float32Module):
         self._is_settled = False  # the same for compiled graphs, or that one of them has seen its first batch
         self._seen_version = self.calibrated._version
 
-    def shape_noise(self, half_width: float, threshold_shift: float) -> None:
-        """Say how wide the noise can be, and by how much its static mean moves the thresholds, in steps."""
-        self.num_neighbours = self.noise.num_neighbours(half_width)
-        self.offset = self.rounding.offset - threshold_shift
+    def shape_noise(self, constants: NoiseConstants) -> None:
+        """Say of what family the noise is, how wide it can be, and by how much its mean moves the thresholds."""
+        self.noise, self.strategy = constants.noise, constants.strategy
+        self.num_neighbours = constants.num_neighbours
+        self.offset = self.rounding.offset - constants.threshold_shift
 
     @property
     def is_calibrated(self) -> bool:

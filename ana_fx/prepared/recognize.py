@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.prepared.graph_form import is_prepared, is_program
 from ana_fx.text.wording import brief
 
 __all__ = ["float_model", "prepared", "prepared_or_program", "program", "unwrap"]
@@ -36,7 +37,7 @@ def prepared(model: object, caller: str) -> GraphModule:
         ValueError: It is another model; the message says which, and what to call first.
     """
     found = _inside(model, caller, _PREPARED)
-    if not _is_prepared(found):
+    if not is_prepared(found):
         raise ValueError(f"{caller} needs {_PREPARED}, got {_kind(found)}")
     assert isinstance(found, GraphModule)
     return found
@@ -45,8 +46,8 @@ def prepared(model: object, caller: str) -> GraphModule:
 def program(model: object, caller: str) -> GraphModule:
     """A program that `convert` returned, without wrappers; otherwise as `prepared`."""
     found = _inside(model, caller, _PROGRAM)
-    if not _is_program(found):
-        hint = "; write integer = ana_fx.convert(qat)" if _is_prepared(found) else ""
+    if not is_program(found):
+        hint = "; write integer = ana_fx.convert(qat)" if is_prepared(found) else ""
         raise ValueError(f"{caller} needs {_PROGRAM}, got {_kind(found)}{hint}")
     assert isinstance(found, GraphModule)
     return found
@@ -82,7 +83,7 @@ def float_model(model: object) -> nn.Module:
 
 def _is_ours(module: nn.Module) -> bool:
     """Whether `prepare` or `convert` returned it."""
-    return _is_prepared(module) or _is_program(module)
+    return is_prepared(module) or is_program(module)
 
 
 def _inside(model: object, caller: str, needed: str) -> nn.Module:
@@ -91,20 +92,12 @@ def _inside(model: object, caller: str, needed: str) -> nn.Module:
     return unwrap(model)
 
 
-def _is_prepared(module: nn.Module) -> bool:
-    return isinstance(module, GraphModule) and "schedule" in module.meta and not _is_program(module)
-
-
-def _is_program(module: nn.Module) -> bool:
-    return isinstance(module, GraphModule) and "annealing_ranges" in module.meta
-
-
 def _kind(module: nn.Module) -> str:
     """What a module is that is not what was needed."""
     name = type(module).__name__
-    if _is_prepared(module):
+    if is_prepared(module):
         return f"{name}, a prepared model"
-    if _is_program(module):
+    if is_program(module):
         return f"{name}, a program that was converted"
     inside = _path_inside(module)
     if inside is not None:

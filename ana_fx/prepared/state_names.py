@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from ana_fx.prepared.graph_form import is_program
+
 __all__ = ["names_of", "refuse_float_state", "remember_names"]
 
 _OURS = "annealing_step"  # what no float model has
@@ -45,8 +47,8 @@ def refuse_float_state(
     Raises:
         ValueError: The state holds all of the float model and no annealing step, or its keys are those of a wrapper.
     """
-    if f"{prefix}{_OURS}" in state or "annealing_ranges" in gm.meta:
-        return  # the latter is a program, made of a copy
+    if f"{prefix}{_OURS}" in state or is_program(gm):
+        return  # a program is made of a copy
     wrapper = next((each for each in _WRAPPERS if f"{prefix}{each}{_OURS}" in state), None)
     if wrapper is not None:
         raise ValueError(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from ana_fx.schedule.degrees import NoiseRule, Strategy, member
+from ana_fx.schedule.noise import Noise, noise_called
+
 __all__ = ["AnnealingRange", "LayerSchedule", "check_constants"]
 
 _WIDEST = 4.0  # steps
@@ -21,9 +24,13 @@ class LayerSchedule:
         mean_constant: c_α, in steps. A static one moves the thresholds; the scales are found without it.
         mean_power: d_α, before it is multiplied for `progressive`.
         std_power: d_β, likewise.
+        noise: Family of its noise, or the name of one.
+        strategy: What it computes in the forward pass.
+        mean: Whether its mean stays or decays.
+        variance: Whether its variance stays or decays.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: A number is out of its range, or a name unknown.
     """
 
     start: float | None = None
@@ -32,8 +39,17 @@ class LayerSchedule:
     mean_constant: float | None = None
     mean_power: float | None = None
     std_power: float | None = None
+    noise: Noise | str | None = None
+    strategy: Strategy | str | None = None
+    mean: NoiseRule | str | None = None
+    variance: NoiseRule | str | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("strategy", Strategy), ("mean", NoiseRule), ("variance", NoiseRule)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, member(kind, name, getattr(self, name)))
+        if self.noise is not None:
+            object.__setattr__(self, "noise", noise_called(self.noise))
         for name in ("start", "end"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
@@ -42,8 +58,14 @@ class LayerSchedule:
 
     @property
     def is_timed(self) -> bool:
-        """Whether it moves the annealing range."""
-        return self.start is not None or self.end is not None
+        """Whether it moves the annealing range, or says whether there is anything to anneal."""
+        return any(each is not None for each in (self.start, self.end, self.mean, self.variance))
+
+    @property
+    def says_when(self) -> tuple[str, ...]:
+        """What it says of the noise over time, which a schedule of the user's own says alone."""
+        timed = ("start", "end", "half_width", "mean_constant", "mean_power", "std_power", "mean", "variance")
+        return tuple(name for name in timed if getattr(self, name) is not None)
 
     def over(self, other: LayerSchedule) -> LayerSchedule:
         """This, and `other` where this says nothing."""
@@ -56,13 +78,14 @@ class AnnealingRange:
     """The part of training, as fractions of it, in which a layer map's noise decays.
 
     Holds: depth >= 0 and 0 <= start <= end <= 1. `override` is what the layer map does otherwise
-    than its schedule, or None.
+    than its schedule, or None; `path` the module path, where the schedule is a function that asks for it.
     """
 
     depth: int
     start: float
     end: float
     override: LayerSchedule | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         if self.depth < 0:

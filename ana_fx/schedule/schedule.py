@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ana_fx.schedule.annealing_range import AnnealingRange, LayerSchedule, check_constants
 from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy, member
 from ana_fx.schedule.noise import NOISES, Noise, noise_called
+from ana_fx.schedule.own_schedule import LayerPosition, ScheduleFunction, noise_given, span_given
 from ana_fx.text.patterns import matches
 from ana_fx.text.wording import brief
 
@@ -28,12 +29,31 @@ __all__ = [
 
 
 class NoiseConstants(NamedTuple):
-    """What the noise of a layer map starts from, in steps, and how fast it decays."""
+    """What the noise of a layer map is, what it starts from, in steps, and how fast it decays."""
 
     half_width: float
     mean: float
     mean_power: float
     std_power: float
+    noise: Noise
+    strategy: Strategy
+    mean_rule: NoiseRule
+    std_rule: NoiseRule
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the noise never changes."""
+        return self.mean_rule is NoiseRule.STATIC and self.std_rule is NoiseRule.STATIC
+
+    @property
+    def threshold_shift(self) -> float:
+        """By how many steps a static mean moves the thresholds, upwards."""
+        return self.mean if self.mean_rule is NoiseRule.STATIC else 0.0
+
+    @property
+    def num_neighbours(self) -> int:
+        """How many thresholds on either side of the nearest one the noise reaches."""
+        return self.noise.num_neighbours(self.half_width)
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,20 @@ class Schedule:
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
             match counts, and wins over the depth's.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
+        function: A schedule of your own, S(ℓ, t) of the paper's Algorithm 1. Called with a `LayerPosition` (path,
+            depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
+            mean counted from the thresholds of the deployed quantizer, the half-width at most `half_width`, and both
+            the same whenever it is asked. It alone says when and how noise decays; what else would is refused.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
+
+    Example:
+        >>> import math
+        >>> def cosine(layer, time):
+        ...     end = 0.7 * (layer.depth + 1) / layer.num_depths
+        ...     return 0.0, 0.25 * (1 + math.cos(math.pi * min(time / end, 1)))
+        >>> Schedule("triangular", function=cosine).noise_at(0.35, AnnealingRange(0, 0.0, 0.35, path="conv"), 2)
+        (0.0, 0.0)
     """
 
     noise: Noise
@@ -81,6 +113,7 @@ class Schedule:
     depth_overrides: tuple[tuple[int, LayerSchedule], ...]
     overrides: tuple[tuple[str, LayerSchedule], ...]
     allows_disorder: bool
+    function: ScheduleFunction | None
 
     def __init__(
         self,
@@ -101,6 +134,7 @@ class Schedule:
         depth_overrides: Mapping[int, LayerSchedule] | Iterable[tuple[int, LayerSchedule]] = (),
         overrides: Mapping[str, LayerSchedule] | Iterable[tuple[str, LayerSchedule]] = (),
         allows_disorder: bool = False,
+        function: ScheduleFunction | None = None,
     ) -> None:
         check_constants(half_width, mean_constant, mean_power, std_power)
         if not 0.0 <= start < stop <= 1.0:
@@ -117,9 +151,11 @@ class Schedule:
         }
         values |= {"half_width": half_width, "start": start, "stop": stop, "learn_scales": learn_scales}
         values |= {"mean_constant": mean_constant, "mean_power": mean_power, "std_power": std_power}
-        values |= {"allows_disorder": allows_disorder}
+        values |= {"allows_disorder": allows_disorder, "function": function}
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        if function is not None:
+            _check_alone(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """From a copy or a pickle, of an older version too, whose noise was a name."""
@@ -127,8 +163,10 @@ class Schedule:
 
     @property
     def is_static(self) -> bool:
-        """Whether its noise never changes, so that all layers learn to the end."""
-        return self.mean is NoiseRule.STATIC and self.variance is NoiseRule.STATIC
+        """Whether the noise of no layer ever changes, so that all layers learn to the end."""
+        owns = [own for _, own in (*self.depth_overrides, *self.overrides)]
+        rules = {self.mean, self.variance, *(rule for own in owns for rule in (own.mean, own.variance))}
+        return self.function is None and NoiseRule.DYNAMIC not in rules
 
     def override(self, depth: int, path: str | None = None) -> LayerSchedule | None:
         """What the layer map at a module path and a depth does otherwise, or None."""
@@ -142,15 +180,19 @@ class Schedule:
         """The range of the layer map of a path at `depth`, out of `num_depths` depths (paper, section 4.1).
 
         Raises:
-            ValueError: An override starts after the end.
+            TypeError: The schedule is a function that gives no pair of numbers.
+            ValueError: An override starts after the end, or such a function gives numbers that are out of range.
         """
+        own = self.override(depth, path)
+        if self.function is not None:
+            layer = LayerPosition(path or "", depth, num_depths)
+            return AnnealingRange(depth, *span_given(self.function, layer, self.half_width), own, layer.path)
         period = (self.stop - self.start) / num_depths
 
         def time(periods: int) -> float:
             return self.stop if periods == num_depths else self.start + period * periods
 
         begin, end = self.interval.periods(depth, num_depths)
-        own = self.override(depth, path)
         if own is None:
             return AnnealingRange(depth, time(begin), time(end))
         first = time(begin) if own.start is None else own.start
@@ -164,26 +206,63 @@ class Schedule:
         (see `threshold_shift`) and 0 here.
         """
         own = self.constants(annealing_range)
+        if self.function is not None:
+            layer = LayerPosition(annealing_range.path or "", annealing_range.depth, num_depths)
+            mean, half_width = noise_given(self.function, layer, progress, self.half_width)
+            return mean, own.noise.std_of(half_width)
         remaining = annealing_range.remaining(progress)
         factor = self.power.factor(annealing_range.depth, num_depths)
-        mean = own.mean * remaining ** (own.mean_power * factor) if self.mean is NoiseRule.DYNAMIC else 0.0
-        std = self.noise.std_of(own.half_width) * self.variance.share(remaining, own.std_power * factor)
+        mean = own.mean * remaining ** (own.mean_power * factor) if own.mean_rule is NoiseRule.DYNAMIC else 0.0
+        std = own.noise.std_of(own.half_width) * own.std_rule.share(remaining, own.std_power * factor)
         return mean, std
 
-    def constants(self, annealing_range: AnnealingRange) -> NoiseConstants:
-        """The constants of a layer map's noise, overrides included."""
-        own = annealing_range.override or LayerSchedule()
-        half_width = self.half_width if own.half_width is None else own.half_width
-        mean = self.mean_constant if own.mean_constant is None else own.mean_constant
-        if mean is None:
-            mean = -half_width if self.mean is NoiseRule.DYNAMIC else 0.0
-        mean_power = self.mean_power if own.mean_power is None else own.mean_power
-        std_power = self.std_power if own.std_power is None else own.std_power
-        return NoiseConstants(half_width, mean, mean_power, std_power)
+    def constants(self, annealing_range: AnnealingRange | None = None) -> NoiseConstants:
+        """What the noise of a layer map is, overrides included; None is a layer map without any."""
+        own = _NO_OVERRIDE if annealing_range is None else annealing_range.override or _NO_OVERRIDE
+        mean_rule, std_rule = own.mean or self.mean, own.variance or self.variance
+        if self.function is not None:
+            mean_rule = std_rule = NoiseRule.DYNAMIC
+        half_width = _first(own.half_width, self.half_width)
+        mean = _first(own.mean_constant, self.mean_constant, -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0)
+        return NoiseConstants(
+            half_width,
+            mean,
+            _first(own.mean_power, self.mean_power),
+            _first(own.std_power, self.std_power),
+            noise_called(own.noise or self.noise),
+            Strategy(own.strategy or self.strategy),
+            NoiseRule(mean_rule),
+            NoiseRule(std_rule),
+        )
+
+    def never_vanishes(self, annealing_range: AnnealingRange, num_depths: int) -> bool:
+        """Whether a layer map has noise at the end of training, whatever its range."""
+        return self.noise_at(1.0, annealing_range, num_depths) != (0.0, 0.0)
 
     def threshold_shift(self, annealing_range: AnnealingRange) -> float:
         """By how many steps a static mean moves the thresholds of a layer map, upwards."""
-        return 0.0 if self.mean is NoiseRule.DYNAMIC else self.constants(annealing_range).mean
+        return self.constants(annealing_range).threshold_shift
+
+
+_NO_OVERRIDE = LayerSchedule()
+_TIMED = ("interval", "power", "mean", "variance", "start", "stop", "mean_constant", "mean_power", "std_power")
+
+
+def _first(*numbers: float | None) -> float:
+    return next(number for number in numbers if number is not None)
+
+
+def _check_alone(schedule: Schedule) -> None:
+    """A function says when and how noise decays; nothing else does."""
+    if not callable(schedule.function):
+        raise TypeError(f"function is called with a layer and a time, got {brief(schedule.function)}")
+    usual = Schedule()
+    said = [name for name in _TIMED if getattr(schedule, name) != getattr(usual, name)]
+    said += [
+        f"{name} of {key!r}" for key, own in (*schedule.depth_overrides, *schedule.overrides) for name in own.says_when
+    ]
+    if said:
+        raise ValueError(f"function says when and how noise decays, so nothing else may; found {', '.join(said)}")
 
 
 def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:

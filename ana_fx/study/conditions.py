@@ -22,6 +22,7 @@ itself. If the inputs are exact, nothing is left to show; if not, no r_ℓ satis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -79,8 +80,8 @@ def conditions_of(
     lasting = [(each.path, _lasting(each)) for each in rates.values() if not is_off_thresholds(each)]
     light = [(each.path, reason) for each in rates.values() if (reason := lightness(each)) is not None]
     late = [
-        (f"{u} -> {v.target}", f"ends at {end:g}, its reader at {ranges[v].end:g}")
-        for u, v, end in late_inputs(graph, ranges)
+        (str(each), f"ends at {each.end:g}, its reader at {each.reader_end:g}" if each.end < math.inf else "never ends")
+        for each in late_inputs(graph, ranges, rates)
     ]
     last = max((each.end for each in ranges.values()), default=0.0)
     return (

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ana_fx.annealing.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.annealing.ordering import annealing_order, layer_map_graph
@@ -106,7 +107,7 @@ def compositional_convergence(
     inputs = tensors_of(batch, "batch")
     graph = layer_map_graph(qat)
     of_nodes = annealing_order(graph, schedule)
-    powers = convergence_powers(graph, of_nodes, rates_of(of_nodes, schedule))
+    powers = _powers(graph, of_nodes, schedule)
     ranges = {str(node.target): each for node, each in of_nodes.items()}
     moments = _moments(progress, ranges.values())
     model = _noiseless(qat, schedule, ranges)
@@ -121,6 +122,15 @@ def compositional_convergence(
         for node, power in powers.items()
     )
     return Convergence(moments, layers)
+
+
+def _powers(
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], schedule: Schedule
+) -> dict[Node, float | None]:
+    """The powers of the convergence rates; noise that a function gives need not be a power of λ."""
+    if schedule.function is not None:
+        return dict.fromkeys(graph)
+    return convergence_powers(graph, ranges, rates_of(ranges, schedule))
 
 
 def _moments(progress: Iterable[float] | None, ranges: Iterable[AnnealingRange]) -> tuple[float, ...]:
@@ -168,8 +178,7 @@ def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, Annealing
         layer_map.training = True  # alone, without its batch norm
         layer_map.annealing_range = ranges[path]
     for quantizer, own in quantizer_ranges(list(layer_maps(model).values())).items():
-        quantizer.noise, quantizer.strategy = schedule.noise, Strategy.EXPECTATION
-        quantizer.shape_noise(schedule.constants(own).half_width, schedule.threshold_shift(own))
+        quantizer.shape_noise(schedule.constants(own)._replace(strategy=Strategy.EXPECTATION))
         quantizer.mean.zero_()
         quantizer.std.zero_()
     return model

@@ -72,15 +72,23 @@ def plot_schedule(qat: nn.Module) -> Figure:
     is_static = schedule.is_static
     ranges = annealing_ranges(qat)
     if is_static:  # then only the widths of the noise differ
-        ranges = {path: replace(each, depth=0, start=1.0, end=1.0) for path, each in ranges.items()}
+        ranges = {path: replace(each, depth=0) for path, each in ranges.items()}
+    constants = {path: schedule.constants(each) for path, each in ranges.items()}
+    ranges = {
+        path: replace(each, start=1.0, end=1.0) if constants[path].is_static else each for path, each in ranges.items()
+    }
     names = _names_by_range(ranges)
-    is_moving = schedule.mean is NoiseRule.DYNAMIC
+    is_moving = any(each.mean_rule is NoiseRule.DYNAMIC for each in constants.values())
     heights = [1.0 + 0.45 * len(names), 2.4, *([2.4] if is_moving else [])]
     with _matplotlib("rc_context")(_STYLE):
         figure: Figure = figure_module.Figure(figsize=(8.0, 0.9 + sum(heights)), layout="constrained")
         panels: Sequence[Axes] = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         timing = f"{schedule.interval.value.replace('_', ' ')}, {schedule.power.value}"
-        title = f"{'static' if is_static else timing}, {schedule.noise.name} noise, {schedule.strategy.value}"
+        if schedule.function is not None:
+            timing = getattr(schedule.function, "__name__", type(schedule.function).__name__)
+        families = " and ".join(dict.fromkeys(each.noise.name for each in constants.values()))
+        strategies = " and ".join(dict.fromkeys(each.strategy.value for each in constants.values()))
+        title = f"{'static' if is_static else timing}, {families} noise, {strategies}"
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
         _draw_ranges(panels[0], names, schedule)
         _explain_bars(figure, is_static=is_static)

@@ -22,7 +22,9 @@ with the same range and an argument without error: the same p does for them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import networkx as nx
 from torch.fx import Node
@@ -33,7 +35,15 @@ from ana_fx.schedule.degrees import NoiseRule
 from ana_fx.schedule.noise import NOISES, Noise
 from ana_fx.schedule.schedule import Schedule
 
-__all__ = ["Rates", "convergence_powers", "is_off_thresholds", "late_inputs", "lightness", "rates_of"]
+__all__ = [
+    "LateInput",
+    "Rates",
+    "convergence_powers",
+    "is_off_thresholds",
+    "late_inputs",
+    "lightness",
+    "rates_of",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,18 @@ class Rates:
         return f"{self.path}: α = {mean}, β = {self.std:.4g}·λ^{self.std_power:g}"
 
 
+class LateInput(NamedTuple):
+    """An input whose noise outlives that of the layer map that reads it, and when each ends."""
+
+    path: str
+    reader: Node
+    end: float
+    reader_end: float
+
+    def __str__(self) -> str:
+        return f"{self.path} -> {self.reader.target}"
+
+
 def rates_of(ranges: dict[Node, AnnealingRange], schedule: Schedule) -> dict[Node, Rates]:
     """The power laws of each layer map."""
     num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
@@ -64,14 +86,14 @@ def rates_of(ranges: dict[Node, AnnealingRange], schedule: Schedule) -> dict[Nod
 def _rates(node: Node, annealing_range: AnnealingRange, schedule: Schedule, num_depths: int) -> Rates:
     own = schedule.constants(annealing_range)
     power = schedule.power.factor(annealing_range.depth, num_depths)
-    is_mean_dynamic, is_std_dynamic = schedule.mean is NoiseRule.DYNAMIC, schedule.variance is NoiseRule.DYNAMIC
+    is_mean_dynamic, is_std_dynamic = own.mean_rule is NoiseRule.DYNAMIC, own.std_rule is NoiseRule.DYNAMIC
     return Rates(
         str(node.target),
         own.mean if is_mean_dynamic else 0.0,
         own.mean_power * power if is_mean_dynamic else 0.0,
-        schedule.noise.std_of(own.half_width),
+        own.noise.std_of(own.half_width),
         own.std_power * power if is_std_dynamic else 0.0,
-        schedule.noise,
+        own.noise,
     )
 
 
@@ -97,18 +119,21 @@ def lightness(rates: Rates) -> str | None:
     return f"{ratio} stays finite"
 
 
-def late_inputs(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange]) -> list[tuple[str, Node, float]]:
-    """The edges, and the shared weights, whose noise outlives that of the reader: input, reader, the input's end."""
-    ends = [(str(u.target), v, ranges[u].end) for u, v in graph.edges]
+def late_inputs(
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]
+) -> list[LateInput]:
+    """The edges, and the shared weights, whose noise outlives that of the reader; noise that stays never ends."""
+    ends = {node: each.end if rates[node].std_power else math.inf for node, each in ranges.items()}
+    inputs = [(str(u.target), v, ends[u]) for u, v in graph.edges]
     last: dict[Quantizer, float] = {}
     for node in graph:
         for quantizer in graph.nodes[node]["layer_map"].quantizers():
-            last[quantizer] = max(ranges[node].end, last.get(quantizer, 0.0))
+            last[quantizer] = max(ends[node], last.get(quantizer, 0.0))
     for node in graph:
         weight_quantizer = graph.nodes[node]["layer_map"].weight_quantizer
         if weight_quantizer is not None:
-            ends.append(("its shared weight", node, last[weight_quantizer]))
-    return [(u, v, end) for u, v, end in ends if end > ranges[v].end]
+            inputs.append(("its shared weight", node, last[weight_quantizer]))
+    return [LateInput(path, reader, end, ends[reader]) for path, reader, end in inputs if end > ends[reader]]
 
 
 def convergence_powers(
@@ -118,7 +143,7 @@ def convergence_powers(
 
     None exists either for what a layer map without one feeds.
     """
-    late = {v for _, v, _ in late_inputs(graph, ranges)}
+    late = {each.reader for each in late_inputs(graph, ranges, rates)}
     powers: dict[Node, float | None] = {}
     has_rate: set[Node] = set()
     for node in graph:  # in graph order: inputs first

@@ -48,6 +48,7 @@ The paper's `progressive` powers, "inversely proportional to the depth", are L �
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -95,7 +96,7 @@ class HypothesisReport:
     """What holds of Theorem 2 for one model under one schedule.
 
     Args:
-        noise: The family of the noise.
+        noise: The family of the noise; where layers have their own, `rates` name them.
         hypotheses: Our own conditions, by name.
         rates: How the noise of each layer map decays, in graph order.
         conditions: The paper's (11) to (18).
@@ -136,7 +137,8 @@ class HypothesisReport:
         raise ValueError(f"the hypotheses of Theorem 2 are (11) to (18), got {number!r}")
 
     def __str__(self) -> str:
-        lines = [f"Theorem 2 under {self.noise.name} noise: {self._outcome}"]
+        families = " and ".join(dict.fromkeys(rates.noise.name for rates in self.rates)) or self.noise.name
+        lines = [f"Theorem 2 under {families} noise: {self._outcome}"]
         lines += [f"  {each}" for each in self.conditions]
         lines += [f"  note: {remark}" for remark in self.remarks]
         for rates, power in zip(self.rates, self.powers, strict=True):
@@ -161,7 +163,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
 
     Raises:
         TypeError: `qat` is no module.
-        ValueError: It was not prepared.
+        ValueError: It was not prepared, or its schedule is a function, whose noise need not be a power of λ.
 
     Example:
         >>> import ana_fx
@@ -173,10 +175,15 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
     """
     qat = prepared(qat, "check_hypotheses()")
     schedule = schedule or qat.meta["schedule"]
+    if schedule.function is not None:
+        raise ValueError(
+            "check_hypotheses() knows noise that decays as a power of λ, got a schedule that is a function; "
+            "compositional_convergence() measures what it does"
+        )
     graph = layer_map_graph(qat)
     ranges = annealing_order(graph, schedule)
     rates = rates_of(ranges, schedule)
-    own = _own_conditions(graph, ranges, rates, schedule.noise)
+    own = _own_conditions(graph, ranges, rates)
     powers = convergence_powers(graph, ranges, rates)
     report = HypothesisReport(
         schedule.noise, own, tuple(rates.values()), conditions_of(graph, ranges, rates), tuple(powers.values())
@@ -185,14 +192,14 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
 
 
 def _own_conditions(
-    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates], noise: Noise
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]
 ) -> tuple[Hypothesis, ...]:
     """The conditions at the top of this file."""
     return (
         Hypothesis("mean vanishes", "α -> 0 as λ -> 0", tuple(_lasting_means(rates))),
         Hypothesis("width vanishes", "β -> 0 as λ -> 0", tuple(_lasting_widths(rates))),
-        Hypothesis("mean outweighs", _outweighing(noise), tuple(_light_means(rates))),
-        Hypothesis("input first", "end(u) <= end(v) for every edge u -> v", tuple(_late(graph, ranges))),
+        Hypothesis("mean outweighs", _outweighing(rates.values()), tuple(_light_means(rates))),
+        Hypothesis("input first", "end(u) <= end(v) for every edge u -> v", tuple(_late(graph, ranges, rates))),
         Hypothesis(
             "in step", "no input is relatively wider than its reader", tuple(_wide_inputs(graph, ranges, rates))
         ),
@@ -210,7 +217,8 @@ def _remarks(report: HypothesisReport, schedule: Schedule) -> list[str]:
             "same end satisfies the letter of the theorem, but its inputs are noisier than their readers until all "
             "end together; the paper counts this as a broken hypothesis (section 4.2)"
         )
-    if not report["input first"].holds and all(rates.noise.is_compact for rates in report.rates):
+    is_compact = all(rates.noise.is_compact for rates in report.rates)
+    if is_compact and not report["input first"].holds and report["mean outweighs"].holds:
         remarks.append("under compact noise each input converges at the very end, but no r bounds when")
     return remarks
 
@@ -223,9 +231,9 @@ def _lasting_widths(rates: dict[Node, Rates]) -> list[str]:
     return [f"{each.path}: β stays at {each.std:.4g}" for each in rates.values() if not each.std_power]
 
 
-def _outweighing(noise: Noise) -> str:
-    need = "−α >= r·β from some λ on" if noise.is_compact else "−α / β -> ∞"
-    return f"at a threshold the upper level wins: {need}"
+def _outweighing(rates: Iterable[Rates]) -> str:
+    needs = {"−α >= r·β from some λ on" if each.noise.is_compact else "−α / β -> ∞" for each in rates}
+    return f"at a threshold the upper level wins: {' or '.join(sorted(needs))}"
 
 
 def _light_means(rates: dict[Node, Rates]) -> list[str]:
@@ -233,8 +241,8 @@ def _light_means(rates: dict[Node, Rates]) -> list[str]:
     return [f"{path}: {reason}" for path, reason in reasons if reason is not None]
 
 
-def _late(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange]) -> list[str]:
-    return [f"{u} -> {v.target}: {end:g} > {ranges[v].end:g}" for u, v, end in late_inputs(graph, ranges)]
+def _late(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]) -> list[str]:
+    return [f"{each}: {each.end:g} > {each.reader_end:g}" for each in late_inputs(graph, ranges, rates)]
 
 
 def _wide_inputs(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,8 +12,10 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import constant_nodes, location, module_of
 from ana_fx.layers.table_map import Elementwise
+from ana_fx.passes.base_dialect import TRACED, Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, unsupported_reason
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.canonical.rewrites import OVERWRITES, UnfitError, is_overwritten_early, spelled
 from ana_fx.passes.canonical.spellings import spellings
 
@@ -32,9 +34,11 @@ class Canonicalize(Pass):
     """
 
     name: ClassVar[str] = "canonicalize"
+    requires: ClassVar[Dialect] = TRACED
+    ensures: ClassVar[Dialect] = CANONICAL
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
+        before = _spellings(gm)
         constants = constant_nodes(gm)
         nodes = [node for node in gm.graph.nodes if node not in constants]
         problems = [f"{location(node)}: {reason}" for node in nodes if (reason := _rewrite(gm, node))]
@@ -47,7 +51,16 @@ class Canonicalize(Pass):
                 )
             )
         gm.graph.eliminate_dead_code()
-        return True
+        return _spellings(gm) != before
+
+
+def _spellings(gm: GraphModule) -> list[tuple[Any, ...]]:
+    """What every node calls, and with what."""
+    called = [(node, module_of(node)) for node in gm.graph.nodes]
+    return [
+        (node.op, node.target, node.args, node.kwargs, type(module), getattr(module, "inplace", False))
+        for node, module in called
+    ]
 
 
 def _rewrite(gm: GraphModule, node: Node) -> str | None:

@@ -9,7 +9,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
 
 __all__ = ["DropIdentities"]
 
@@ -23,9 +25,10 @@ class DropIdentities(Pass):
     """
 
     name: ClassVar[str] = "drop-identities"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = CANONICAL
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         identities = calls_to(gm, nn.Identity)
         for node in identities:
             node.replace_all_uses_with(node.all_input_nodes[0])

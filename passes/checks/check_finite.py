@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import layer_map_of, location, module_of
+from ana_fx.passes.base_dialect import ANY_GRAPH, Dialect
 from ana_fx.passes.base_pass import Pass
 
 __all__ = ["CheckFinite"]
@@ -20,9 +21,10 @@ class CheckFinite(Pass):
     """Refuse a model with NaN or infinite weights, statistics or scales, naming each; the graph is left as it is."""
 
     name: ClassVar[str] = "check-finite"
+    requires: ClassVar[Dialect] = ANY_GRAPH
+    ensures: ClassVar[Dialect] = ANY_GRAPH
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         problems = []
         for node in gm.graph.nodes:
             module = layer_map_of(node) or module_of(node)

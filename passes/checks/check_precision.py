@@ -10,8 +10,10 @@ from torch.fx import GraphModule
 from ana_fx.errors import PrecisionError, listing
 from ana_fx.graph import calls_to
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.precision.precision import Precision
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.quantization.first_last_precision import precision_of
 from ana_fx.text.patterns import listed, unmatched
 
 __all__ = ["CheckPrecision"]
@@ -23,18 +25,15 @@ class CheckPrecision(Pass):
 
     before   layer maps, requantizers included
     after    the same
-
-    Args:
-        precision: As the user gave it.
     """
 
     name: ClassVar[str] = "check-precision"
-    precision: Precision
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         paths = [str(node.target) for node in calls_to(gm, LayerMap)]
-        problems = unmatched(self.precision.overrides, paths, "layer map")
+        problems = unmatched(precision_of(gm).overrides, paths, "layer map")
         if problems:
             raise PrecisionError(
                 listing(

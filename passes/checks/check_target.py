@@ -9,7 +9,9 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import PrecisionError, listing
 from ana_fx.graph import layer_map_calls, location
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.target import Target
 
 __all__ = ["CheckTarget"]
@@ -26,10 +28,11 @@ class CheckTarget(Pass):
     """
 
     name: ClassVar[str] = "check-target"
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         refused = [
             f"{location(node)}: {reason}"
             for node, layer_map in layer_map_calls(gm)

@@ -17,9 +17,10 @@ from ana_fx.passes.frontend.rename_keywords import rename_keywords
 from ana_fx.passes.frontend.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.frontend.tracer import ModelTracer
 from ana_fx.passes.frontend.unwrap import unwrapped_copy
+from ana_fx.prepared.graph_form import GraphForm, set_form
 from ana_fx.prepared.recognize import unwrap
 
-__all__ = ["bound", "trace"]
+__all__ = ["bound", "num_arguments", "trace"]
 
 _NEEDED = (
     "needed: a forward whose operations do not depend on the values of its tensors\n"
@@ -77,6 +78,7 @@ def trace(
     gm.train(model.training)
     has_attention = any(isinstance(module, WrittenOutAttention) for module in attention.modules())
     gm.meta.update(notes=notes, is_written_out=tracer.is_written_out or has_attention)
+    set_form(gm, GraphForm.TRACED)
     return gm
 
 
@@ -87,3 +89,11 @@ def bound(model: nn.Module, concrete_args: Mapping[str, Any]) -> Callable[..., A
     parameters = inspect.signature(model.forward).parameters
     open_ones = [name for name in parameters if name not in concrete_args]
     return lambda *inputs: model(**dict(zip(open_ones, inputs, strict=False)), **concrete_args)
+
+
+def num_arguments(model: nn.Module, concrete_args: Mapping[str, Any]) -> int | None:
+    """How many tensors `forward` takes at most; None if any number."""
+    parameters = inspect.signature(model.forward).parameters
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters.values()):
+        return None
+    return sum(name not in concrete_args and each.kind is not each.VAR_KEYWORD for name, each in parameters.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +11,16 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from ana_fx.errors import CalibrationError, listing
 from ana_fx.graph import layer_map_of, location
 from ana_fx.layers.batch_statistics import batch_statistics
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.fusion.observation import note_samples, note_shape, observation_of
+from ana_fx.passes.node_by_node import NodeByNode
 
 __all__ = ["Calibrate", "model_inputs", "run_floats"]
 
@@ -28,7 +32,7 @@ class Calibrate(Pass):
     """Run the float graph on batches and keep samples of inputs, layer map outputs and what is joined.
 
     before   x -> layer map
-    after    the same; `node.meta["samples"]` holds numbers seen there
+    after    the same; `observation_of(node)` has numbers that were seen there
 
     Dropout is off. Batch norms that were never trained compute with the statistics of each batch, as training
     will; their running statistics stay as they are, like everything else of the model.
@@ -38,10 +42,11 @@ class Calibrate(Pass):
     """
 
     name: ClassVar[str] = "calibrate"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     batches: Iterable[Any] | None
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         if self.batches is None:
             return False
         samples: dict[Node, list[Tensor]] = defaultdict(list)
@@ -54,17 +59,23 @@ class Calibrate(Pass):
                 num_batches += 1
         if not num_batches:
             raise CalibrationError("calibration holds no batch; needed at least one, or calibration=None")
-        for node, seen in samples.items():
-            node.meta["samples"] = torch.cat(seen)
-        _check_finite(samples)
-        return False
+        found = {node: torch.cat(seen) for node, seen in samples.items()}
+        is_new = any(not _is_equal(observation_of(node).samples, seen) for node, seen in found.items())
+        for node, seen in found.items():
+            note_samples(node, seen)
+        _check_finite(found)
+        return is_new
 
 
-def _check_finite(samples: Iterable[Node]) -> None:
+def _is_equal(known: Tensor | None, seen: Tensor) -> bool:
+    return known is not None and torch.equal(known, seen)
+
+
+def _check_finite(samples: Mapping[Node, Tensor]) -> None:
     problems = [
         f"{location(node)}: NaN or infinite in {int(is_bad.sum())} of {len(is_bad)} samples"
-        for node in samples
-        if bool((is_bad := ~torch.isfinite(node.meta["samples"])).any())
+        for node, seen in samples.items()
+        if bool((is_bad := ~torch.isfinite(seen)).any())
     ]
     if problems:
         raise CalibrationError(
@@ -97,12 +108,20 @@ def run_floats(
             raise CalibrationError(f"{what} holds NaN or infinite numbers; needed finite inputs")
     was_training = gm.training
     gm.eval()
-    recorder = _Recorder(gm, samples)
+
+    def see(node: Node, result: Any) -> None:
+        if not isinstance(result, Tensor):
+            return
+        note_shape(node, tuple(result.shape[1:]))
+        if samples is not None and _is_sampled(node):
+            samples[node].append(_subsample(result))
+
+    runner = NodeByNode(gm, see)
     try:
-        return recorder.run(*inputs)
+        return runner.run(*inputs)
     except (RuntimeError, ValueError, TypeError) as error:
         shapes = ", ".join(str(tuple(entry.shape)) if isinstance(entry, Tensor) else repr(entry) for entry in inputs)
-        where = location(recorder.current) if recorder.current is not None else "the model's input"
+        where = location(runner.current) if runner.current is not None else "the model's input"
         raise CalibrationError(
             f"the model cannot compute {what} with shape(s) {shapes}: {where} says: {str(error).splitlines()[0]}; "
             f"needed inputs as in training, with a leading batch axis, and more than one sample for a batch norm that "
@@ -110,25 +129,6 @@ def run_floats(
         ) from error
     finally:
         gm.train(was_training)
-
-
-class _Recorder(Interpreter):
-    """Runs a graph and remembers what its layer maps gave before their activations."""
-
-    def __init__(self, gm: GraphModule, samples: dict[Node, list[Tensor]] | None) -> None:
-        super().__init__(gm)
-        self.samples = samples
-        self.current: Node | None = None
-        self.extra_traceback = False
-
-    def run_node(self, n: Node) -> Any:
-        self.current = n
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            n.meta["sample_shape"] = tuple(result.shape[1:])
-        if self.samples is not None and isinstance(result, Tensor) and _is_sampled(n):
-            self.samples[n].append(_subsample(result))
-        return result
 
 
 def _is_sampled(node: Node) -> bool:

@@ -13,11 +13,15 @@ from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import calls_of, location
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.operators.convolution import Convolution
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.image_input import ImageInput
 
 __all__ = ["FoldImageNormalization"]
+
+_KEY = "folded_normalization"  # of `GraphModule.meta`: what was folded, so that a second run folds nothing
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class FoldImageNormalization(Pass):
     """
 
     name: ClassVar[str] = "fold-image-normalization"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     image: ImageInput | None
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
-        if self.image is None or self.image.is_homogeneous:
+        if self.image is None or self.image.is_homogeneous or gm.meta.get(_KEY) == self.image:
             return False
         readers = [
             reader
@@ -65,6 +70,7 @@ class FoldImageNormalization(Pass):
         found = dict(calls_of(gm, OperatorMap))
         for node in readers:
             _fold(found[node], self.image)
+        gm.meta[_KEY] = self.image
         return bool(readers)
 
 

@@ -20,6 +20,7 @@ from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.normalization import UnitNorm
 from ana_fx.operators.operator_list import function_spellings, module_spellings
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import (
     ACTIVATIONS,
@@ -31,6 +32,9 @@ from ana_fx.passes.canonical.canonical_dialect import (
     is_shape,
     line_of,
 )
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.fusion.observation import observation_of
 
 __all__ = ["FuseLayerMaps", "modules_of", "why_alone"]
 
@@ -52,9 +56,10 @@ class FuseLayerMaps(Pass):
     """
 
     name: ClassVar[str] = "fuse-layer-maps"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = FUSED
 
     def run(self, gm: GraphModule) -> bool:
-        """Follow the graph from each node that begins a chain."""
         taken = constant_nodes(gm)
         num_constants = len(taken)
         used_paths: set[str] = set()
@@ -182,7 +187,7 @@ def _module_head(node: Node, module: nn.Module, operator: Operator, modules: Mod
 
 def _unit_line(source: Node) -> tuple[float, float]:
     """What makes a row of root mean square 1 one of length 1."""
-    shape = source.meta.get("sample_shape")
+    shape = observation_of(source).sample_shape
     if shape is None:
         raise UnsupportedError(
             f"{location(source)}: found rows of unknown length, needed example_inputs for prepare() to normalise"
@@ -225,7 +230,7 @@ def _norm_obstacle(chain: _Chain, norm: Any) -> str | None:
         return "a batch norm follows another norm or a line"
     if not chain.operator.takes_batch_norm:
         return f"no batch norm becomes a part of a {chain.operator.kind}"
-    rank = 1 + len(chain.nodes[-1].meta.get("sample_shape", (0,)))
+    rank = 1 + len(observation_of(chain.nodes[-1]).sample_shape or (0,))
     if isinstance(chain.source, nn.Linear) and chain.operator.channel_axis(rank) != 1:
         return f"a batch norm normalises axis 1, the channels of a linear layer are axis {rank - 1}"
     num_channels = getattr(chain.source, "out_features", norm.num_features)

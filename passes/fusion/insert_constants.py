@@ -14,8 +14,11 @@ from ana_fx.errors import UnsupportedError, listing
 from ana_fx.graph import constant_nodes, layer_map_of, location, parameters_of, unique_path
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.operators.operator_list import function_spellings
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
+from ana_fx.passes.fusion.observation import note_samples
 
 __all__ = ["InsertConstants"]
 
@@ -33,9 +36,10 @@ class InsertConstants(Pass):
     """
 
     name: ClassVar[str] = "insert-constants"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = CANONICAL
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         constants = constant_nodes(gm)
         values = _Values(gm)
         readers: dict[Node, list[Node]] = {}
@@ -63,7 +67,8 @@ class InsertConstants(Pass):
             gm.add_submodule(path, ConstantMap(never_negative=never_negative).train(gm.training))
             with gm.graph.inserting_before(min(users)):
                 call = gm.graph.call_module(path, (source,))
-            call.meta = dict(source.meta) | {"samples": samples}
+            call.meta = dict(source.meta)
+            note_samples(call, samples)
             call.stack_trace = users[0].stack_trace
             for user in users:
                 user.replace_input_with(source, call)

@@ -8,29 +8,32 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import calls_to, module_of
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import ACTIVATIONS, MAX_POOLS
+from ana_fx.passes.canonical.canonical_graph import CANONICAL
 
-__all__ = ["HoistActivations"]
+__all__ = ["SwapPoolAndActivation"]
 
 
 @dataclass(frozen=True)
-class HoistActivations(Pass):
+class SwapPoolAndActivation(Pass):
     """Swap a max pool and the activation after it; both are monotone, so no number changes.
 
     before   conv -> max pool -> relu
     after    conv -> relu -> max pool
     """
 
-    name: ClassVar[str] = "hoist-activations"
+    name: ClassVar[str] = "swap-pool-and-activation"
+    requires: ClassVar[Dialect] = CANONICAL
+    ensures: ClassVar[Dialect] = CANONICAL
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
-        hoisted = [_hoist(node) for node in calls_to(gm, *ACTIVATIONS)]
-        return any(hoisted)
+        swapped = [_swap(node) for node in calls_to(gm, *ACTIVATIONS)]
+        return any(swapped)
 
 
-def _hoist(activation: Node) -> bool:
+def _swap(activation: Node) -> bool:
     pool = activation.all_input_nodes[0]
     if not isinstance(module_of(pool), MAX_POOLS) or len(pool.users) != 1:
         return False

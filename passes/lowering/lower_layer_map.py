@@ -6,67 +6,72 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from ana_fx.errors import ConvertError, ProofError, UnsupportedError
-from ana_fx.graph import location, unique_path
+from ana_fx.graph import location, module_of
 from ana_fx.kernels.integer_form import IntegerForm
+from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.softmax_map import MAX_TERMS, SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
+from ana_fx.passes.lowering.lowering_context import LoweringContext
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_modules import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
-from ana_fx.program.tensor_spec import LevelRange
+from ana_fx.program.tensor_spec import LARGEST_LOGIT, LevelRange, spec_of
 from ana_fx.requantizers.multiply_shift import encode
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["lower_layer_map"]
-
-_INT32_MAX = 2**31 - 1
+__all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table"]
 
 
-def lower_layer_map(
-    gm: GraphModule, node: Node, layer_map: LayerMap, levels: dict[Node, LevelRange], layouts: dict[Node, Layout]
-) -> list[str]:
-    """Put the integer module of a layer map in its place; what does not fit, a line for each.
+def lower_constant(context: LoweringContext, node: Node) -> None:
+    """A tensor of the model as levels, which no module reads at run time any more."""
+    constant = context.modules[node]
+    assert isinstance(constant, ConstantMap)
+    quantizer = constant.output_quantizer
+    assert quantizer is not None
+    levels = quantizer.quantize(context.values[node.all_input_nodes[0]])
+    context.replace(node, IntegerConstant(levels, quantizer.integer_type, positive(quantizer.scale.detach())), [])
+
+
+def lower_softmax(context: LoweringContext, node: Node) -> None:
+    """A softmax, by a table of exponentials.
 
     Raises:
-        ConvertError: An input does not have its batch in front.
-        ProofError: A staircase cannot be encoded.
-        UnsupportedError: A function has no value somewhere.
+        ConvertError: It is over the batch.
     """
-    sources = [source for source in node.args[: layer_map.num_inputs] if isinstance(source, Node)]
-    inputs = [levels[source] for source in sources]
-    for source in sources:
-        if layouts[source].batch_axis not in (0, None):
-            raise ConvertError(
-                f"{location(node)}: its input {layouts[source].shape} has the batch on axis "
-                f"{layouts[source].batch_axis}, needed axis 0; move it to the front before"
-            )
-    if isinstance(layer_map, OperatorMap):
-        return _lower_operator_map(gm, node, layer_map, sources, inputs, levels, layouts)
-    assert layer_map.output_quantizer is not None
-    node.args = tuple(sources)
-    scales, shape = tuple(each.scale for each in inputs), layouts[sources[0]].shape
-    integer_type = layer_map.output_quantizer.integer_type
-    if isinstance(layer_map, SoftmaxMap):
-        if layer_map.axis % len(shape) == 0:
-            raise ConvertError(
-                f"{location(node)}: softmax over axis {layer_map.axis} of {len(shape)}, which is the batch; "
-                f"needed another axis"
-            )
-        form = layer_map.current_form(scales, shape)
-        gm.add_submodule(str(node.target), IntegerSoftmax(layer_map.axis, form, integer_type).eval())
-        levels[node] = LevelRange(integer_type, 0, integer_type.qmax, form.output_scale)
-        if shape[layer_map.axis] > MAX_TERMS:
-            return [f"{location(node)}: softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"]
-        return []
+    layer_map = context.modules[node]
+    assert isinstance(layer_map, SoftmaxMap)
+    sources, shape = _sources(node, layer_map)
+    if layer_map.axis % len(shape) == 0:
+        raise ConvertError(
+            f"{location(node)}: softmax over axis {layer_map.axis} of {len(shape)}, which is the batch; "
+            f"needed another axis"
+        )
+    form = layer_map.current_form(_scales(context, sources), shape)
+    context.replace(node, IntegerSoftmax(layer_map.axis, form, _output_type(layer_map)), sources)
+    if shape[layer_map.axis] > MAX_TERMS:
+        found = f"softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"
+        context.problems.append(f"{location(node)}: {found}")
+
+
+def lower_table(context: LoweringContext, node: Node) -> None:
+    """A function of each number, as its value for each level.
+
+    Raises:
+        UnsupportedError: The function has no value somewhere.
+    """
+    layer_map = context.modules[node]
     assert isinstance(layer_map, TableMap)
+    sources, shape = _sources(node, layer_map)
+    scales = _scales(context, sources)
     table = layer_map.current_form(scales, shape)
     if not bool(torch.isfinite(table.table).all()):
         index = int((~torch.isfinite(table.table[0])).nonzero()[0]) + table.lowest
@@ -74,55 +79,80 @@ def lower_layer_map(
             f"{location(node)}: {layer_map.operation} has no value at {index * float(scales[0]):g}, which its input "
             f"can be; needed a function of every number; clamp its input"
         )
-    module = IntegerTable(table.table, table.lowest, integer_type, table.output_scale)
-    gm.add_submodule(str(node.target), module.eval())
-    levels[node] = LevelRange(integer_type, module.lo, module.hi, table.output_scale)
-    return []
+    module = IntegerTable(table.table, table.lowest, _output_type(layer_map), table.output_scale)
+    context.replace(node, module, sources)
 
 
-def _lower_operator_map(
-    gm: GraphModule,
-    node: Node,
-    layer_map: OperatorMap,
-    sources: list[Node],
-    inputs: list[LevelRange],
-    levels: dict[Node, LevelRange],
-    layouts: dict[Node, Layout],
-) -> list[str]:
-    shape = layouts[sources[0]].shape
+def lower_operator_map(context: LoweringContext, node: Node) -> None:
+    """An operator on integers and its requantizer, or a last layer whose accumulators are the output.
+
+    Raises:
+        ProofError: Its staircase cannot be encoded.
+    """
+    layer_map = context.modules[node]
+    assert isinstance(layer_map, OperatorMap)
+    sources, shape = _sources(node, layer_map)
+    inputs = [context.levels(source) for source in sources]
     operator = layer_map.operator.fixed(shape)
     form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
     weight, ends = form.coefficients.stored(), [(each.lo, each.hi) for each in inputs]
     lowest, highest = operator.accumulator_range(weight, ends, shape)
     problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
+    context.problems.extend(f"{location(node)}: {reason}" for reason in problems)
     if isinstance(operator, TransposedConvolution):
-        sources = [_spread(gm, node, operator, sources[0], levels, layouts)]
+        sources = [_spread(context, node, operator, sources[0])]
         padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
         operator = replace(operator.convolution, padding=padding)
-    lowered: IntegerHead | IntegerMap
     if form.staircase is None:
         assert form.bias is not None
-        lowered = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
-        levels[node] = LevelRange(None, -_INT32_MAX, _INT32_MAX, form.output_scale)
-    else:
-        assert layer_map.output_quantizer is not None
-        lowered = _integer_map(node, operator, form, lowest, highest, layer_map.output_quantizer.integer_type)
-        levels[node] = LevelRange(lowered.integer_type, lowered.lo, lowered.hi, form.output_scale)
-    gm.add_submodule(str(node.target), lowered.eval())
-    node.args = tuple(sources)
-    return [f"{location(node)}: {reason}" for reason in problems]
+        head = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
+        context.replace(node, head, sources, LevelRange.of_logits(form.output_scale))
+        return
+    lowered = _integer_map(node, operator, form, lowest, highest, _output_type(layer_map))
+    context.replace(node, lowered, sources)
+    _fold_constant(context, node, lowered)
 
 
-def _spread(
-    gm: GraphModule,
-    node: Node,
-    operator: TransposedConvolution,
-    source: Node,
-    levels: dict[Node, LevelRange],
-    layouts: dict[Node, Layout],
-) -> Node:
+def _sources(node: Node, layer_map: LayerMap) -> tuple[list[Node], tuple[int, ...]]:
+    """The tensors that a layer map reads, and the shape of the first.
+
+    Raises:
+        ConvertError: One does not have its batch in front.
+    """
+    sources = [source for source in node.args[: layer_map.num_inputs] if isinstance(source, Node)]
+    layouts = [spec_of(source).layout for source in sources]
+    for layout in layouts:
+        if layout.batch_axis not in (0, None):
+            raise ConvertError(
+                f"{location(node)}: its input {layout.shape} has the batch on axis {layout.batch_axis}, needed axis "
+                f"0; move it to the front before"
+            )
+    return sources, layouts[0].shape
+
+
+def _scales(context: LoweringContext, sources: list[Node]) -> tuple[Tensor, ...]:
+    return tuple(context.levels(source).scale for source in sources)
+
+
+def _output_type(layer_map: LayerMap) -> IntegerType:
+    assert layer_map.output_quantizer is not None
+    return layer_map.output_quantizer.integer_type
+
+
+def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap) -> None:
+    """Compute what a requantizer makes of a constant now: files hold constants without a batch, layers with one."""
+    sources = [module_of(source) for source in node.all_input_nodes]
+    constants = [each.levels for each in sources if isinstance(each, IntegerConstant)]
+    if len(constants) < len(sources):
+        return
+    folded = IntegerConstant(requantizer(*constants), requantizer.integer_type, requantizer.output_scale)
+    context.renew(node, folded)
+    node.meta.pop("thresholds", None)
+
+
+def _spread(context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node) -> Node:
     """The input of a transposed convolution with zeros between its numbers, cropped where the padding is negative."""
-    channels, *sizes = layouts[source].row
+    channels, *sizes = spec_of(source).layout.row
     apart = tuple(each for size in sizes for each in (size, 1))
     pads = tuple(pair for stride in operator.stride for pair in ((0, 0), (0, stride - 1)))
     spread = tuple(size * stride for size, stride in zip(sizes, operator.stride, strict=True))
@@ -135,14 +165,9 @@ def _spread(
         modules.append(Slice(((0, channels, 1), *slices)))
     rows = (channels, *sizes)
     for module in modules:
-        path = unique_path(gm, f"{node.name}_{type(module).__name__.lower()}")
-        gm.add_submodule(path, module.eval())
-        with gm.graph.inserting_before(node):
-            call = gm.graph.call_module(path, (source,))
         rows = tuple(module(torch.zeros(1, *rows)).shape[1:])
-        call.meta, call.stack_trace = {}, node.stack_trace
-        layouts[call], levels[call] = Layout((BATCH, *rows), 0), levels[source]
-        source = call
+        path = f"{node.name}_{type(module).__name__.lower()}"
+        source = context.insert_before(node, path, module, [source], Layout((BATCH, *rows), 0))
     return source
 
 
@@ -163,9 +188,9 @@ def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
         factor, bias = form.staircase.factor, form.staircase.bias
     size = torch.maximum(lowest.abs(), highest.abs()) * factor + (0 if bias is None else bias.long().abs())
     worst = int(size.argmax())
-    if int(size[worst]) <= _INT32_MAX:
+    if int(size[worst]) <= LARGEST_LOGIT:
         return None
-    return f"the accumulator of channel {worst} can reach {int(size[worst])}, needed at most {_INT32_MAX} (32 bits)"
+    return f"the accumulator of channel {worst} can reach {int(size[worst])}, needed at most {LARGEST_LOGIT} (32 bits)"
 
 
 def _integer_map(

@@ -10,7 +10,9 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import ProofError
 from ana_fx.graph import calls_to, location, module_of
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.lowering.program_graph import PROGRAM
 from ana_fx.program.integer_modules import IntegerMap, Proof
 
 __all__ = ["Prove"]
@@ -18,7 +20,7 @@ __all__ = ["Prove"]
 
 @dataclass(frozen=True)
 class Prove(Pass):
-    """Compare both encodings of each integer map where they can differ; the graph is left as it is.
+    """Compare both encodings of each integer map where they can differ, and note the proof on it.
 
     Both are non-decreasing in the accumulator and give the same levels at most. Two such functions are equal on an
     interval if they reach each level at the same accumulator.
@@ -28,16 +30,20 @@ class Prove(Pass):
     """
 
     name: ClassVar[str] = "prove"
+    requires: ClassVar[Dialect] = PROGRAM
+    ensures: ClassVar[Dialect] = PROGRAM
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
+        is_new = False
         for node in calls_to(gm, IntegerMap):
             integer_map = module_of(node)
             assert isinstance(integer_map, IntegerMap)
+            before = integer_map.proof
             wrong = _prove(integer_map, node.meta.pop("thresholds", None))
             if wrong is not None:
                 raise ProofError(f"{location(node)}: {wrong}; this is a bug of ana_fx, please report it")
-        return False
+            is_new |= integer_map.proof != before
+        return is_new
 
 
 def _prove(integer_map: IntegerMap, thresholds: Tensor | None) -> str | None:

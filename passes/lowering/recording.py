@@ -1,17 +1,20 @@
-"""What a graph computes on two small batches: the shape of every tensor, and the value of everything else."""
+"""What a graph computes on two small batches: where the batch lies in every tensor, and the value of all else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from ana_fx.errors import ConvertError
 from ana_fx.graph import constant_nodes, location
 from ana_fx.passes.lowering.probes import probing_batches
+from ana_fx.passes.node_by_node import NodeByNode
 from ana_fx.program.layout import BATCH, Layout
 
 __all__ = ["Recording", "Run", "record", "run"]
@@ -19,11 +22,11 @@ __all__ = ["Recording", "Run", "record", "run"]
 
 @dataclass(frozen=True)
 class Run:
-    """What a graph gave for some inputs.
+    """One run of a graph.
 
     Args:
-        inputs: These.
-        tensors: For each node that gives a tensor, by its name, that.
+        inputs: What the graph was given.
+        tensors: The tensor that each node gave, by the node's name, its batch axis in front.
         outputs: What the graph returned.
     """
 
@@ -37,14 +40,14 @@ class Recording:
     """What a graph computes for BATCH samples, and for another number of them.
 
     Args:
-        layouts: For each node that gives a tensor, where its batch lies.
-        values: For every other node, and those of constants, what it gives for BATCH samples.
-        runs: All tensors, for both.
+        layouts: Where the batch lies in the tensor that a node gives.
+        values: What every node gives that holds no tensor, and every node that depends on no input.
+        runs: The run on BATCH samples, and the run on the other number.
     """
 
-    layouts: dict[Node, Layout] = field(default_factory=dict)
-    values: dict[Node, Any] = field(default_factory=dict)
-    runs: tuple[Run, ...] = ()
+    layouts: dict[Node, Layout]
+    values: dict[Node, Any]
+    runs: tuple[Run, Run]
 
 
 @torch.no_grad()
@@ -55,21 +58,27 @@ def record(qat: GraphModule) -> Recording:
         ConvertError: The model needs a batch of one size, or a tensor has no batch axis or several.
     """
     batches = probing_batches(qat)
-    first, second = _Recorder(qat), _Recorder(qat)
+    seen: tuple[dict[Node, Any], dict[Node, Any]] = {}, {}
     try:
-        outputs = first.run(*batches[0]), second.run(*batches[1])
+        outputs = [_run(qat, inputs, results.__setitem__) for inputs, results in zip(batches, seen, strict=True)]
     except RuntimeError as error:
         raise ConvertError(
             f"the model cannot run on {BATCH} and on {len(batches[1][0])} samples: {str(error).splitlines()[0]}; "
             f"needed a leading batch axis of any size; write x.flatten(1) or x.view(x.size(0), -1)"
         ) from error
     constants = constant_nodes(qat)
+    tensors = [{node: x for node, x in results.items() if isinstance(x, Tensor)} for results in seen]
+    shapes = [{node: tuple(x.shape) for node, x in each.items()} for each in tensors]
     layouts = {
-        node: Layout(shape, None if node in constants else _batch_axis(node, shape, second.shapes[node], batches))
-        for node, shape in first.shapes.items()
+        node: Layout(shape, None if node in constants else _batch_axis(node, shape, shapes[1][node], batches))
+        for node, shape in shapes[0].items()
     }
-    names = [{node.name: x for node, x in recorder.tensors.items()} for recorder in (first, second)]
-    return Recording(layouts, first.values, tuple(map(Run, batches, names, outputs)))
+    values = {node: value for node, value in seen[0].items() if node in constants or not _holds_tensors(value)}
+    first, second = (
+        Run(inputs, {node.name: x.movedim(layouts[node].batch_axis or 0, 0) for node, x in each.items()}, out)
+        for inputs, each, out in zip(batches, tensors, outputs, strict=True)
+    )
+    return Recording(layouts, values, (first, second))
 
 
 def _batch_axis(
@@ -90,42 +99,20 @@ def _batch_axis(
 
 
 def run(gm: GraphModule, inputs: tuple[Tensor, ...]) -> dict[Node, Tensor]:
-    """The tensor at every node for these inputs."""
-    recorder = _Keeper(gm)
-    recorder.run(*inputs)
-    return recorder.seen
+    """The tensor that each node gives for these inputs."""
+    seen: dict[Node, Tensor] = {}
 
-
-class _Keeper(Interpreter):
-    def __init__(self, gm: GraphModule) -> None:
-        super().__init__(gm)
-        self.seen: dict[Node, Tensor] = {}
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
+    def see(node: Node, result: Any) -> None:
         if isinstance(result, Tensor):
-            self.seen[n] = result
-        return result
+            seen[node] = result
+
+    _run(gm, inputs, see)
+    return seen
 
 
-class _Recorder(Interpreter):
-    """Keeps tensors, their shapes and the values of everything else; tuples of tensors are not kept."""
-
-    def __init__(self, gm: GraphModule) -> None:
-        super().__init__(gm)
-        self.shapes: dict[Node, tuple[int, ...]] = {}
-        self.tensors: dict[Node, Tensor] = {}
-        self.values: dict[Node, Any] = {}
-        self._constants = constant_nodes(gm)
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n], self.tensors[n] = tuple(result.shape), result
-        if n in self._constants or not _holds_tensors(result):
-            self.values[n] = result
-        return result
+def _run(gm: GraphModule, inputs: tuple[Tensor, ...], see: Callable[[Node, Any], None]) -> Any:
+    return NodeByNode(gm, see).run(*inputs)
 
 
 def _holds_tensors(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(value))
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.base_dialect import Dialect
+from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
+from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.precision.precision import Precision
 
-__all__ = ["with_end_layers"]
+__all__ = ["FirstLastPrecision", "precision_of"]
+
+_KEY = "precision"  # of `GraphModule.meta`
 
 
-def with_end_layers(precision: Precision, gm: GraphModule) -> Precision:
-    """The precision with `first` and `last` turned into overrides of the layers they mean; own overrides win.
+def precision_of(gm: GraphModule) -> Precision:
+    """The precision of a graph's layer maps, which `FirstLastPrecision` noted."""
+    precision: Precision = gm.meta[_KEY]
+    return precision
+
+
+@dataclass(frozen=True)
+class FirstLastPrecision(Pass):
+    """Note the precision with `first` and `last` turned into overrides of the layers they mean; own overrides win.
+
+    before   Precision("int4", "uint4", last="int8")
+    after    Precision("int4", "uint4", overrides={"head": Precision("int8", "uint4")})
 
     A first layer has a weight and reads a model input, a last one has a weight and its output leaves the model;
-    what only moves numbers may lie between. A layer that is both is a last one. Requires fused layer maps.
+    what only moves numbers may lie between. A layer that is both is a last one. The graph is left as it is; passes
+    behind this one ask `precision_of` it.
+
+    Args:
+        precision: As the user gave it.
     """
+
+    name: ClassVar[str] = "first-last-precision"
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
+    precision: Precision
+
+    def run(self, gm: GraphModule) -> bool:
+        before, gm.meta[_KEY] = gm.meta.get(_KEY), _with_overrides(self.precision, gm)
+        return bool(precision_of(gm) != before)
+
+
+def _with_overrides(precision: Precision, gm: GraphModule) -> Precision:
     weights: dict[str, IntegerType] = {}
     if precision.first is not None:
         weights |= dict.fromkeys(_first_layers(gm), precision.first)

@@ -13,9 +13,14 @@ from ana_fx.graph import layer_map_of, module_of, unique_path
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.fusion.observation import observation_of
 from ana_fx.passes.quantization.choose_types import Leaving, TensorPlan, choose_types
+from ana_fx.passes.quantization.first_last_precision import precision_of
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_from_samples, settle_zeros
 from ana_fx.passes.quantization.scale_groups import scale_groups
 from ana_fx.precision.image_input import ImageInput
@@ -35,23 +40,22 @@ class InsertQuantizers(Pass):
 
     Scales are explicit edges: a layer map takes the scale of each input as an argument. Layer maps whose outputs
     are joined have one scale.
-    Requires fused layer maps and requantizers; leaves float what `precision` leaves float.
+    Requires fused layer maps and requantizers; leaves float what its precision leaves float.
 
     Args:
-        precision: Types of the tensors.
         schedule: Noise of the quantizers.
         target: Where the model will run.
         example_inputs: Tensors that tell the sign and the shape of each input, or nothing.
     """
 
     name: ClassVar[str] = "insert-quantizers"
-    precision: Precision
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = QUANTIZED
     schedule: Schedule
     target: Target
     example_inputs: tuple[Any, ...] = ()
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         sources: dict[Node, _Source] = {}  # for each node that carries levels, where they come from
         placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
         for index, node in enumerate(placeholders):
@@ -61,8 +65,8 @@ class InsertQuantizers(Pass):
             call = self._quantize_input(gm, node, example)
             sources[call] = _Source(f"{call.target}.scale", _input_quantizer(call).integer_type)
         inputs = {call: source.integer_type for call, source in sources.items()}
-        plans = choose_types(gm, self.precision, inputs)
-        self._insert_output_quantizers(gm, plans)
+        plans = choose_types(gm, precision_of(gm), inputs)
+        notes = self._insert_output_quantizers(gm, plans)
         for node in list(gm.graph.nodes):
             layer_map = layer_map_of(node)
             if layer_map is not None:
@@ -71,12 +75,13 @@ class InsertQuantizers(Pass):
                 operands = [source for source in node.all_input_nodes if source in sources]
                 if operands:
                     sources[node] = sources[operands[0]]
-        notes = [(node.target, note) for node in gm.graph.nodes if (note := node.meta.pop("scale_note", None))]
-        gm.meta.setdefault("notes", []).extend(f"{path}: {note}" for path, note in notes)
-        return True
+        in_order = [node for node in gm.graph.nodes if node in notes]
+        gm.meta.setdefault("notes", []).extend(f"{node.target}: {notes[node]}" for node in in_order)
+        return bool(sources or plans)
 
-    def _insert_output_quantizers(self, gm: GraphModule, plans: dict[Node, TensorPlan]) -> None:
-        """Give every layer map the output quantizer of its plan; what is joined shares its scale."""
+    def _insert_output_quantizers(self, gm: GraphModule, plans: dict[Node, TensorPlan]) -> dict[Node, str]:
+        """Give every layer map the output quantizer of its plan; what is joined shares its scale. Returns notes."""
+        notes: dict[Node, str] = {}
         groups = scale_groups(gm, aligns_sums=self.target.aligned_sums)
         for group in groups:
             shared: dict[Node, Quantizer] = {}
@@ -84,20 +89,27 @@ class InsertQuantizers(Pass):
                 layer_map, integer_type = layer_map_of(node), plans[node].integer_type
                 if layer_map is None or integer_type is None:
                     continue
-                quantizer = self._output_quantizer(node, layer_map, integer_type)
+                quantizer = self._output_quantizer(layer_map, integer_type, precision_of(gm).of(str(node.target)))
+                samples = observation_of(node).samples
+                if samples is not None and not layer_map.has_own_scale:
+                    note = scale_from_samples(quantizer, samples)
+                    notes |= {} if note is None else {node: note}
+                layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
                 if shared:
                     quantizer.share_scale(next(iter(shared.values())))
                 shared[node] = quantizer
             settle_zeros(shared)
         gm.meta["scale_groups"] = [[str(node.target) for node in group] for group in groups if len(group) > 1]
+        return notes
 
     def _quantize_input(self, gm: GraphModule, node: Node, example: Any) -> Node:
-        quantizer = self._input_quantizer(node, example).train(gm.training)
-        shape = tuple(example.shape[1:]) if isinstance(example, Tensor) else node.meta.get("sample_shape")
+        quantizer = self._input_quantizer(precision_of(gm).input, node, example).train(gm.training)
+        shape = tuple(example.shape[1:]) if isinstance(example, Tensor) else observation_of(node).sample_shape
         if shape is not None:
             quantizer.remember_shape(shape)
-        if "samples" in node.meta and not quantizer.is_calibrated:
-            quantizer.calibrate(node.meta["samples"])
+        samples = observation_of(node).samples
+        if samples is not None and not quantizer.is_calibrated:
+            quantizer.calibrate(samples)
         path = unique_path(gm, f"{node.name}_quantizer")
         gm.add_submodule(path, quantizer)
         with gm.graph.inserting_after(node):
@@ -105,13 +117,12 @@ class InsertQuantizers(Pass):
         node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call and not is_shape(user))
         return call
 
-    def _input_quantizer(self, node: Node, example: Any) -> InputQuantizer:
-        wanted = self.precision.input
+    def _input_quantizer(self, wanted: object, node: Node, example: Any) -> InputQuantizer:
         if isinstance(wanted, ImageInput):
             return ImageQuantizer(wanted, self.schedule)
         if isinstance(wanted, IntegerType):
             return InputQuantizer(wanted, self.schedule)
-        seen = example if isinstance(example, Tensor) else node.meta.get("samples")
+        seen = example if isinstance(example, Tensor) else observation_of(node).samples
         is_nonnegative = seen is not None and bool((seen >= 0).all())
         return InputQuantizer(IntegerType(bits=8, signed=not is_nonnegative), self.schedule)
 
@@ -134,9 +145,8 @@ class InsertQuantizers(Pass):
             scales = tuple(gm.graph.get_attr(source.scale_path) for source in inputs)
         node.args = (*operands, *scales)
 
-    def _output_quantizer(self, node: Node, layer_map: LayerMap, integer_type: IntegerType) -> Quantizer:
-        """Give a layer map its output quantizer, with a scale if anything tells it."""
-        precision = self.precision.of(str(node.target))
+    def _output_quantizer(self, layer_map: LayerMap, integer_type: IntegerType, precision: Precision) -> Quantizer:
+        """The output quantizer of a layer map, with a scale if the layer map tells one."""
         is_replaced = precision.replaces_activation and integer_type.narrow
         quantizer = Quantizer(
             integer_type,
@@ -147,9 +157,6 @@ class InsertQuantizers(Pass):
             fills_range=self.target.whole_ranges,
         )
         layer_map.settle_scale(quantizer)
-        if "samples" in node.meta and not layer_map.has_own_scale:
-            node.meta["scale_note"] = scale_from_samples(quantizer, node.meta["samples"])
-        layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
         return quantizer
 
 

@@ -11,14 +11,18 @@ from torch.fx import GraphModule, Node
 from ana_fx.graph import layer_map_of, unique_path
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.operators.identity import Identity
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import passes_levels
+from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.quantization.first_last_precision import precision_of
 from ana_fx.passes.quantization.scale_groups import is_read_by_table, level_producers
 from ana_fx.precision.precision import Precision
 
 __all__ = ["InsertRequantizers"]
 
 _WIDE = 8  # bits of what a table or a softmax reads
+_KEY = "is_requantizer"  # of `Node.meta`: what has been requantised already can share
 
 
 @dataclass(frozen=True)
@@ -34,33 +38,32 @@ class InsertRequantizers(Pass):
     others may not have.
 
     Args:
-        precision: Types of the tensors.
         aligns_sums: Whether the tensors of a sum must have one scale.
         fills_ranges: Whether what an activation clips must have a scale of its own, with which its levels end
             where the activation does.
     """
 
     name: ClassVar[str] = "insert-requantizers"
-    precision: Precision
+    requires: ClassVar[Dialect] = FUSED
+    ensures: ClassVar[Dialect] = FUSED
     aligns_sums: bool = False
     fills_ranges: bool = False
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
-        producers = level_producers(gm)
+        producers, precision = level_producers(gm), precision_of(gm)
         edges = [
             (node, source)
             for node in gm.graph.nodes
             if self._is_join(node)
             for source in _level_operands(node, producers)
-            if not all(self._can_share(producer) for producer in producers[source])
+            if _KEY not in source.meta and not all(self._can_share(each, precision) for each in producers[source])
         ]
         for node, source in edges:
             path = unique_path(gm, f"{source.name}_requantizer")
             gm.add_submodule(path, OperatorMap(Identity()).train(gm.training))
             with gm.graph.inserting_before(node):
                 call = gm.graph.call_module(path, (source,))
-            call.meta, call.stack_trace = dict(source.meta), node.stack_trace
+            call.meta, call.stack_trace = dict(source.meta) | {_KEY: True}, node.stack_trace
             node.replace_input_with(source, call)
         return bool(edges)
 
@@ -70,13 +73,13 @@ class InsertRequantizers(Pass):
             return self.aligns_sums and layer_map.aligns_inputs
         return passes_levels(node)
 
-    def _can_share(self, producer: Node) -> bool:
+    def _can_share(self, producer: Node, precision: Precision) -> bool:
         layer_map = layer_map_of(producer)
         if layer_map is None or layer_map.has_own_scale:
             return False
         if self.fills_ranges and layer_map.clip_range.maximum < math.inf:
             return False
-        return self.precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
+        return precision.of(str(producer.target)).activation.bits == _WIDE or not is_read_by_table(producer)
 
 
 def _level_operands(node: Node, producers: dict[Node, list[Node]]) -> list[Node]:

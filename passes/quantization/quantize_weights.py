@@ -12,7 +12,10 @@ from torch.fx import GraphModule
 from ana_fx.graph import calls_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.quantization.first_last_precision import precision_of
+from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
 from ana_fx.requantizers.staircase import ShiftArithmetic
@@ -37,39 +40,41 @@ class QuantizeWeights(Pass):
     layer's inputs: ±63 next to 8-bit ones. Requires the quantizers of inputs and outputs; leaves float layers alone.
 
     Args:
-        precision: Types of the weights.
         schedule: Noise of the quantizers.
         target: Where the model will run.
     """
 
     name: ClassVar[str] = "quantize-weights"
-    precision: Precision
+    requires: ClassVar[Dialect] = QUANTIZED
+    ensures: ClassVar[Dialect] = QUANTIZED
     schedule: Schedule
     target: Target
 
     def run(self, gm: GraphModule) -> bool:
-        """See the class."""
         users: dict[tuple[int, bool], dict[str, OperatorMap]] = defaultdict(dict)
+        is_changed = False
         for node, layer_map in calls_of(gm, OperatorMap):
-            if not layer_map.input_types:  # a float layer
+            if not layer_map.input_types or layer_map.weight_quantizer is not None:  # float, or quantised before
                 continue
+            before = layer_map.shift_arithmetic, layer_map.factor
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
             if layer_map.weight is not None:
                 users[id(layer_map.weight), layer_map.output_quantizer is None][str(node.target)] = layer_map
             else:
                 layer_map.factor = self._factor(layer_map)
+            is_changed |= before != (layer_map.shift_arithmetic, layer_map.factor)
         for sharing in users.values():
-            quantizer = self._quantizer(sharing)
+            quantizer = self._quantizer(sharing, precision_of(gm))
             for layer_map in sharing.values():
                 layer_map.weight_quantizer = quantizer.train(layer_map.training)
                 layer_map.factor = self._factor(layer_map)
         gm.meta.setdefault("notes", []).extend(self._limit_notes(users.values()))
-        return True
+        return is_changed or bool(users)
 
-    def _quantizer(self, sharing: dict[str, OperatorMap]) -> Quantizer:
+    def _quantizer(self, sharing: dict[str, OperatorMap], wanted: Precision) -> Quantizer:
         """The quantizer of a weight, of the type of the first layer within what is safe for all."""
         path, first = next(iter(sharing.items()))
-        precision, weight = self.precision.of(path), first.weight
+        precision, weight = wanted.of(path), first.weight
         assert weight is not None
         is_head = first.output_quantizer is None
         has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel

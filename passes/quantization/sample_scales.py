@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from ana_fx.graph import layer_map_of
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.passes.fusion.observation import observation_of
 
 __all__ = ["scale_from_samples", "scale_of_zeros", "settle_zeros"]
 
@@ -50,7 +51,7 @@ def settle_zeros(group: Mapping[Node, Quantizer]) -> None:
     """
     is_known = any(quantizer.is_calibrated for quantizer in group.values())
     for node, quantizer in group.items():
-        if quantizer.is_calibrated or "samples" not in node.meta:
+        if quantizer.is_calibrated or observation_of(node).samples is None:
             continue
         if is_known:
             quantizer.set_scale(quantizer.scale.detach())

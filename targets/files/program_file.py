@@ -26,6 +26,7 @@ from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.precision.precision import Precision
+from ana_fx.prepared.graph_form import GraphForm, is_program, set_form
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
@@ -70,7 +71,7 @@ def save(integer: GraphModule, path: str | os.PathLike[str]) -> None:
         ExportError: The program holds a module or an output that files do not, or cannot be written.
         ValueError: `integer` is not a converted program.
     """
-    if "annealing_ranges" not in getattr(integer, "meta", {}):
+    if not is_program(integer):
         raise ValueError(f"needed a program from ana_fx.convert, got {type(integer).__name__}")
     store = Store()
     try:
@@ -176,6 +177,7 @@ def _program(description: Plain, reader: Reader) -> GraphModule:
     try:
         program = GraphModule(made, graph, _identifier(name)).eval()
         program.meta.update(meta)
+        set_form(program, GraphForm.PROGRAM)
     except Exception as error:  # names that contradict each other; torch's errors share no base
         raise ValueError(f"cannot build the graph: {reason_of(error)[:200]}") from error
     shapes = {each["name"]: tuple(each["shape"]) for each in nodes if each.get("shape") is not None}

@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 import ana_fx
 from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.lowering.program_graph import PROGRAM
 from ana_fx.passes.lowering.prove import Prove
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap
@@ -364,6 +365,7 @@ class Tamper(Pass):
     """Changes one weight of the layer map at `hidden`."""
 
     name = "tamper"
+    requires = ensures = PROGRAM
 
     def run(self, gm: GraphModule) -> bool:
         gm.get_submodule("hidden").weight[0, 0] += 64

@@ -119,6 +119,14 @@ def test_without_a_rate_there_are_no_ratios():
     assert {(each.power, each.ratios) for each in compositional_convergence(qat, x).layers} == {(None, None)}
 
 
+def test_a_schedule_that_is_a_function_is_measured_without_rates():
+    schedule = Schedule("normal", function=lambda layer, time: (0.0, 0.5 * max(0.0, 1.0 - time)))
+    qat, x = unit_chain(schedule)
+    for layer in compositional_convergence(qat, x, progress=[0.0, 1.0]).layers:
+        assert layer.norms[0] > 0.0 == layer.norms[1]
+        assert layer.ratios is None
+
+
 def test_an_error_that_outlives_its_rate_is_infinitely_larger():
     backwards = {0: LayerSchedule(0.375, 0.75), 1: LayerSchedule(0.0, 0.375)}
     schedule = Schedule("normal", mean="dynamic", stop=0.75, depth_overrides=backwards, allows_disorder=True)

@@ -11,6 +11,7 @@ from ana_fx import LayerSchedule, Schedule
 from ana_fx.annealing.ordering import annealing_order, layer_map_graph
 from ana_fx.schedule.noise import NOISES, Normal, Triangular, Uniform
 from ana_fx.study.rates import Rates, convergence_powers, lightness, rates_of
+from ana_fx.study.theory import check_hypotheses
 from tests.models import Residual, Shared, example
 from tests.study.test_theory import REVERSED, backwards, chain, dynamic
 
@@ -110,6 +111,20 @@ def test_there_is_no_rate_behind_an_input_that_ends_later():
 def test_there_is_no_rate_under_a_static_mean_or_a_static_variance():
     assert {power for _, power in found(chain(Schedule("normal")))} == {None}
     assert {power for _, power in found(chain(dynamic("normal", variance="static")))} == {None}
+
+
+def test_layers_may_differ_in_family_and_rule():
+    mixed = {0: LayerSchedule(noise="normal"), 2: LayerSchedule(mean="static")}
+    layers = found(chain(dynamic("uniform", interval="overlapped", depth_overrides=mixed)))
+    assert [rates.noise.name for rates, _ in layers] == ["normal", "uniform", "uniform"]
+    assert [power for _, power in layers] == [2, 1, None]
+
+
+def test_noise_that_stays_never_ends_so_its_reader_has_no_rate_if_that_of_the_reader_vanishes():
+    mixed = dynamic("normal", depth_overrides={0: LayerSchedule(variance="static")}, allows_disorder=True)
+    assert [power for _, power in found(chain(mixed))] == [None, None, None]
+    late = check_hypotheses(chain(mixed)).condition(18)
+    assert late.failures == ("0 -> 1: never ends",)
 
 
 def test_there_is_no_rate_for_weights_that_a_deeper_layer_map_shares():

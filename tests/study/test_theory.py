@@ -157,6 +157,13 @@ def test_a_variance_that_stays_is_a_network_that_does_not_converge():
     assert "features do not converge" in str(check_hypotheses(chain(Schedule(variance="static"))))
 
 
+def test_a_report_names_the_families_of_all_layers():
+    mixed = dynamic("uniform", depth_overrides={1: LayerSchedule(noise="logistic")})
+    text = str(check_hypotheses(chain(mixed)))
+    assert text.startswith("Theorem 2 under uniform and logistic noise: features converge for every input")
+    assert "(13) weaker σ_λ is strictly increasing: under uniform noise only" in text
+
+
 def test_a_number_that_the_theorem_does_not_have_is_refused():
     with pytest.raises(ValueError, match=r"\(11\) to \(18\), got 19"):
         check_hypotheses(chain()).condition(19)

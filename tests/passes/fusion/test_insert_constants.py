@@ -8,6 +8,7 @@ from torch import nn
 from ana_fx.graph import module_of
 from ana_fx.passes.base_pass import run_pipeline
 from ana_fx.passes.fusion.insert_constants import InsertConstants
+from ana_fx.passes.fusion.observation import observation_of
 from tests.graphs import Written, assert_graph, assert_same_numbers, canonical
 
 X = torch.randn(3, 4)
@@ -63,7 +64,7 @@ def test_a_constant_map_stands_where_a_constant_meets_an_activation(forward, wan
 
 def test_a_second_run_changes_nothing():
     gm = run_pipeline(canonical(model(PLACES["two readers"][0])), (InsertConstants(),))
-    assert not InsertConstants()(gm)
+    assert not InsertConstants()(gm).modified
 
 
 def test_a_constant_map_is_named_after_its_tensor_and_knows_its_numbers():
@@ -71,4 +72,4 @@ def test_a_constant_map_is_named_after_its_tensor_and_knows_its_numbers():
     gm = run_pipeline(canonical(made), (InsertConstants(),))
     (node,) = (each for each in gm.graph.nodes if module_of(each) is not None)
     assert node.target == "row_map"
-    assert torch.equal(node.meta["samples"], made.row.detach())
+    assert torch.equal(observation_of(node).samples, made.row.detach())

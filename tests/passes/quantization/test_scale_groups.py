@@ -8,6 +8,7 @@ from torch import nn
 import ana_fx
 from ana_fx.graph import layer_maps
 from ana_fx.passes.base_pass import run_pipeline
+from ana_fx.passes.quantization.first_last_precision import FirstLastPrecision
 from ana_fx.passes.quantization.insert_requantizers import InsertRequantizers
 from ana_fx.passes.quantization.scale_groups import scale_groups
 from ana_fx.precision.precision import Precision
@@ -89,10 +90,10 @@ REQUANTIZED = {
 
 @pytest.mark.parametrize(("forward", "precision", "wanted"), REQUANTIZED.values(), ids=REQUANTIZED)
 def test_what_cannot_share_a_scale_is_requantised_before_the_join(forward, precision, wanted):
-    gm = run_pipeline(fused(model(forward)), (InsertRequantizers(Precision.parse(precision)),))
+    gm = run_pipeline(fused(model(forward)), (FirstLastPrecision(Precision.parse(precision)), InsertRequantizers()))
     assert_graph(gm, wanted)
     assert_same_numbers(gm, model(forward), X)
-    assert not InsertRequantizers(Precision.parse(precision))(gm)
+    assert not InsertRequantizers()(gm).modified
 
 
 def test_quantizers_of_a_group_have_one_scale_the_largest_that_one_of_them_needs():
@@ -157,7 +158,7 @@ def test_what_is_added_shares_a_scale_where_a_target_needs_it(forward, wanted):
 
 def test_an_input_is_requantised_before_such_a_sum():
     gm = fused(model(lambda m, x: m.a(x) + x))
-    assert run_pipeline(gm, (InsertRequantizers(Precision.parse("int4"), aligns_sums=True),))
+    assert run_pipeline(gm, (FirstLastPrecision(Precision.parse("int4")), InsertRequantizers(aligns_sums=True)))
     assert_graph(gm, "x -> Convolution -> Identity(x) -> Sum(Convolution, Identity) -> output")
 
 

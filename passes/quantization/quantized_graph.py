@@ -1,0 +1,44 @@
+"""The dialect of layer maps with quantizers: what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import constant_nodes, module_of
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.passes.base_dialect import Dialect
+from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
+from ana_fx.prepared.graph_form import GraphForm
+
+__all__ = ["QUANTIZED", "Quantized"]
+
+_BORDERS = ("placeholder", "output")
+
+
+class Quantized(Dialect):
+    """Input quantizers, layer maps that take the scale of each input, what hands on levels, sizes, and constants.
+
+    A layer map without any quantizer is the float layer that the model ends with.
+    """
+
+    form = GraphForm.QUANTIZED
+
+    def strangers(self, gm: GraphModule) -> Iterator[tuple[Node, str]]:
+        """Every other node, with the reason."""
+        constants = constant_nodes(gm)
+        for node in gm.graph.nodes:
+            module = module_of(node)
+            if isinstance(module, LayerMap):
+                needed = module.num_inputs + len(module.input_types)  # tensors, and the scale of each
+                if len(node.args) != needed:
+                    yield node, f"it reads {len(node.args)} tensors, needed {needed}"
+            elif isinstance(module, InputQuantizer) or node.op in _BORDERS or node in constants:
+                continue
+            elif not (is_shape(node) or passes_levels(node)):
+                yield node, f"{type(module).__name__ if module else node.target} is no layer map"
+
+
+QUANTIZED = Quantized()
