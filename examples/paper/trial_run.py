@@ -71,7 +71,8 @@ def training_of(trial: Trial, data: Path, device: torch.device) -> Training:
     net = study.rearranged(study.network(trial.scale.width, splits.num_classes)).train()
     annealer, schedule = None, schedule_of(trial)
     if schedule is not None:
-        calibration = [x.cpu() for x, _ in batches.measured(splits.train.first(min(1.0, 1024 / len(splits.train))))]
+        seen = batches.measured(splits.train.first(min(1.0, 1024 / len(splits.train))))
+        calibration = [x.cpu() for x, _ in seen if len(x) > 1]  # a single example has no batch statistics
         net = ana_fx.prepare(
             net, calibration[0], precision=study.precision, schedule=schedule, calibration=calibration
         ).to(device)

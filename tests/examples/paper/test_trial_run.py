@@ -1,5 +1,7 @@
 """A trial learns: the speech network too, whose untrained batch norms calibration once took at their word."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,12 @@ def test_every_convolution_of_the_untrained_speech_network_gets_a_gradient(tones
     gradients = [weight.grad for weight in weights]
     assert len(gradients) == 1 + 8 + 1
     assert all(bool((gradient != 0).any()) for gradient in gradients)
+
+
+def test_a_last_batch_of_one_example_is_not_calibrated_with(tones):
+    """77 clips to train on, four at a time."""
+    training = training_of(replace(trial(batch=128), fold=1, num_folds=5), tones, torch.device("cpu"))
+    assert len(training.batches.examples) % (2 * training.batches.batch_size) == 1
 
 
 @pytest.mark.parametrize(("interval", "variance"), [("overlapped", "static"), ("partition", "dynamic")])
