@@ -1,6 +1,7 @@
 """How the house is built: folders by theme, one level deep, with imports that lead one way."""
 
 import ast
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -82,3 +83,20 @@ def test_imports_between_folders_lead_one_way():
             if name in modules and room(name) != room(module):
                 arrows.add_edge(room(module), room(name))
     assert [sorted(circle) for circle in nx.strongly_connected_components(arrows) if len(circle) > 1] == []
+
+
+@functools.cache
+def covered_elsewhere() -> str:
+    """The docstrings of the files of tests, in which those that cover several files name them."""
+    docstrings = [ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in TESTS]
+    return "\n".join(filter(None, docstrings))
+
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+MIRRORED = [file.relative_to(ROOT) for file in sources("passes") if file.stem != "__init__"]
+
+
+@pytest.mark.parametrize("file", MIRRORED, ids=str)
+def test_a_file_has_a_test_of_its_name_or_is_named_by_the_test_that_covers_it(file):
+    mirror = ROOT / "tests" / file.parent / f"test_{file.name}"
+    assert mirror.exists() or file.as_posix() in covered_elsewhere()

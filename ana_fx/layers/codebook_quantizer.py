@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.scale_search import positive
+from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
 from ana_fx.schedule.noise import Noise
-from ana_fx.schedule.schedule import Strategy
 
 __all__ = ["CodebookQuantizer", "fake_quantize_codebook", "quantizer_of"]
 
@@ -31,7 +32,7 @@ class CodebookQuantizer(Quantizer):
         return self.moved(found)
 
     @property
-    def _unit(self) -> int:
+    def unit(self) -> int:
         """What noise is measured in, in steps."""
         levels = self.integer_type.levels
         return min(high - low for low, high in itertools.pairwise(levels))
@@ -64,7 +65,7 @@ class CodebookQuantizer(Quantizer):
             self._calibrate_on_first_batch(x)
         scale = self.scale
         factor = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5 if scale.requires_grad else 1.0
-        mean, std = self.mean * self._unit, self.std * self._unit
+        mean, std = self.mean * self.unit, self.std * self.unit
         return fake_quantize_codebook(x, positive(scale), (mean, std), self, factor)
 
 
@@ -77,14 +78,16 @@ def fake_quantize_codebook(
         x: Any shape.
         scale: The step; positive; broadcasts against `x`.
         noise: Mean and standard deviation of the noise in steps, 0-dimensional.
-        quantizer: What tells levels, family and strategy.
+        quantizer: What tells levels, family, strategy and gradient.
         scale_gradient: Factor of the gradient with respect to `scale`.
 
     Returns:
         Multiples of `scale`, float32, shaped as `x`.
     """
-    settings = (quantizer.codebook, quantizer.noise, quantizer.strategy, scale_gradient, scale.requires_grad)
-    out: Tensor = _FakeQuantize.apply(x, scale, *noise, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    gradient = quantizer.gradient._replace(mean=quantizer.gradient.mean * quantizer.unit)
+    settings = (quantizer.codebook, quantizer.noise, quantizer.strategy, gradient)
+    factors = (scale_gradient, scale.requires_grad)
+    out: Tensor = _FakeQuantize.apply(x, scale, *noise, *settings, *factors)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
@@ -99,18 +102,14 @@ class _FakeQuantize(torch.autograd.Function):
         codebook: Codebook,
         noise: Noise,
         strategy: Strategy,
+        gradient: Gradient,
         scale_gradient: float,
         learns_scale: bool,
     ) -> Tensor:
         u = x.float() / scale
         v = u - mean  # in v the thresholds stand where the codebook says
-        slope = torch.zeros_like(v)
-        for jump, threshold in zip(codebook.jumps, codebook.thresholds, strict=True):
-            slope.add_(noise.density_(threshold - v, std), alpha=jump)
-        if strategy is Strategy.EXPECTATION:
-            level = _expectation(v, std, codebook, noise)
-        else:
-            level = codebook.level(v if strategy is Strategy.MODE else v - noise.sample_like(v) * std)
+        slope = _SLOPES[gradient.rule](v - gradient.mean, std, codebook, noise)
+        level = _LEVELS[strategy](v, std, codebook, noise)
         scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
@@ -120,7 +119,30 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slope, scale_slope = ctx.saved_tensors
         grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
-        return (grad * slope).to(ctx.dtype), grad_scale, None, None, None, None, None, None, None
+        return (grad * slope).to(ctx.dtype), grad_scale, *(None,) * 8
+
+
+def _slope(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The derivative of the expectation."""
+    slope = torch.zeros_like(v)
+    for jump, threshold in zip(codebook.jumps, codebook.thresholds, strict=True):
+        slope.add_(noise.density_(threshold - v, std), alpha=jump)
+    return slope
+
+
+def _height(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The derivative of the sum of ReLUs: how far v has come above the lowest level; 0 if there is no noise."""
+    return (codebook.level(v) - codebook.values[0]) * (std > 0)
+
+
+def _mode(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The quantizer itself."""
+    return codebook.level(v)
+
+
+def _random(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The quantizer of a draw of v − ν."""
+    return codebook.level(v - noise.sample_like(v) * std)
 
 
 def _expectation(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
@@ -132,6 +154,15 @@ def _expectation(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Te
         past = v - threshold
         level.add_(torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype)), alpha=jump)
     return level
+
+
+_Formula = Callable[[Tensor, Tensor, Codebook, Noise], Tensor]
+_SLOPES: Mapping[GradientRule, _Formula] = {GradientRule.EXPECTATION: _slope, GradientRule.RELU: _height}
+_LEVELS: Mapping[Strategy, _Formula] = {
+    Strategy.EXPECTATION: _expectation,
+    Strategy.MODE: _mode,
+    Strategy.RANDOM: _random,
+}
 
 
 def quantizer_of(integer_type: Any, *settings: Any, **options: Any) -> Quantizer:

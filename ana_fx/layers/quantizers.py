@@ -101,7 +101,7 @@ class Quantizer(Float32Module):
 
     def shape_noise(self, constants: NoiseConstants) -> None:
         """Say of what family the noise is, how wide it can be, and by how much its mean moves the thresholds."""
-        self.noise, self.strategy = constants.noise, constants.strategy
+        self.noise, self.strategy, self.gradient = constants.noise, constants.strategy, constants.gradient
         self.num_neighbours = constants.num_neighbours
         self.offset = self.rounding.offset - constants.threshold_shift
 
@@ -223,7 +223,7 @@ class Quantizer(Float32Module):
         scale_gradient = 1.0
         if scale.requires_grad:
             scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
-        if is_fused(x, self.noise, self.strategy, self.num_neighbours):
+        if is_fused(x, self.noise, self.strategy, self.num_neighbours, self.gradient):
             return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
             x,
@@ -235,6 +235,7 @@ class Quantizer(Float32Module):
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
+            gradient=self.gradient,
         )
 
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -33,7 +33,7 @@ from ana_fx.passes.node_by_node import Evaluator
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.program.tensor_spec import TensorSpec, set_spec
 
-__all__ = ["RULES", "Lower"]
+__all__ = ["RULES", "Lower", "rule_of"]
 
 RULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
@@ -73,7 +73,7 @@ class Lower(Pass):
         nodes = list(gm.graph.nodes)
         modules = {node: module for node in nodes if (module := module_of(node)) is not None}
         context = LoweringContext(gm, modules, recording.values, Evaluator(gm, recording.values))
-        rules = [(node, _rule_of(node, context)) for node in nodes]
+        rules = [(node, rule_of(node, modules.get(node), recording.values)) for node in nodes]
         for node, rule in rules:
             rule(context, node)
         if context.problems:
@@ -91,17 +91,21 @@ class Lower(Pass):
         return bool(modules)
 
 
-def _rule_of(node: Node, context: LoweringContext) -> Rule:
+def rule_of(node: Node, module: nn.Module | None, values: Container[Node]) -> Rule:
     """How a node is lowered.
+
+    Args:
+        node: A node of the trained graph.
+        module: What it calls.
+        values: The nodes that hold no tensor or depend on no input.
 
     Raises:
         ConvertError: No rule is for it.
     """
-    module = context.modules.get(node)
     is_float_layer = isinstance(module, LayerMap) and not module.is_quantized
     if node.op == "output" or is_float_layer:
         return dequantize_inputs
-    if node in context.values and not isinstance(module, LayerMap):  # a size, a scale, or a constant in floats
+    if node in values and not isinstance(module, LayerMap):  # a size, a scale, or a constant in floats
         return _leave
     for kind in type(module).__mro__:
         if kind in RULES:

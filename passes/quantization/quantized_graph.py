@@ -15,7 +15,7 @@ from ana_fx.prepared.graph_form import GraphForm
 
 __all__ = ["QUANTIZED", "Quantized"]
 
-_BORDERS = ("placeholder", "output")
+_UNQUANTIZED = "it reads an input of the model that was not quantised"
 
 
 class Quantized(Dialect):
@@ -35,7 +35,10 @@ class Quantized(Dialect):
                 needed = module.num_inputs + len(module.input_types)  # tensors, and the scale of each
                 if len(node.args) != needed:
                     yield node, f"it reads {len(node.args)} tensors, needed {needed}"
-            elif isinstance(module, InputQuantizer) or node.op in _BORDERS or node in constants:
+            elif node.op == "placeholder":
+                readers = [user for user in node.users if not is_shape(user)]
+                yield from ((each, _UNQUANTIZED) for each in readers if not isinstance(module_of(each), InputQuantizer))
+            elif isinstance(module, InputQuantizer) or node.op == "output" or node in constants:
                 continue
             elif not (is_shape(node) or passes_levels(node)):
                 yield node, f"{type(module).__name__ if module else node.target} is no layer map"

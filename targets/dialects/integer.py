@@ -23,6 +23,7 @@ from ana_fx.targets.writers.write_max_pool import write_max_pool
 from ana_fx.targets.writers.write_movement import movements
 from ana_fx.targets.writers.write_requantizer import per_channel, requantized
 from ana_fx.targets.writers.write_table import functions
+from ana_fx.targets.writers.write_thresholds import compared
 
 __all__ = ["INTEGER"]
 
@@ -49,6 +50,7 @@ def _container(integer_type: IntegerType) -> Container:
 INTEGER = Dialect(
     operators={kind: requantized(write) for kind, write in accumulators.items()},
     heads=dict.fromkeys((Convolution, Linear), write_head),
+    codebooks={kind: compared(write) for kind, write in accumulators.items()},
     float_layers=float_layers,
     modules={**borders, **constants, **functions, **movements, IntegerMaxPool: write_max_pool},
     container=_container,

@@ -22,6 +22,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
@@ -30,7 +32,14 @@ from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool, IntegerS
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import EXACT, float_staircase
-from ana_fx.targets.dialects.qonnx_nodes import apply, multi_threshold, quant, quantized_weight, round_to_levels
+from ana_fx.targets.dialects.qonnx_nodes import (
+    apply,
+    codebook_levels,
+    multi_threshold,
+    quant,
+    quantized_weight,
+    round_to_levels,
+)
 from ana_fx.targets.onnx.dialect import Dialect, Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
@@ -53,7 +62,24 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
-    """Write c₀·n₀ + c₁·n₁, without the products by 1."""
+    """Write c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
+
+
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """Write max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
+
+
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """Write min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Write each tensor times its coefficient, without the products by 1."""
     assert w.weight is not None
     terms = []
     for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True):
@@ -61,7 +87,7 @@ def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
         if coefficient != 1:
             term = w.op("Mul", x.value, w.number(coefficient, "coefficient"), shape=x.shape)
         terms.append(term)
-    return w.op("Add", *terms)
+    return terms
 
 
 @accumulators.writes(Product)
@@ -217,6 +243,7 @@ def _dialect(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Dia
     return Dialect(
         operators={kind: writer(kind) for kind in accumulators},
         heads=dict.fromkeys((Convolution, Linear), write_head),
+        codebooks={kind: _in_floats(codebook_levels)(kind) for kind in accumulators},
         float_layers={},
         modules={
             **borders,

@@ -8,12 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
+from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import FloatStaircase, thresholds_of
 from ana_fx.targets.onnx.node_writer import NodeWriter
 
-__all__ = ["apply", "multi_threshold", "quant", "quantized_weight", "round_to_levels"]
+__all__ = ["apply", "codebook_levels", "multi_threshold", "quant", "quantized_weight", "round_to_levels"]
 
 _DOMAIN = "qonnx.custom_op.general"
 _CHANNELS_FIRST = {2: "NC", 3: "NCW", 4: "NCHW", 5: "NCDHW"}
@@ -46,19 +47,42 @@ def round_to_levels(w: NodeWriter, staircase: FloatStaircase, value: ir.Value) -
 
 def multi_threshold(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
     """Write the number of thresholds that an accumulator reaches, plus the lowest level."""
-    module, rank = w.module, len(w.shape) + 1
-    value = apply(w, "Mul", accumulator, module.sign)
-    thresholds = numpy(thresholds_of(module))
+    module = w.module
+    settings = {"out_dtype": _type_name(module.integer_type), "out_scale": 1.0, "out_bias": float(module.lo)}
+    return _reached(w, accumulator, thresholds_of(module), settings)
+
+
+def codebook_levels(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
+    """Write the levels of a codebook: a MultiThreshold, and a Gather where its jumps are uneven."""
+    codebook: Codebook = w.module.integer_type.codebook
+    jump, *others = codebook.jumps
+    if all(other == jump for other in others):
+        settings = {"out_scale": float(jump), "out_bias": float(codebook.values[0])}
+        name = _type_name(w.module.integer_type)
+        return _reached(w, accumulator, w.module.thresholds, {"out_dtype": name, **settings})
+    count = f"UINT{(len(codebook.values) - 1).bit_length()}"
+    settings = {"out_scale": 1.0, "out_bias": 0.0}
+    index = _reached(w, accumulator, w.module.thresholds, {"out_dtype": count, **settings})
+    return w.op("Gather", w.number(np.array(codebook.values), "levels"), w.cast(index, ir.DataType.INT32))
+
+
+def _reached(w: NodeWriter, accumulator: ir.Value, wanted: Tensor, settings: dict[str, Any]) -> ir.Value:
+    """Write a MultiThreshold of accumulators that are signed as the channel's gain is."""
+    rank = len(w.shape) + 1
+    value = apply(w, "Mul", accumulator, w.module.sign)
+    thresholds = numpy(wanted)
     if (thresholds == thresholds[:1]).all():
         thresholds = thresholds[:1]
-    layouts = _CHANNELS_FIRST if module.operator.channel_axis(rank) == 1 else _CHANNELS_LAST
-    attributes: dict[str, Any] = {
-        "out_dtype": f"{'INT' if module.integer_type.signed else 'UINT'}{module.integer_type.bits}",
-        "out_scale": 1.0,
-        "out_bias": float(module.lo),
-        "data_layout": layouts[rank],
-    }
-    return w.op("MultiThreshold", value, w.number(thresholds, "thresholds"), domain=_DOMAIN, **attributes)
+    layouts = _CHANNELS_FIRST if w.module.operator.channel_axis(rank) == 1 else _CHANNELS_LAST
+    numbers = w.number(thresholds, "thresholds")
+    return w.op("MultiThreshold", value, numbers, domain=_DOMAIN, **settings, data_layout=layouts[rank])
+
+
+def _type_name(integer_type: IntegerType) -> str:
+    """What qonnx calls a type."""
+    if integer_type.bits == 1:
+        return "BIPOLAR" if integer_type.signed else "BINARY"
+    return f"{'INT' if integer_type.signed else 'UINT'}{integer_type.bits}"
 
 
 def apply(w: NodeWriter, op_type: str, value: ir.Value, channels: Tensor) -> ir.Value:

@@ -30,6 +30,7 @@ __all__ = [
 _FLOAT = ir.DataType.FLOAT
 
 FLOAT_TYPED: Mapping[str, Any] = {
+    "codebooks": {},
     "float_layers": {},
     "container": lambda integer_type: Container(_FLOAT, 0),
     "border": lambda natural: _FLOAT,

@@ -20,6 +20,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
@@ -44,15 +46,31 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
     """Write c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Write each tensor times its coefficient."""
     assert w.weight is not None
-    terms = [_term(w, x, coefficient) for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True)]
-    return w.op("Add", *terms)
+    return [_term(w, x, coefficient) for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True)]
 
 
 def _term(w: NodeWriter, x: StoredTensor, coefficient: float) -> ir.Value:
     if x.constant is not None:
         return w.number(x.constant.astype(np.int64) * coefficient, "constant")
     return w.op("Mul", w.levels(x), w.number(coefficient, "coefficient"), shape=x.shape)
+
+
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """Write max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
+
+
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """Write min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
 
 
 @accumulators.writes(Product)

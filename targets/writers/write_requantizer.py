@@ -16,7 +16,7 @@ from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 
-__all__ = ["per_channel", "requantized", "write_requantizer"]
+__all__ = ["channel_numbers", "per_channel", "requantized", "write_requantizer"]
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 _LARGEST = 2**31 - 1
@@ -93,11 +93,15 @@ def per_channel(w: NodeWriter, op_type: str, value: ir.Value, channels: Tensor, 
     """Write an operator with a number for each channel, unless all are neutral."""
     if neutral is not None and bool((channels == neutral).all()):
         return value
+    return w.op(op_type, value, channel_numbers(w, channels, op_type.lower()))
+
+
+def channel_numbers(w: NodeWriter, channels: Tensor, name: str) -> ir.Value:
+    """A constant with a number for each channel, which broadcasts against what the node gives; one if all are alike."""
     rank = len(w.shape) + 1
     axes_behind = rank - 1 - w.module.operator.channel_axis(rank)
     is_same = bool((channels == channels[0]).all())
-    array = numpy(channels[0] if is_same else channels.reshape([-1] + [1] * axes_behind))
-    return w.op(op_type, value, w.number(array, op_type.lower()))
+    return w.number(numpy(channels[0] if is_same else channels.reshape([-1] + [1] * axes_behind)), name)
 
 
 def _fits(code: MultiplyShift, offset: Tensor, low: Tensor, high: Tensor) -> bool:
