@@ -1,4 +1,4 @@
-"""No two neighbouring products of a program leave 16 bits, where kernels of its target add them there."""
+"""Proves that no two neighbouring products leave 16 bits, where kernels of the target add these in 16 bits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BoundPairs(Pass):
 
 
 def _stored(module: IntegerHead | IntegerMap) -> Tensor:
-    """The weight with its head-room."""
+    """Return the weight as it is stored, with its head-room."""
     assert module.weight is not None
     if isinstance(module, IntegerHead):
         return module.weight.int() * module.factor

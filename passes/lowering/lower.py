@@ -92,7 +92,7 @@ class Lower(Pass):
 
 
 def rule_of(node: Node, module: nn.Module | None, values: Container[Node]) -> Rule:
-    """How a node is lowered.
+    """Return the rule by which a node is lowered.
 
     Args:
         node: A node of the trained graph.
@@ -123,11 +123,11 @@ def rule_of(node: Node, module: nn.Module | None, values: Container[Node]) -> Ru
 
 
 def _leave(context: LoweringContext, node: Node) -> None:
-    """Change nothing; what nothing reads is erased in the end."""
+    """Leave a node as it is; it is erased in the end if nothing reads it."""
 
 
 def _drop(context: LoweringContext, node: Node) -> None:
-    """Nothing is dropped in a program."""
+    """Remove a dropout, which does nothing in eval mode."""
     context.drop(node, node.all_input_nodes[0])
 
 

@@ -17,7 +17,7 @@ __all__ = ["dequantize_inputs", "lower_image_quantizer", "lower_input_quantizer"
 
 
 def lower_input_quantizer(context: LoweringContext, node: Node) -> None:
-    """Reals to levels."""
+    """Put a quantize in the place of an input quantizer."""
     quantizer = context.modules[node]
     assert isinstance(quantizer, InputQuantizer)
     scale = positive(quantizer.scale.detach())
@@ -25,7 +25,7 @@ def lower_input_quantizer(context: LoweringContext, node: Node) -> None:
 
 
 def lower_image_quantizer(context: LoweringContext, node: Node) -> None:
-    """Normalised images to levels."""
+    """Put a quantize of normalised images in the place of an image quantizer."""
     quantizer = context.modules[node]
     assert isinstance(quantizer, ImageQuantizer)
     scale = positive(quantizer.scale.detach())
@@ -34,7 +34,7 @@ def lower_image_quantizer(context: LoweringContext, node: Node) -> None:
 
 
 def dequantize_inputs(context: LoweringContext, node: Node) -> None:
-    """Levels to reals, before what takes reals: the output, or a float layer.
+    """Insert a dequantize before what takes reals: the output, or a float layer.
 
     Raises:
         ConvertError: The batch is not in front.

@@ -32,7 +32,7 @@ __all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table
 
 
 def lower_constant(context: LoweringContext, node: Node) -> None:
-    """A tensor of the model as levels, which no module reads at run time any more."""
+    """Put the levels of a constant in the place of its constant map, computed now."""
     constant = context.modules[node]
     assert isinstance(constant, ConstantMap)
     quantizer = constant.output_quantizer
@@ -42,7 +42,7 @@ def lower_constant(context: LoweringContext, node: Node) -> None:
 
 
 def lower_softmax(context: LoweringContext, node: Node) -> None:
-    """A softmax, by a table of exponentials.
+    """Put an integer softmax, with its table of exponentials, in the place of a softmax map.
 
     Raises:
         ConvertError: It is over the batch.
@@ -63,7 +63,7 @@ def lower_softmax(context: LoweringContext, node: Node) -> None:
 
 
 def lower_table(context: LoweringContext, node: Node) -> None:
-    """A function of each number, as its value for each level.
+    """Put a table of a function's values in the place of a table map.
 
     Raises:
         UnsupportedError: The function has no value somewhere.
@@ -84,7 +84,7 @@ def lower_table(context: LoweringContext, node: Node) -> None:
 
 
 def lower_operator_map(context: LoweringContext, node: Node) -> None:
-    """An operator on integers and its requantizer, or a last layer whose accumulators are the output.
+    """Put an integer map, or a head whose accumulators are the output, in the place of an operator map.
 
     Raises:
         ProofError: Its staircase cannot be encoded.
@@ -114,7 +114,7 @@ def lower_operator_map(context: LoweringContext, node: Node) -> None:
 
 
 def _sources(node: Node, layer_map: LayerMap) -> tuple[list[Node], tuple[int, ...]]:
-    """The tensors that a layer map reads, and the shape of the first.
+    """Return the nodes that a layer map reads, and the shape of the first.
 
     Raises:
         ConvertError: One does not have its batch in front.
@@ -151,7 +151,9 @@ def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap
 
 
 def _spread(context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node) -> Node:
-    """The input of a transposed convolution with zeros between its numbers, cropped where the padding is negative."""
+    """Insert what puts zeros between the numbers of a transposed convolution's input, and crops it where the padding is
+    negative; return the last new node.
+    """
     channels, *sizes = spec_of(source).layout.row
     apart = tuple(each for size in sizes for each in (size, 1))
     pads = tuple(pair for stride in operator.stride for pair in ((0, 0), (0, stride - 1)))
@@ -172,7 +174,7 @@ def _spread(context: LoweringContext, node: Node, operator: TransposedConvolutio
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form without a common divisor of its coefficients, where the staircase can have it."""
+    """Return the form without a common divisor of its coefficients, where the staircase can hold the divisor."""
     if not isinstance(form.staircase, QLinearStaircase):
         return form
     coefficients, divisor = form.coefficients.divided()
@@ -182,7 +184,7 @@ def _reduce(form: IntegerForm) -> IntegerForm:
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
-    """How the stored accumulator, bias included, leaves 32 bits; None if it does not."""
+    """Say how the stored accumulator, bias included, leaves 32 bits; None if it does not."""
     factor, bias = form.factor, form.bias
     if isinstance(form.staircase, QLinearStaircase):
         factor, bias = form.staircase.factor, form.staircase.bias
@@ -196,7 +198,7 @@ def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
 def _integer_map(
     node: Node, operator: Operator, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
 ) -> IntegerMap:
-    """The requantizer in both encodings, for accumulators that are signed as the channel's gain is.
+    """Encode the requantizer in both ways, for accumulators that are signed as the channel's gain is.
 
     The thresholds go to `node.meta["thresholds"]`, for the proof.
     """

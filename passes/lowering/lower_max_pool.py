@@ -16,7 +16,7 @@ __all__ = ["lower_adaptive_max_pool", "lower_max_pool"]
 
 
 def lower_max_pool(context: LoweringContext, node: Node) -> None:
-    """A max pool, padded behind as far as its last window reaches.
+    """Put an integer max pool, padded behind as far as its last window reaches, in the place of a max pool.
 
     Raises:
         ConvertError: A window holds padding only.
@@ -42,7 +42,7 @@ def lower_max_pool(context: LoweringContext, node: Node) -> None:
 
 
 def lower_adaptive_max_pool(context: LoweringContext, node: Node) -> None:
-    """A max pool to a number of windows.
+    """Put an integer max pool in the place of an adaptive one.
 
     Raises:
         ConvertError: Windows have different sizes.

@@ -1,4 +1,4 @@
-"""Every requantizer is proven equal to the trained staircase."""
+"""Proves that every requantizer is equal to the trained staircase."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prove(Pass):
 
 
 def _prove(integer_map: IntegerMap, thresholds: Tensor | None) -> str | None:
-    """Compare the encodings of one map and note the proof; the first difference if there is one."""
+    """Compare the encodings of one map and note the proof; return the first difference if there is one."""
     low, high = integer_map.signed_range()
     if thresholds is None:
         thresholds = integer_map.staircase.thresholds(low, high)

@@ -67,7 +67,7 @@ def _timing(maps: list[LayerMap]) -> list[tuple[Any, ...]]:
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
-    """Every override belongs to a layer map and leaves it a range."""
+    """Raise ScheduleError unless every override belongs to a layer map and leaves it a range."""
     problems = list(_problems(graph, schedule))
     if problems:
         paths = listed([str(node.target) for node in graph])
