@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 from ana_fx.annealing.annealer import Annealer, annealing_ranges
 from ana_fx.annealing.stages import Stage
@@ -29,9 +30,10 @@ from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.rounding import Rounding
 from ana_fx.prepared.settings import Settings, settings_of
-from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy
+from ana_fx.schedule.noise import Noise, NoiseType
 from ana_fx.schedule.presets import preset
-from ana_fx.schedule.schedule import AnnealingRange, Interval, LayerSchedule, Power, Rule, Schedule, Strategy
+from ana_fx.schedule.schedule import AnnealingRange, LayerSchedule, Schedule
 from ana_fx.target import Requantizer, Target
 from ana_fx.training.distiller import Distiller
 from ana_fx.training.reestimate import reestimate_batch_norms
@@ -86,16 +88,17 @@ __all__ = [
     "Convergence",
     "HypothesisReport",
     # settings
+    "DecayInterval",
+    "DecayPower",
     "ImageInput",
     "IntegerType",
-    "Interval",
     "LayerSchedule",
+    "Noise",
+    "NoiseRule",
     "NoiseType",
-    "Power",
     "Precision",
     "Rounding",
     "Requantizer",
-    "Rule",
     "Schedule",
     "Settings",
     "Strategy",
@@ -143,12 +146,18 @@ _LAZY = {
     "Convergence": "ana_fx.study.convergence",
 }
 
+_RENAMED = {"Interval": "DecayInterval", "Power": "DecayPower", "Rule": "NoiseRule"}
+
 
 def __getattr__(name: str) -> Any:
     if name == "targets":
         return import_module("ana_fx.targets")  # a package that can be called
     if name == "__version__":
         return import_module("ana_fx.version").installed_version()
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warn(f"ana_fx.{name} goes in the next version; write ana_fx.{new}", DeprecationWarning, stacklevel=2)
+        return globals()[new]
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.fx import Node
 
 from ana_fx.annealing.annealing_notes import noise_left
-from ana_fx.graph import layer_map_of, module_of
+from ana_fx.graph import layer_map_of, layer_maps, module_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.requantizers.staircase import QLinearStaircase
-from ana_fx.schedule.schedule import AnnealingRange
+from ana_fx.schedule.degrees import Gradient
+from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
 from ana_fx.text.plain_text import cell, markup, plain
 
 if TYPE_CHECKING:  # these take long to import
@@ -41,6 +42,7 @@ class Row:
         depth: Layer maps before it on the longest path.
         start: Fraction of training at which its noise begins to decay.
         end: Fraction of training at which its noise is gone.
+        noise: Family and strategy of its noise, where layer maps differ in it.
         weight: Type of the weights.
         output: Type of the output.
         scale: Step of the output.
@@ -56,6 +58,7 @@ class Row:
     depth: int | None = None
     start: float | None = None
     end: float | None = None
+    noise: str | None = None
     weight: str | None = None
     output: str | None = None
     scale: float | None = None
@@ -98,7 +101,7 @@ class Summary:
         return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in self.notes))
 
 
-_TEXT = ("name", "operation", "encoding", "proof")
+_TEXT = ("name", "operation", "noise", "encoding", "proof")
 
 
 def describe(module: nn.Module) -> Summary:
@@ -112,18 +115,36 @@ def describe(module: nn.Module) -> Summary:
         ValueError: It is another model.
     """
     gm = prepared_or_program(module, "describe()")
-    rows = []
+    rows: list[Row] = []
     for node in gm.graph.nodes:
         row = _row(node, gm.meta.get("annealing_ranges", {}))
         if row is not None:
             rows.append(row)
     shows_program = is_program(gm)
+    if not shows_program:
+        rows = _with_noise(rows, layer_maps(gm), gm.meta["schedule"])
     stage = "integer program" if shows_program else "prepared model"
     title = f"{stage}: {len(rows)} layer maps, target {gm.meta.get('target', 'unknown')}"
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
     left = None if shows_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
     return Summary(title, tuple(rows), said)
+
+
+def _with_noise(rows: list[Row], maps: Mapping[str, LayerMap], schedule: Schedule) -> list[Row]:
+    """The rows with their noise, if it is not the same for all; noise that stays has no start and no end."""
+    constants = {path: schedule.constants(each.annealing_range) for path, each in maps.items()}
+    said = {path: _said_of(each) for path, each in constants.items()}
+    if len(set(said.values())) < 2:
+        return rows
+    rows = [replace(row, noise=said.get(row.name)) for row in rows]
+    static = {path for path, each in constants.items() if each.is_static}
+    return [replace(row, start=None, end=None) if row.name in static else row for row in rows]
+
+
+def _said_of(constants: NoiseConstants) -> str:
+    own = [str(constants.gradient)] if constants.gradient != Gradient() else []
+    return ", ".join([constants.noise.name, constants.strategy.value, *["static"] * constants.is_static, *own])
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -163,6 +184,21 @@ def _head_row(name: str, module: IntegerHead, timing: dict[str, Any]) -> Row:
     )
 
 
+def _thresholds_row(name: str, module: IntegerThresholds, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output=str(module.integer_type),
+        scale=float(module.output_scale),
+        accumulator=module.bound,
+        pair_sum=module.pair_sum,
+        encoding="thresholds",
+        proof=f"{module.thresholds.numel():,} thresholds",
+    )
+
+
 def _map_row(name: str, module: IntegerMap, timing: dict[str, Any]) -> Row:
     proof = module.proof
     return Row(
@@ -191,6 +227,7 @@ _RowWriter = Callable[[str, Any, dict[str, Any]], Row]
 _PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
     IntegerHead: _head_row,
     IntegerMap: _map_row,
+    IntegerThresholds: _thresholds_row,
 }  # all others are exact
 
 

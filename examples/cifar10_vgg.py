@@ -82,7 +82,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--width", type=int, default=1, help="divisor of every layer's width")
     add("--precision", default="ternary", help="all-ternary, ternary, int2 … int8")
     for name, kind, default in (
-        ("interval", ana_fx.Interval, "partition"),
+        ("interval", ana_fx.DecayInterval, "partition"),
         ("strategy", ana_fx.Strategy, "mode"),
         ("noise", ana_fx.NoiseType, "uniform"),
     ):

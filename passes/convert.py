@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -65,7 +66,9 @@ def convert(qat: nn.Module) -> GraphModule:
     qat = prepared(qat, "convert()")
     device = next((tensor.device for tensor in qat.state_dict().values()), torch.device("cpu"))
     program = run_pipeline(_copy(qat), integer_pipeline(target_called(qat.meta["target"])))
-    program.meta["annealing_ranges"] = annealing_ranges(qat)
+    program.meta["annealing_ranges"] = {
+        path: replace(each, override=None, path=None) for path, each in annealing_ranges(qat).items()
+    }
     note = noise_left(qat)
     if note is not None:
         program.meta["notes"] = [*program.meta["notes"], note]

@@ -39,6 +39,7 @@ from ana_fx.prepared.recognize import float_model, unwrap
 from ana_fx.prepared.settings import keep_settings
 from ana_fx.prepared.state_names import names_of, refuse_float_state, remember_names
 from ana_fx.prepared.weight_bank import WeightBank
+from ana_fx.schedule.own_schedule import ScheduleFunction
 from ana_fx.schedule.presets import preset
 from ana_fx.schedule.schedule import Schedule
 from ana_fx.target import Target
@@ -54,7 +55,7 @@ def prepare(
     example_inputs: Any = None,
     *,
     precision: Precision | str = "int8",
-    schedule: Schedule | str | None = None,
+    schedule: Schedule | ScheduleFunction | str | None = None,
     target: str = "onnxruntime",
     calibration: Iterable[Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
@@ -73,8 +74,8 @@ def prepare(
         example_inputs: A tensor or a tuple of tensors with a leading batch axis. It tells the shape
             and the sign of the inputs, makes sizes known while tracing, and guards the trace.
         precision: A Precision or the name of a preset: "ternary", "all-ternary", "int2" … "int8".
-        schedule: How the noise is annealed, or the name of a preset such as "ste" (see `ana_fx.preset`); by
-            default a partition of the first 70 % of training.
+        schedule: How the noise is annealed, the name of a preset such as "ste" (see `ana_fx.preset`), or a function of
+            layer and time (see `Schedule`); by default a partition of the first 70 % of training.
         target: Where the model will run; it decides which staircases eval mode uses.
         calibration: Batches from which the scales that no batch norm tells are taken. Without them
             the first training batch sets these.
@@ -173,7 +174,7 @@ def _make_resumable(gm: GraphModule) -> None:
     refuse_pickling(gm)
 
 
-def _schedule(schedule: Schedule | str | None) -> Schedule:
+def _schedule(schedule: Schedule | ScheduleFunction | str | None) -> Schedule:
     if schedule is None or isinstance(schedule, Schedule):
         return schedule or Schedule()
-    return preset(schedule)
+    return Schedule(function=schedule) if callable(schedule) else preset(schedule)

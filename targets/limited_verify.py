@@ -15,6 +15,7 @@ from typing import Any
 
 from ana_fx.errors import AnaFxError, VerifyError
 from ana_fx.targets.compare import verify_files
+from ana_fx.targets.file_family import family_at
 from ana_fx.targets.files.regular_file import reason_of
 
 if sys.platform != "win32":
@@ -41,11 +42,11 @@ def verify_in_limits(
     """The report of `verify_files`, as text.
 
     Args:
-        path: As in `verify_files`, like `against`, `inputs` and `trusts_code`.
-        against: As there.
-        inputs: As there.
-        runtime: As there.
-        trusts_code: As there.
+        path: The file, as for `verify_files`.
+        against: What it is compared with, as for `verify_files`.
+        inputs: Files of inputs, as for `verify_files`.
+        runtime: What runs the file, as for `verify_files`.
+        trusts_code: Whether a program of torch is loaded, as for `verify_files`.
         seconds: How long it may take.
         gigabytes: How much memory it may take beyond what its code needs. Windows and macOS have no such limit.
 
@@ -90,6 +91,8 @@ def main() -> None:
 
 
 def _answer(order: dict[str, Any]) -> dict[str, str]:
+    for path in (order["path"], order["against"]):
+        family_at(Path(path))  # imports what reads and runs it, before memory is counted
     _limit_memory(order["gigabytes"])
     try:
         report = verify_files(

@@ -49,6 +49,19 @@ def test_a_folder_says_in_one_sentence_what_it_holds(folder):
     assert sentence.endswith(".")
 
 
+@pytest.mark.parametrize("floor", ["targets"])
+def test_every_file_has_a_test_of_its_name_or_one_that_names_it(floor):
+    tests = ROOT / "tests" / floor
+    prose = [ast.get_docstring(ast.parse(test.read_text(encoding="utf-8"))) or "" for test in tests.rglob("test_*.py")]
+    untested = []
+    for file in sources(floor):
+        path = file.relative_to(ROOT / floor)
+        has_mirror = (tests / path.with_name(f"test_{path.name}")).exists()
+        if file.stem not in DOORS and not has_mirror and not any(f"`{path.as_posix()}`" in each for each in prose):
+            untested.append(path.as_posix())
+    assert untested == []
+
+
 def test_no_two_files_have_one_name():
     names = Counter(file.stem for file in files().values() if file.stem not in DOORS)
     assert [name for name, count in names.items() if count > 1] == []

@@ -12,13 +12,15 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule.schedule import AnnealingRange, Interval, LayerSchedule, NoiseType, Power, Schedule
+from ana_fx.schedule.degrees import DecayInterval, DecayPower
+from ana_fx.schedule.noise import Normal, Uniform
+from ana_fx.schedule.schedule import AnnealingRange, LayerSchedule, Schedule
 
 EPS = 2.0**-52
 HALF = AnnealingRange(1, 0.2, 0.6)  # λ = ½ at 0.4
 
 
-@pytest.mark.parametrize("power", Power)
+@pytest.mark.parametrize("power", DecayPower)
 @given(
     constant=st.floats(-4, 4), mean_power=st.floats(0.125, 4), std_power=st.floats(0.125, 4), time=st.floats(0.2, 0.6)
 )
@@ -26,11 +28,11 @@ def test_noise_decays_from_its_constants_with_its_powers(power, constant, mean_p
     schedule = Schedule(
         power=power, mean="dynamic", mean_constant=constant, mean_power=mean_power, std_power=std_power, half_width=0.25
     )
-    p = 2 if power is Power.PROGRESSIVE else 1  # three depths, and this is depth 1
+    p = 2 if power is DecayPower.PROGRESSIVE else 1  # three depths, and this is depth 1
     mean, std = schedule.noise_at(time, HALF, 3)
     remaining = HALF.remaining(time)
     assert mean == pytest.approx(constant * remaining ** (mean_power * p), rel=8 * EPS)
-    assert std == pytest.approx(NoiseType.UNIFORM.std_of(0.25) * remaining ** (std_power * p), rel=8 * EPS)
+    assert std == pytest.approx(Uniform().std_of(0.25) * remaining ** (std_power * p), rel=8 * EPS)
 
 
 def test_a_static_mean_is_part_of_the_thresholds_and_not_of_the_noise():
@@ -70,9 +72,9 @@ def test_overrides_reach_the_quantizers_and_the_annealer():
     qat = ana_fx.prepare(nn.Sequential(*(nn.Linear(2, 2) for _ in range(4))), schedule=schedule)
     ana_fx.Annealer(qat, 10)
     weights = [layer_map.weight_quantizer for layer_map in layer_maps(qat).values()]
-    expected = [torch.tensor(NoiseType.NORMAL.std_of(width)) for width in (0.5, 0.1, 1.0, 0.5)]
+    expected = [torch.tensor(Normal().std_of(width)) for width in (0.5, 0.1, 1.0, 0.5)]
     assert [q.std for q in weights] == expected
-    assert [q.num_neighbours for q in weights] == [NoiseType.NORMAL.num_neighbours(w) for w in (0.5, 0.1, 1.0, 0.5)]
+    assert [q.num_neighbours for q in weights] == [Normal().num_neighbours(w) for w in (0.5, 0.1, 1.0, 0.5)]
     assert [q.levels().offset for q in weights] == [0.5, 0.5, 0.25, 0.5]
 
 
@@ -90,7 +92,7 @@ def test_a_schedule_with_overrides_is_a_value():
     assert len({schedule, copy.copy(schedule)}) == 1
     changed = dataclasses.replace(schedule, interval="overlapped", allows_disorder=True)
     assert changed.overrides == schedule.overrides
-    assert (changed.interval, changed.allows_disorder) == (Interval.OVERLAPPED, True)
+    assert (changed.interval, changed.allows_disorder) == (DecayInterval.OVERLAPPED, True)
 
 
 @pytest.mark.parametrize(

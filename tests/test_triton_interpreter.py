@@ -13,7 +13,13 @@ import pytest
 from ana_fx.kernels.triton_launch import has_triton
 
 ROOT = Path(__file__).parent.parent
-FILES = ("test_fused_quantizer", "test_exact_products", "test_exact_maps", "test_weight_bank", "test_recompute")
+FILES = (
+    "kernels/test_fused_quantizer",
+    "kernels/test_exact_products",
+    "kernels/test_exact_maps",
+    "prepared/test_weight_bank",
+    "layers/test_recompute",
+)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from ana_fx.annealing.annealing_notes import record_progress, too_short
+from ana_fx.annealing.annealing_notes import decaying_ranges, record_progress, too_short
 from ana_fx.annealing.freezing import set_phases
 from ana_fx.annealing.stages import Stage, stages_of
 from ana_fx.graph import layer_maps
@@ -98,7 +98,10 @@ class Annealer:
         A layer whose noise is gone learns nothing any more, so a drop helps those alone that are not yet `annealed` in
         the stage it falls into. Most layers profit from a drop before their own range ends.
         """
-        return stages_of(annealing_ranges(self._qat), self.total_steps, is_static=self._schedule.is_static)
+        ranges = annealing_ranges(self._qat)
+        num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
+        lasting = {path for path, each in ranges.items() if self._schedule.never_vanishes(each, num_depths)}
+        return stages_of(decaying_ranges(ranges, self._schedule), self.total_steps, lasting)
 
     def step(self) -> None:
         """Count one step and set the noise of every quantizer; layer maps without noise stop learning."""
@@ -137,7 +140,7 @@ class Annealer:
             self._annealed = None
 
     def _warn_if_too_short(self) -> None:
-        note = None if self._schedule.is_static else too_short(annealing_ranges(self._qat), self.total_steps)
+        note = too_short(decaying_ranges(annealing_ranges(self._qat), self._schedule), self.total_steps)
         if note is not None:
             _LOG.warning(note)
 

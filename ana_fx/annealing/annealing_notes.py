@@ -11,9 +11,10 @@ from torch.fx import GraphModule
 
 from ana_fx.graph import layer_maps, quantizers
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.schedule import Schedule, Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.schedule import Schedule
 
-__all__ = ["TrainingRecord", "noise_left", "record_progress", "start_record", "too_short"]
+__all__ = ["TrainingRecord", "decaying_ranges", "noise_left", "record_progress", "start_record", "too_short"]
 
 _RECORD = "training_record"
 _NAMED = 5
@@ -41,7 +42,8 @@ class TrainingRecord:
 
 def start_record(gm: GraphModule) -> None:
     """Remember what a model was before any training."""
-    ends = [each.annealing_range.end for each in layer_maps(gm).values() if each.annealing_range is not None]
+    ranges = {path: each.annealing_range for path, each in layer_maps(gm).items() if each.annealing_range is not None}
+    ends = [each.end for each in decaying_ranges(ranges, gm.meta["schedule"]).values()]
     gm.meta[_RECORD] = TrainingRecord(_weights(gm), max(ends, default=0.0))
 
 
@@ -50,17 +52,24 @@ def record_progress(gm: GraphModule, progress: float) -> None:
     gm.meta[_RECORD].progress = progress
 
 
+def decaying_ranges(ranges: Mapping[str, AnnealingRange], schedule: Schedule) -> dict[str, AnnealingRange]:
+    """Those of the layer maps whose noise changes."""
+    return {path: each for path, each in ranges.items() if not schedule.constants(each).is_static}
+
+
 def noise_left(qat: GraphModule) -> str | None:
     """What is to be said of the noise that a training left, with the way out; None if there is nothing.
 
     Nothing is to be said of a model that was not trained, nor of static noise under `mode`, where training and eval
     mode compute the same function.
     """
+    return _unfinished(qat) or _never_finished(qat)
+
+
+def _unfinished(qat: GraphModule) -> str | None:
     schedule: Schedule = qat.meta["schedule"]
-    is_random = schedule.strategy is Strategy.RANDOM
-    if schedule.is_static:
-        return _STATIC_RANDOM if is_random and _is_trained(qat) else None
-    noisy = [m for m in layer_maps(qat).values() if any(float(q.mean) or float(q.std) for q in m.quantizers())]
+    decaying = [m for m in layer_maps(qat).values() if not schedule.constants(m.annealing_range).is_static]
+    noisy = [m for m in decaying if any(float(q.mean) or float(q.std) for q in m.quantizers())]
     step, record = int(qat.get_buffer("annealing_step")), qat.meta[_RECORD]
     if not noisy or record.progress >= record.end:
         return None
@@ -75,7 +84,24 @@ def noise_left(qat: GraphModule) -> str | None:
         )
     else:
         found = f"Annealing stopped after {step:,} steps: {count} still have noise; {_GO_ON}"
+    is_random = any(q.strategy is Strategy.RANDOM for m in noisy for q in m.quantizers())
     return f"{found}; {_RANDOM}" if is_random else found
+
+
+def _never_finished(qat: GraphModule) -> str | None:
+    """Of noise that is drawn to the end of training."""
+    schedule: Schedule = qat.meta["schedule"]
+    ranges = {path: each.annealing_range for path, each in layer_maps(qat).items() if each.annealing_range is not None}
+    num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
+    random = [path for path, each in ranges.items() if schedule.constants(each).strategy is Strategy.RANDOM]
+    lasting = [path for path in random if schedule.never_vanishes(ranges[path], num_depths)]
+    if not lasting or not _is_trained(qat):
+        return None
+    return _LASTING_RANDOM.format(_few(lasting))
+
+
+def _few(paths: list[str]) -> str:
+    return ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
 
 
 def too_short(ranges: Mapping[str, AnnealingRange], total_steps: int) -> str | None:
@@ -88,11 +114,10 @@ def too_short(ranges: Mapping[str, AnnealingRange], total_steps: int) -> str | N
     if not missed:
         return None
     shortest = min(each.end - each.start for each in ranges.values() if each.start < each.end)
-    names = ", ".join(missed[:_NAMED]) + (", …" if len(missed) > _NAMED else "")
     return (
         f"The annealing ranges of {len(missed)} of {len(ranges)} layer maps hold none of {total_steps:,} training "
-        f"steps, so their noise vanishes at once: {names}; needed {int(1 / shortest) + 1:,} steps, or a schedule with "
-        f"wider ranges, such as Schedule(interval='same_start') or the static 'lsq'"
+        f"steps, so their noise vanishes at once: {_few(missed)}; needed {int(1 / shortest) + 1:,} steps, or a "
+        f"schedule with wider ranges, such as Schedule(interval='same_start') or the static 'lsq'"
     )
 
 
@@ -105,9 +130,9 @@ _GO_ON = (
     "total_steps as the training has"
 )
 _RANDOM = "strategy 'random' draws this noise in training, eval mode and the program do not have it"
-_STATIC_RANDOM = (
-    "Strategy 'random' draws noise in training that eval mode and the program do not have, and this static schedule "
-    "never takes it away; use variance='dynamic' with an Annealer, or strategy='mode'"
+_LASTING_RANDOM = (
+    "Strategy 'random' draws noise in training that eval mode and the program do not have, and nothing takes away that "
+    "of {}; use variance='dynamic' with an Annealer, or strategy='mode'"
 )
 
 

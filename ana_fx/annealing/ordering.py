@@ -9,9 +9,11 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.schedule import Interval, Schedule
+from ana_fx.schedule.schedule import Schedule
 
 __all__ = ["OrderBreak", "annealing_order", "layer_map_graph", "order_breaks"]
+
+_SEARCHED = 2.0**-20  # of training: times found by bisection that differ by less are one
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,35 @@ def order_breaks(
 ) -> tuple[OrderBreak, ...]:
     """The edges u -> v with start(u) > start(v) or end(u) > end(v), or under `partition` end(u) > start(v).
 
+    Noise that never vanishes ends after all that does; where that of v stays as it is, u may do what it likes.
+
     A quantizer whose noise is gone hands exact levels on. One whose input still moves when its own
     noise is gone jumps wherever that input crosses a threshold (see `ana_fx.study.theory`).
     """
     breaks = []
+    num_depths = 1 + max((each.depth for each in ranges.values()), default=0)
     for u, v in graph.edges:
         first, second = ranges[u], ranges[v]
         is_moved = any(each.override is not None and each.override.is_timed for each in (first, second))
-        reason = _reason(first, second, schedule.interval)
+        reason = _reason(first, second, schedule, num_depths)
         if reason is not None:
-            is_named = schedule.interval is Interval.SAME_END and not is_moved
+            is_named = schedule.function is None and not schedule.interval.is_ordered and not is_moved
             breaks.append(OrderBreak(str(u.target), str(v.target), reason, is_named))
     return tuple(breaks)
 
 
-def _reason(first: AnnealingRange, second: AnnealingRange, interval: Interval) -> str | None:
-    if first.end > second.end:
+def _reason(first: AnnealingRange, second: AnnealingRange, schedule: Schedule, num_depths: int) -> str | None:
+    if schedule.constants(second).is_static:
+        return None  # whatever it reads is gone before
+    if schedule.never_vanishes(first, num_depths) and not schedule.never_vanishes(second, num_depths):
+        return f"its noise never vanishes, that of its reader does at {second.end:g}"
+    if schedule.constants(first).is_static:
+        return None
+    slack = 0.0 if schedule.function is None else _SEARCHED
+    if first.end > second.end + slack:
         return f"its noise is gone at {first.end:g}, that of its reader already at {second.end:g}"
-    if first.start > second.start:
+    if first.start > second.start + slack:
         return f"its noise begins to decay at {first.start:g}, that of its reader already at {second.start:g}"
-    if interval is Interval.PARTITION and first.end > second.start:
+    if schedule.function is None and schedule.interval.is_disjoint and first.end > second.start:
         return f"a partition, but {first.start:g}…{first.end:g} and {second.start:g}…{second.end:g} overlap"
     return None

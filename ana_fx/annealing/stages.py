@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ana_fx.schedule.annealing_range import AnnealingRange
@@ -33,16 +33,16 @@ class Stage:
     annealed: tuple[str, ...]
 
 
-def stages_of(ranges: Mapping[str, AnnealingRange], total_steps: int, *, is_static: bool) -> tuple[Stage, ...]:
+def stages_of(
+    ranges: Mapping[str, AnnealingRange], total_steps: int, lasting: Collection[str] = ()
+) -> tuple[Stage, ...]:
     """The stages that annealing ranges divide a training into.
 
     Args:
-        ranges: Of each layer, in graph order.
+        ranges: Of each layer whose noise changes, in graph order.
         total_steps: Steps of the whole training.
-        is_static: Whether the schedule never takes the noise away, so that all layers learn to the end.
+        lasting: The layers whose noise never vanishes, so that they learn to the end.
     """
-    if is_static:
-        return (Stage(0.0, 1.0, 0, total_steps, (), ()),)
     bounds = sorted({0.0, 1.0, *(r.start for r in ranges.values()), *(r.end for r in ranges.values())})
     return tuple(
         Stage(
@@ -51,7 +51,7 @@ def stages_of(ranges: Mapping[str, AnnealingRange], total_steps: int, *, is_stat
             math.ceil(start * total_steps),
             math.ceil(end * total_steps),
             tuple(path for path, r in ranges.items() if r.start <= start and end <= r.end),
-            tuple(path for path, r in ranges.items() if r.end <= start),
+            tuple(path for path, r in ranges.items() if r.end <= start and path not in lasting),
         )
         for start, end in itertools.pairwise(bounds)
     )

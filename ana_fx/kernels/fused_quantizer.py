@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
 from ana_fx.kernels.triton_launch import has_kernels, launch
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.schedule.degrees import Gradient, Strategy
+from ana_fx.schedule.noise import Noise, Uniform
 
 __all__ = ["Grid", "fused_fake_quantize", "is_fused"]
 
+_NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
 _DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
 
 
@@ -40,9 +41,10 @@ class Grid(NamedTuple):
     maximum: float
 
 
-def is_fused(x: Tensor, noise: NoiseType, strategy: Strategy, num_neighbours: int) -> bool:
-    """Whether there is a kernel for these numbers and this noise."""
-    return has_kernels(x) and noise is NoiseType.UNIFORM and strategy is Strategy.MODE and num_neighbours == 0
+def is_fused(x: Tensor, noise: Noise, strategy: Strategy, num_neighbours: int, gradient: Gradient) -> bool:
+    """Whether there is a kernel for these numbers, this noise and this gradient."""
+    is_known = strategy is Strategy.MODE and num_neighbours == 0 and noise == _NOISE and gradient == _GRADIENT
+    return is_known and has_kernels(x)
 
 
 def fused_fake_quantize(

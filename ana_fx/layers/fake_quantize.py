@@ -8,16 +8,19 @@ not depend on the number of levels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ana_fx.numerics.levels import Levels
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
+from ana_fx.schedule.noise import Noise
 
 __all__ = ["fake_quantize", "quantize"]
+
+_USUAL = Gradient()
 
 
 def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
@@ -32,12 +35,13 @@ def fake_quantize(
     std: Tensor,
     *,
     levels: Levels,
-    noise: NoiseType,
+    noise: Noise,
     strategy: Strategy,
     num_neighbours: int,
     scale_gradient: float = 1.0,
+    gradient: Gradient = _USUAL,
 ) -> Tensor:
-    """A noisy quantizer (paper, eqs. 1 and 3, section 3), with the gradient of its expectation (Proposition 1).
+    """A noisy quantizer (paper, eq. 1 and section 3), with the gradient of its expectation (eq. 3, Proposition 1).
 
     Args:
         x: Any shape.
@@ -50,16 +54,17 @@ def fake_quantize(
         strategy: Expectation, mode or random.
         num_neighbours: How many thresholds on each side of the nearest one the noise can reach.
         scale_gradient: Factor of the gradient with respect to `scale` (LSQ, section 2.2).
+        gradient: Of which function it is the derivative; the forward pass does not know it.
 
     Returns:
         Multiples of `scale` (for the expectation: values between them), float32, shaped as `x`.
-        The gradient with respect to `scale` is that of scale · σ(x / scale) with the derivative of
-        the expectation in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
+        The gradient with respect to `scale` is that of scale · σ(x / scale) with the derivative that
+        `gradient` says in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
         (Esser et al. 2020, eq. 3).
     """
     learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
     out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, learns_scale
+        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, gradient, learns_scale
     )
     return out
 
@@ -73,21 +78,19 @@ class _FakeQuantize(torch.autograd.Function):
         mean: Tensor,
         std: Tensor,
         levels: Levels,
-        noise: NoiseType,
+        noise: Noise,
         strategy: Strategy,
         num_neighbours: int,
         scale_gradient: float,
+        gradient: Gradient,
         learns_scale: bool,
     ) -> Tensor:
         u = x.float() / scale
         shift = levels.offset - mean  # in v the thresholds are the integers
         v = u + shift if learns_scale else u.add_(shift)
-        slope = _slope(v, std, levels, noise, num_neighbours)
-        if strategy is Strategy.EXPECTATION:
-            level = _expectation(v, std, levels, noise, num_neighbours)
-        else:
-            noisy = v if strategy is Strategy.MODE else v.sub_(noise.sample_like(v).mul_(std))
-            level = _clip_(noisy.floor_(), levels.lo, levels.hi)
+        moved = v - gradient.mean if gradient.mean else v
+        slope = _SLOPES[gradient.rule](moved, std, levels, noise, num_neighbours)
+        level = _LEVELS[strategy](v, std, levels, noise, num_neighbours)
         scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape = scale.shape
@@ -99,14 +102,14 @@ class _FakeQuantize(torch.autograd.Function):
         slope, scale_slope = ctx.saved_tensors
         grad_x = (grad * slope).to(ctx.dtype)
         grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
-        return grad_x, grad_scale, None, None, None, None, None, None, None, None
+        return grad_x, grad_scale, *(None,) * 9
 
 
 # On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
 # true or false of an element is 1.0 or 0.0 here.
 
 
-def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+def _slope(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
     """The derivative of the expectation."""
     distance = _middle_threshold(v, levels, num_neighbours).sub_(v)
     slope = None
@@ -119,7 +122,19 @@ def _slope(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbo
     return slope
 
 
-def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_neighbours: int) -> Tensor:
+def _num_passed(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The derivative of the sum of ReLUs: how many thresholds v has reached; 0 if there is no noise."""
+    return _clip_(torch.floor(v), levels.lo, levels.hi).sub_(levels.lo).mul_(std > 0)
+
+
+_Formula = Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]
+_SLOPES: Mapping[GradientRule, _Formula] = {  # torch.compile does not read a MappingProxyType
+    GradientRule.EXPECTATION: _slope,
+    GradientRule.RELU: _num_passed,
+}
+
+
+def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
     """E[σ(v − ν)]; thresholds further below count as passed, those above as not reached."""
     threshold = _middle_threshold(v, levels, num_neighbours)
     distance = v - threshold
@@ -131,6 +146,23 @@ def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: NoiseType, num_n
         passed = torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype))
         expectation.add_(passed.mul_(_exists(step + num_neighbours, levels)))
     return expectation
+
+
+def _mode_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The quantizer itself; it overwrites v."""
+    return _clip_(v.floor_(), levels.lo, levels.hi)
+
+
+def _random_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The quantizer of a draw of v − ν; it overwrites v."""
+    return _clip_(v.sub_(noise.sample_like(v).mul_(std)).floor_(), levels.lo, levels.hi)
+
+
+_LEVELS: Mapping[Strategy, _Formula] = {
+    Strategy.EXPECTATION: _expectation,
+    Strategy.MODE: _mode_,
+    Strategy.RANDOM: _random_,
+}
 
 
 def _middle_threshold(v: Tensor, levels: Levels, num_neighbours: int) -> Tensor:

@@ -8,15 +8,18 @@ from torch import Tensor
 
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.layers.recompute import recomputed, recomputes
-from ana_fx.schedule.schedule import Strategy
 
 __all__ = ["FunctionMap"]
 
 
 class FunctionMap(LayerMap):
-    """A function, then a quantizer. It reads bytes: few levels would leave little of a function."""
+    """A function, then a quantizer. It reads bytes: few levels would leave little of a function.
+
+    `reads_levels` says whether its input is levels even while there is noise.
+    """
 
     reads_bytes = True
+    reads_levels = False
 
     @abstractmethod
     def of_reals(self, x: Tensor) -> Tensor:
@@ -32,13 +35,13 @@ class FunctionMap(LayerMap):
         return self._quantized(self.of_reals(tensors[0]))
 
     def forward(self, *operands: Tensor) -> Tensor:
-        """As every layer map. A step that learns keeps levels, if quantizers, of one strategy all, give them."""
+        """As every layer map. A step that learns keeps the levels that it reads."""
         quantizer = self.output_quantizer
         if (
             self.training
             and self.phase is Phase.LEARNING
             and quantizer is not None
-            and quantizer.strategy is not Strategy.EXPECTATION
+            and self.reads_levels
             and len(operands) == 2
             and recomputes(operands[0], self.input_types[0])
             and self.can_recompute

@@ -7,55 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from ana_fx.schedule.annealing_range import AnnealingRange, LayerSchedule, check_constants
-from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, Gradient, GradientRule, NoiseRule, Strategy, member
+from ana_fx.schedule.noise import NOISES, Noise, noise_called
+from ana_fx.schedule.noise_constants import NoiseConstants
+from ana_fx.schedule.own_schedule import LayerPosition, ScheduleFunction, noise_given, span_given
 from ana_fx.text.patterns import matches
-from ana_fx.text.wording import brief, unknown
+from ana_fx.text.wording import brief
 
-__all__ = ["AnnealingRange", "Interval", "LayerSchedule", "NoiseConstants", "Power", "Rule", "Schedule", "Strategy"]
-
-
-class Strategy(str, Enum):
-    """What a noisy quantizer computes in the forward pass; the backward pass is the same for all."""
-
-    EXPECTATION = "expectation"
-    MODE = "mode"
-    RANDOM = "random"
-
-
-class Interval(str, Enum):
-    """How the annealing ranges of the depths divide the annealing time."""
-
-    PARTITION = "partition"
-    SAME_START = "same_start"
-    SAME_END = "same_end"
-    OVERLAPPED = "overlapped"
-
-
-class Power(str, Enum):
-    """The decay's power: the same at every depth, or larger for layers nearer the input."""
-
-    HOMOGENEOUS = "homogeneous"
-    PROGRESSIVE = "progressive"
-
-
-class Rule(str, Enum):
-    """Whether a noise parameter stays where it starts or decays to zero."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
-
-
-class NoiseConstants(NamedTuple):
-    """What the noise of a layer map starts from, in steps, and how fast it decays."""
-
-    half_width: float
-    mean: float
-    mean_power: float
-    std_power: float
+__all__ = [
+    "AnnealingRange",
+    "DecayInterval",
+    "DecayPower",
+    "LayerSchedule",
+    "NoiseConstants",
+    "NoiseRule",
+    "Schedule",
+    "Strategy",
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +34,7 @@ class Schedule:
     """How noise is shaped and annealed.
 
     Args:
-        noise: Family of the noise: uniform, triangular, normal or logistic.
+        noise: Family of the noise: uniform, triangular, normal or logistic, or a `Noise` of your own.
         strategy: Forward pass of a noisy quantizer: expectation, mode or random.
         interval: How the depths share the annealing time. `same_end` breaks the compositional order.
         power: Homogeneous or progressive decay.
@@ -78,21 +49,38 @@ class Schedule:
             dynamic. A static mean moves the thresholds for good, of the deployed quantizer too.
         mean_power: d_α, the power with which the mean decays.
         std_power: d_β, the power with which the standard deviation decays.
+        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper relu
+            (see `GradientRule`).
+        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass, which
+            stays the quantizer: 0.5 is the clipped ReLU. Both need the strategy `mode`, as the expectation and random
+            draws have a gradient of their own.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
             a schedule can be hashed.
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
             match counts, and wins over the depth's.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
+        function: A schedule of your own, S(ℓ, t) of the paper's Algorithm 1. Called with a `LayerPosition` (path,
+            depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
+            mean counted from the thresholds of the deployed quantizer, the half-width at most `half_width`, and both
+            the same whenever it is asked. It alone says when and how noise decays; what else would is refused.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
+
+    Example:
+        >>> import math
+        >>> def cosine(layer, time):
+        ...     end = 0.7 * (layer.depth + 1) / layer.num_depths
+        ...     return 0.0, 0.25 * (1 + math.cos(math.pi * min(time / end, 1)))
+        >>> Schedule("triangular", function=cosine).noise_at(0.35, AnnealingRange(0, 0.0, 0.35, path="conv"), 2)
+        (0.0, 0.0)
     """
 
-    noise: NoiseType
+    noise: Noise
     strategy: Strategy
-    interval: Interval
-    power: Power
-    mean: Rule
-    variance: Rule
+    interval: DecayInterval
+    power: DecayPower
+    mean: NoiseRule
+    variance: NoiseRule
     half_width: float
     start: float
     stop: float
@@ -103,15 +91,18 @@ class Schedule:
     depth_overrides: tuple[tuple[int, LayerSchedule], ...]
     overrides: tuple[tuple[str, LayerSchedule], ...]
     allows_disorder: bool
+    function: ScheduleFunction | None
+    gradient: GradientRule
+    gradient_mean: float
 
     def __init__(
         self,
-        noise: NoiseType | str = NoiseType.UNIFORM,
+        noise: Noise | str = NOISES["uniform"],
         strategy: Strategy | str = Strategy.MODE,
-        interval: Interval | str = Interval.PARTITION,
-        power: Power | str = Power.HOMOGENEOUS,
-        mean: Rule | str = Rule.STATIC,
-        variance: Rule | str = Rule.DYNAMIC,
+        interval: DecayInterval | str = DecayInterval.PARTITION,
+        power: DecayPower | str = DecayPower.HOMOGENEOUS,
+        mean: NoiseRule | str = NoiseRule.STATIC,
+        variance: NoiseRule | str = NoiseRule.DYNAMIC,
         *,
         half_width: float = 0.5,
         start: float = 0.0,
@@ -123,30 +114,43 @@ class Schedule:
         depth_overrides: Mapping[int, LayerSchedule] | Iterable[tuple[int, LayerSchedule]] = (),
         overrides: Mapping[str, LayerSchedule] | Iterable[tuple[str, LayerSchedule]] = (),
         allows_disorder: bool = False,
+        function: ScheduleFunction | None = None,
+        gradient: GradientRule | str = GradientRule.EXPECTATION,
+        gradient_mean: float = 0.0,
     ) -> None:
-        check_constants(half_width, mean_constant, mean_power, std_power)
+        check_constants(half_width, mean_constant, mean_power, std_power, gradient_mean)
         if not 0.0 <= start < stop <= 1.0:
             raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
         values: dict[str, object] = {
-            "noise": _member(NoiseType, "noise", noise),
-            "strategy": _member(Strategy, "strategy", strategy),
-            "interval": _member(Interval, "interval", interval),
-            "power": _member(Power, "power", power),
-            "mean": _member(Rule, "mean", mean),
-            "variance": _member(Rule, "variance", variance),
+            "noise": noise_called(noise),
+            "strategy": member(Strategy, "strategy", strategy),
+            "interval": member(DecayInterval, "interval", interval),
+            "power": member(DecayPower, "power", power),
+            "mean": member(NoiseRule, "mean", mean),
+            "variance": member(NoiseRule, "variance", variance),
+            "gradient": member(GradientRule, "gradient", gradient),
             "depth_overrides": _pairs(int, depth_overrides),
             "overrides": _pairs(str, overrides),
         }
         values |= {"half_width": half_width, "start": start, "stop": stop, "learn_scales": learn_scales}
         values |= {"mean_constant": mean_constant, "mean_power": mean_power, "std_power": std_power}
-        values |= {"allows_disorder": allows_disorder}
+        values |= {"allows_disorder": allows_disorder, "function": function, "gradient_mean": gradient_mean}
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        if function is not None:
+            _check_alone(self)
+        _check_gradient(self.constants())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a copy or a pickle, of an older version too, whose noise was a name."""
+        self.__init__(**state)  # type: ignore[misc]  # it checks what it is given
 
     @property
     def is_static(self) -> bool:
-        """Whether its noise never changes, so that all layers learn to the end."""
-        return self.mean is Rule.STATIC and self.variance is Rule.STATIC
+        """Whether the noise of no layer ever changes, so that all layers learn to the end."""
+        owns = [own for _, own in (*self.depth_overrides, *self.overrides)]
+        rules = {self.mean, self.variance, *(rule for own in owns for rule in (own.mean, own.variance))}
+        return self.function is None and NoiseRule.DYNAMIC not in rules
 
     def override(self, depth: int, path: str | None = None) -> LayerSchedule | None:
         """What the layer map at a module path and a depth does otherwise, or None."""
@@ -160,20 +164,21 @@ class Schedule:
         """The range of the layer map of a path at `depth`, out of `num_depths` depths (paper, section 4.1).
 
         Raises:
-            ValueError: An override starts after the end.
+            TypeError: The schedule is a function that gives no pair of numbers.
+            ValueError: An override starts after the end or asks for a gradient that its strategy cannot have, or such
+                a function gives numbers that are out of range.
         """
+        own = self.override(depth, path)
+        _check_gradient(self.constants(AnnealingRange(depth, 0.0, 0.0, own)))
+        if self.function is not None:
+            layer = LayerPosition(path or "", depth, num_depths)
+            return AnnealingRange(depth, *span_given(self.function, layer, self.half_width), own, layer.path)
         period = (self.stop - self.start) / num_depths
 
         def time(periods: int) -> float:
             return self.stop if periods == num_depths else self.start + period * periods
 
-        begin, end = {
-            Interval.PARTITION: (depth, depth + 1),
-            Interval.SAME_START: (0, depth + 1),
-            Interval.SAME_END: (num_depths - depth - 1, num_depths),
-            Interval.OVERLAPPED: (0, num_depths),
-        }[self.interval]
-        own = self.override(depth, path)
+        begin, end = self.interval.periods(depth, num_depths)
         if own is None:
             return AnnealingRange(depth, time(begin), time(end))
         first = time(begin) if own.start is None else own.start
@@ -187,28 +192,72 @@ class Schedule:
         (see `threshold_shift`) and 0 here.
         """
         own = self.constants(annealing_range)
+        if self.function is not None:
+            layer = LayerPosition(annealing_range.path or "", annealing_range.depth, num_depths)
+            mean, half_width = noise_given(self.function, layer, progress, self.half_width)
+            return mean, own.noise.std_of(half_width)
         remaining = annealing_range.remaining(progress)
-        power = num_depths - annealing_range.depth if self.power is Power.PROGRESSIVE else 1
-        mean = own.mean * remaining ** (own.mean_power * power) if self.mean is Rule.DYNAMIC else 0.0
-        std = self.noise.std_of(own.half_width)
-        if self.variance is Rule.DYNAMIC:
-            std *= remaining ** (own.std_power * power)
+        factor = self.power.factor(annealing_range.depth, num_depths)
+        mean = own.mean * remaining ** (own.mean_power * factor) if own.mean_rule is NoiseRule.DYNAMIC else 0.0
+        std = own.noise.std_of(own.half_width) * own.std_rule.share(remaining, own.std_power * factor)
         return mean, std
 
-    def constants(self, annealing_range: AnnealingRange) -> NoiseConstants:
-        """The constants of a layer map's noise, overrides included."""
-        own = annealing_range.override or LayerSchedule()
-        half_width = self.half_width if own.half_width is None else own.half_width
-        mean = self.mean_constant if own.mean_constant is None else own.mean_constant
-        if mean is None:
-            mean = -half_width if self.mean is Rule.DYNAMIC else 0.0
-        mean_power = self.mean_power if own.mean_power is None else own.mean_power
-        std_power = self.std_power if own.std_power is None else own.std_power
-        return NoiseConstants(half_width, mean, mean_power, std_power)
+    def constants(self, annealing_range: AnnealingRange | None = None) -> NoiseConstants:
+        """What the noise of a layer map is, overrides included; None is a layer map without any."""
+        own = _NO_OVERRIDE if annealing_range is None else annealing_range.override or _NO_OVERRIDE
+        mean_rule, std_rule = own.mean or self.mean, own.variance or self.variance
+        if self.function is not None:
+            mean_rule = std_rule = NoiseRule.DYNAMIC
+        half_width = _first(own.half_width, self.half_width)
+        mean = _first(own.mean_constant, self.mean_constant, -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0)
+        return NoiseConstants(
+            half_width,
+            mean,
+            _first(own.mean_power, self.mean_power),
+            _first(own.std_power, self.std_power),
+            noise_called(own.noise or self.noise),
+            Strategy(own.strategy or self.strategy),
+            NoiseRule(mean_rule),
+            NoiseRule(std_rule),
+            Gradient(GradientRule(own.gradient or self.gradient), _first(own.gradient_mean, self.gradient_mean)),
+        )
+
+    def never_vanishes(self, annealing_range: AnnealingRange, num_depths: int) -> bool:
+        """Whether a layer map has noise at the end of training, whatever its range."""
+        return self.noise_at(1.0, annealing_range, num_depths) != (0.0, 0.0)
 
     def threshold_shift(self, annealing_range: AnnealingRange) -> float:
         """By how many steps a static mean moves the thresholds of a layer map, upwards."""
-        return 0.0 if self.mean is Rule.DYNAMIC else self.constants(annealing_range).mean
+        return self.constants(annealing_range).threshold_shift
+
+
+_NO_OVERRIDE = LayerSchedule()
+_TIMED = ("interval", "power", "mean", "variance", "start", "stop", "mean_constant", "mean_power", "std_power")
+
+
+def _first(*numbers: float | None) -> float:
+    return next(number for number in numbers if number is not None)
+
+
+def _check_gradient(constants: NoiseConstants) -> None:
+    if constants.gradient != Gradient() and constants.strategy is not Strategy.MODE:
+        raise ValueError(
+            f"the {constants.gradient} needs strategy 'mode', whose forward pass is the quantizer; found strategy "
+            f"{constants.strategy.value!r}"
+        )
+
+
+def _check_alone(schedule: Schedule) -> None:
+    """A function says when and how noise decays; nothing else does."""
+    if not callable(schedule.function):
+        raise TypeError(f"function is called with a layer and a time, got {brief(schedule.function)}")
+    usual = Schedule()
+    said = [name for name in _TIMED if getattr(schedule, name) != getattr(usual, name)]
+    said += [
+        f"{name} of {key!r}" for key, own in (*schedule.depth_overrides, *schedule.overrides) for name in own.says_when
+    ]
+    if said:
+        raise ValueError(f"function says when and how noise decays, so nothing else may; found {', '.join(said)}")
 
 
 def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
@@ -222,10 +271,3 @@ def _pairs(kind: type, overrides: Any) -> tuple[tuple[Any, LayerSchedule], ...]:
         if isinstance(key, int) and key < 0:
             raise ValueError(f"a depth is not negative, got {key}")
     return pairs
-
-
-def _member(kind: type[Enum], field: str, value: object) -> Enum:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(unknown(field, value, [member.value for member in kind])) from None

@@ -16,7 +16,8 @@ from ana_fx.annealing.ordering import annealing_order, layer_map_graph
 from ana_fx.graph import layer_maps
 from ana_fx.layers.layer_map import LayerMap, Phase
 from ana_fx.prepared.recognize import prepared
-from ana_fx.schedule.schedule import AnnealingRange, Schedule, Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.schedule import AnnealingRange, Schedule
 from ana_fx.training.batches import tensors_of
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def _noiseless(qat: GraphModule, schedule: Schedule, ranges: dict[str, Annealing
         layer_map.training = True  # alone, without its batch norm
         layer_map.annealing_range = ranges[path]
     for quantizer, own in quantizer_ranges(list(layer_maps(model).values())).items():
-        quantizer.noise, quantizer.strategy = schedule.noise, Strategy.EXPECTATION
-        quantizer.shape_noise(schedule.constants(own).half_width, schedule.threshold_shift(own))
+        quantizer.shape_noise(schedule.constants(own)._replace(strategy=Strategy.EXPECTATION))
         quantizer.mean.zero_()
         quantizer.std.zero_()
     return model

@@ -12,8 +12,9 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy
 from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Interval, Power, Rule, Schedule, Strategy
+from ana_fx.schedule.schedule import Schedule
 
 __all__ = ["CIFAR10_RULES", "SPEECH_COMMANDS_RULES", "ExclusionRule", "all_schedules", "reduced_schedules"]
 
@@ -39,7 +40,7 @@ def all_schedules() -> tuple[Schedule, ...]:
     >>> len(all_schedules())
     384
     """
-    combinations = itertools.product(NoiseType, Strategy, Interval, Power, Rule, Rule)
+    combinations = itertools.product(NoiseType, Strategy, DecayInterval, DecayPower, NoiseRule, NoiseRule)
     return tuple(Schedule(*combination) for combination in combinations)
 
 
@@ -57,20 +58,20 @@ def reduced_schedules(rules: Iterable[ExclusionRule] | None = None) -> tuple[Sch
 
 
 def _is_duplicate(schedule: Schedule) -> bool:
-    is_first = schedule.interval is Interval.OVERLAPPED and schedule.power is Power.HOMOGENEOUS
+    is_first = schedule.interval is DecayInterval.OVERLAPPED and schedule.power is DecayPower.HOMOGENEOUS
     return schedule.is_static and not is_first
 
 
 def _never_quantizes(schedule: Schedule) -> bool:
-    return schedule.variance is Rule.STATIC and schedule.strategy is Strategy.EXPECTATION
+    return schedule.variance is NoiseRule.STATIC and schedule.strategy is Strategy.EXPECTATION
 
 
 def _moves_the_mean(schedule: Schedule) -> bool:
-    return schedule.mean is Rule.DYNAMIC
+    return schedule.mean is NoiseRule.DYNAMIC
 
 
 def _has_dynamic_noise_of_another_type(schedule: Schedule) -> bool:
-    return not schedule.is_static and schedule.noise is not NoiseType.UNIFORM
+    return not schedule.is_static and schedule.noise != NoiseType.UNIFORM.noise
 
 
 _STATIC_HAS_NO_TIME = ExclusionRule(

@@ -18,8 +18,9 @@ from ana_fx.numerics.levels import Levels
 from ana_fx.precision.rounding import Rounding
 from ana_fx.prepared.recognize import prepared
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Rule, Schedule, Strategy
+from ana_fx.schedule.degrees import NoiseRule, Strategy
+from ana_fx.schedule.noise import NOISES, Noise
+from ana_fx.schedule.schedule import Schedule
 from ana_fx.text.wording import brief
 
 if TYPE_CHECKING:
@@ -71,15 +72,23 @@ def plot_schedule(qat: nn.Module) -> Figure:
     is_static = schedule.is_static
     ranges = annealing_ranges(qat)
     if is_static:  # then only the widths of the noise differ
-        ranges = {path: replace(each, depth=0, start=1.0, end=1.0) for path, each in ranges.items()}
+        ranges = {path: replace(each, depth=0) for path, each in ranges.items()}
+    constants = {path: schedule.constants(each) for path, each in ranges.items()}
+    ranges = {
+        path: replace(each, start=1.0, end=1.0) if constants[path].is_static else each for path, each in ranges.items()
+    }
     names = _names_by_range(ranges)
-    is_moving = schedule.mean is Rule.DYNAMIC
+    is_moving = any(each.mean_rule is NoiseRule.DYNAMIC for each in constants.values())
     heights = [1.0 + 0.45 * len(names), 2.4, *([2.4] if is_moving else [])]
     with _matplotlib("rc_context")(_STYLE):
         figure: Figure = figure_module.Figure(figsize=(8.0, 0.9 + sum(heights)), layout="constrained")
         panels: Sequence[Axes] = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         timing = f"{schedule.interval.value.replace('_', ' ')}, {schedule.power.value}"
-        title = f"{'static' if is_static else timing}, {schedule.noise.value} noise, {schedule.strategy.value}"
+        if schedule.function is not None:
+            timing = getattr(schedule.function, "__name__", type(schedule.function).__name__)
+        families = " and ".join(dict.fromkeys(each.noise.name for each in constants.values()))
+        strategies = " and ".join(dict.fromkeys(each.strategy.value for each in constants.values()))
+        title = f"{'static' if is_static else timing}, {families} noise, {strategies}"
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
         _draw_ranges(panels[0], names, schedule)
         _explain_bars(figure, is_static=is_static)
@@ -123,12 +132,12 @@ def plot_quantizer(
     levels = Levels(kind.qmin, kind.qmax, Rounding(rounding).offset)
     with _matplotlib("rc_context")(_STYLE):
         figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
-        panels = figure.subplots(2, len(NoiseType), sharex=True, sharey="row", height_ratios=[3, 2])
+        panels = figure.subplots(2, len(NOISES), sharex=True, sharey="row", height_ratios=[3, 2])
         shown, title = _shown_levels(kind), f"{kind}: staircase, expectation and gradient"
         if shown != (kind.qmin, kind.qmax):
             title += f" (levels {shown[0]} to {shown[1]} of {kind.qmin} to {kind.qmax})"
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
-        for (above, below), noise in zip(panels.T, NoiseType, strict=True):
+        for (above, below), noise in zip(panels.T, NOISES.values(), strict=True):
             _draw_family(above, below, levels, shown, noise, half_width, mean)
             below.set_xlabel("x (steps)")
         panels[0, 0].set_ylabel("level")
@@ -271,11 +280,11 @@ def _shown_levels(kind: IntegerType) -> tuple[int, int]:
 
 
 def _draw_family(
-    above: Axes, below: Axes, levels: Levels, shown: tuple[int, int], noise: NoiseType, half_width: float, mean: float
+    above: Axes, below: Axes, levels: Levels, shown: tuple[int, int], noise: Noise, half_width: float, mean: float
 ) -> None:
     """The staircase and its expectations under one family of noise, and the gradients."""
     x = torch.linspace(shown[0] - 1.0, shown[1] + 1.0, _NUM_POINTS * 2)
-    above.set_title(noise.value, loc="left")
+    above.set_title(noise.name, loc="left")
     above.plot(x, quantize(x, torch.ones(()), levels), color=_STAIR, linewidth=0.9, label="quantizer")
     for share, alpha in zip(_WIDTHS, (1.0, 0.55, 0.3), strict=True):
         value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
@@ -284,7 +293,7 @@ def _draw_family(
         below.plot(x, slope, color=_SMOOTH, alpha=alpha, linewidth=1.4)
 
 
-def _expectation(x: Tensor, levels: Levels, noise: NoiseType, half_width: float, mean: float) -> tuple[Tensor, Tensor]:
+def _expectation(x: Tensor, levels: Levels, noise: Noise, half_width: float, mean: float) -> tuple[Tensor, Tensor]:
     """The expectation of the quantizer, and its derivative."""
     x = x.clone().requires_grad_()
     value = fake_quantize(

@@ -44,13 +44,12 @@ from ana_fx.annealing.ordering import annealing_order, layer_map_graph
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.recognize import prepared
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Power, Rule, Schedule
+from ana_fx.schedule.degrees import NoiseRule
+from ana_fx.schedule.noise import NOISES, Noise
+from ana_fx.schedule.schedule import Schedule
 from ana_fx.study.convergence import Convergence, compositional_convergence
 
 __all__ = ["Convergence", "Hypothesis", "HypothesisReport", "Rates", "check_hypotheses", "compositional_convergence"]
-
-_COMPACT = (NoiseType.UNIFORM, NoiseType.TRIANGULAR)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Rates:
     mean_power: float
     std: float
     std_power: float
+    noise: Noise = NOISES["uniform"]
 
     def __str__(self) -> str:
         mean = f"{self.mean:g}·λ^{self.mean_power:g}" if self.mean else "0"
@@ -89,7 +89,7 @@ class Hypothesis:
 class HypothesisReport:
     """The conditions of the theorem for one model under one schedule, and the rates they were checked with."""
 
-    noise: NoiseType
+    noise: Noise
     hypotheses: tuple[Hypothesis, ...]
     rates: tuple[Rates, ...]
 
@@ -108,7 +108,7 @@ class HypothesisReport:
         return next(each for each in self.hypotheses if each.name == name)
 
     def __str__(self) -> str:
-        lines = [f"{self.noise.value} noise"]
+        lines = [f"{self.noise.name} noise"]
         for each in self.hypotheses:
             lines.append(f"  {'holds' if each.holds else 'fails'}  {each.name}: {each.statement}")
             lines += [f"           {failure}" for failure in each.failures]
@@ -124,7 +124,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
 
     Raises:
         TypeError: `qat` is no module.
-        ValueError: It was not prepared.
+        ValueError: It was not prepared, or its schedule is a function, whose noise need not be a power of λ.
 
     Example:
         >>> import ana_fx
@@ -136,6 +136,11 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
     """
     qat = prepared(qat, "check_hypotheses()")
     schedule = schedule or qat.meta["schedule"]
+    if schedule.function is not None:
+        raise ValueError(
+            "check_hypotheses() knows noise that decays as a power of λ, got a schedule that is a function; "
+            "compositional_convergence() measures what it does"
+        )
     graph = layer_map_graph(qat)
     ranges = annealing_order(graph, schedule)
     rates = {
@@ -146,7 +151,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
     hypotheses = (
         Hypothesis("mean vanishes", "α -> 0 as λ -> 0", tuple(_lasting_means(rates))),
         Hypothesis("width vanishes", "β -> 0 as λ -> 0", tuple(_lasting_widths(rates))),
-        Hypothesis("mean outweighs", _outweighing(noise), tuple(_light_means(rates, noise))),
+        Hypothesis("mean outweighs", _outweighing(noise), tuple(_light_means(rates))),
         Hypothesis("input first", "end(u) <= end(v) for every edge u -> v", tuple(_late_inputs(graph, ranges))),
         Hypothesis(
             "in step", "no input is relatively wider than its reader", tuple(_wide_inputs(graph, ranges, rates))
@@ -157,14 +162,15 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
 
 def _rates(node: Node, annealing_range: AnnealingRange, schedule: Schedule, num_depths: int) -> Rates:
     own = schedule.constants(annealing_range)
-    power = num_depths - annealing_range.depth if schedule.power is Power.PROGRESSIVE else 1
-    is_mean_dynamic, is_std_dynamic = schedule.mean is Rule.DYNAMIC, schedule.variance is Rule.DYNAMIC
+    power = schedule.power.factor(annealing_range.depth, num_depths)
+    is_mean_dynamic, is_std_dynamic = own.mean_rule is NoiseRule.DYNAMIC, own.std_rule is NoiseRule.DYNAMIC
     return Rates(
         str(node.target),
         own.mean if is_mean_dynamic else 0.0,
         own.mean_power * power if is_mean_dynamic else 0.0,
-        schedule.noise.std_of(own.half_width),
+        own.noise.std_of(own.half_width),
         own.std_power * power if is_std_dynamic else 0.0,
+        own.noise,
     )
 
 
@@ -176,17 +182,17 @@ def _lasting_widths(rates: dict[Node, Rates]) -> list[str]:
     return [f"{each.path}: β stays at {each.std:.4g}" for each in rates.values() if not each.std_power]
 
 
-def _outweighing(noise: NoiseType) -> str:
-    need = "−α >= r·β from some λ on" if noise in _COMPACT else "−α / β -> ∞"
+def _outweighing(noise: Noise) -> str:
+    need = "−α >= r·β from some λ on" if noise.is_compact else "−α / β -> ∞"
     return f"at a threshold the upper level wins: {need}"
 
 
-def _light_means(rates: dict[Node, Rates], noise: NoiseType) -> list[str]:
-    reasons = ((each.path, _lightness(each, noise)) for each in rates.values())
+def _light_means(rates: dict[Node, Rates]) -> list[str]:
+    reasons = ((each.path, _lightness(each)) for each in rates.values())
     return [f"{path}: {reason}" for path, reason in reasons if reason is not None]
 
 
-def _lightness(rates: Rates, noise: NoiseType) -> str | None:
+def _lightness(rates: Rates) -> str | None:
     """Why the mean does not outweigh the width in the end, or None if it does."""
     if rates.mean == 0.0:
         return "α = 0, so at a threshold both levels keep half of the probability"
@@ -197,8 +203,8 @@ def _lightness(rates: Rates, noise: NoiseType) -> str | None:
     ratio = f"−α / β = {-rates.mean / rates.std:.4g}·λ^{rates.mean_power - rates.std_power:g}"
     if rates.mean_power > rates.std_power:
         return f"{ratio} -> 0"
-    reach = 1.0 / noise.std_of(1.0)
-    if noise in _COMPACT:
+    reach = rates.noise.half_width
+    if rates.noise.is_compact:
         return None if -rates.mean >= reach * rates.std else f"{ratio}, needed r = {reach:.4g}"
     return f"{ratio} stays finite"
 

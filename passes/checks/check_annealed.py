@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from ana_fx.annealing.annealer import annealing_ranges
 from ana_fx.errors import NotAnnealedError, listing
 from ana_fx.graph import quantizers
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
-from ana_fx.schedule.schedule import Strategy
 
 __all__ = ["CheckAnnealed"]
 
@@ -32,14 +32,15 @@ class CheckAnnealed(Pass):
         noisy = [
             f"{name}: {q.strategy.value} with noise of mean {float(q.mean):.3g} and std {float(q.std):.3g} steps"
             for name, q in quantizers(gm)
-            if float(q.mean) != 0.0 or (q.strategy is Strategy.EXPECTATION and float(q.std) != 0.0)
+            if float(q.mean) != 0.0 or (not q.strategy.gives_levels and float(q.std) != 0.0)
         ]
         if noisy:
+            end = max(each.end for each in annealing_ranges(gm).values())
             raise NotAnnealedError(
                 listing(
                     f"{len(noisy)} quantizer(s) still compute with noise, needed none:",
                     noisy,
-                    f"train on until annealer.progress is {gm.meta['schedule'].stop:g}, or use strategy='mode' with a "
+                    f"train on until annealer.progress is {end:g}, or use strategy='mode' with a "
                     f"static mean, which can be converted at any time",
                 )
             )

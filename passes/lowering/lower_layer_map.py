@@ -22,11 +22,19 @@ from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.lowering_context import LoweringContext
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
-from ana_fx.program.integer_modules import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_modules import (
+    IntegerConstant,
+    IntegerHead,
+    IntegerMap,
+    IntegerSoftmax,
+    IntegerTable,
+    IntegerThresholds,
+)
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.tensor_spec import LARGEST_LOGIT, LevelRange, spec_of
 from ana_fx.requantizers.multiply_shift import encode
-from ana_fx.requantizers.staircase import QLinearStaircase
+from ana_fx.requantizers.staircase import QLinearStaircase, Staircase
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table"]
 
@@ -108,7 +116,11 @@ def lower_operator_map(context: LoweringContext, node: Node) -> None:
         head = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
         context.replace(node, head, sources, LevelRange.of_logits(form.output_scale))
         return
-    lowered = _integer_map(node, operator, form, lowest, highest, _output_type(layer_map))
+    lowered: IntegerMap | IntegerThresholds
+    if isinstance(form.staircase, ThresholdStaircase):
+        lowered = _thresholds(operator, form, (lowest, highest), _output_type(layer_map))
+    else:
+        lowered = _integer_map(node, operator, form, lowest, highest, _output_type(layer_map))
     context.replace(node, lowered, sources)
     _fold_constant(context, node, lowered)
 
@@ -139,7 +151,23 @@ def _output_type(layer_map: LayerMap) -> IntegerType:
     return layer_map.output_quantizer.integer_type
 
 
-def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap) -> None:
+def _thresholds(
+    operator: Operator, form: IntegerForm, ends: tuple[Tensor, Tensor], integer_type: IntegerType
+) -> IntegerThresholds:
+    """The comparisons of a codebook, for accumulators that are signed as the channel's gain is."""
+    assert isinstance(form.staircase, ThresholdStaircase)
+    return IntegerThresholds(
+        operator,
+        form.coefficients.stored(),
+        *ends,
+        sign=(torch.ones(1) if form.sign is None else form.sign).to(torch.int64),
+        thresholds=form.staircase.thresholds,
+        integer_type=integer_type,
+        output_scale=form.output_scale,
+    )
+
+
+def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap | IntegerThresholds) -> None:
     """Compute what a requantizer makes of a constant now: files hold constants without a batch, layers with one."""
     sources = [module_of(source) for source in node.all_input_nodes]
     constants = [each.levels for each in sources if isinstance(each, IntegerConstant)]
@@ -202,7 +230,7 @@ def _integer_map(
 
     The thresholds go to `node.meta["thresholds"]`, for the proof.
     """
-    assert form.staircase is not None
+    assert isinstance(form.staircase, Staircase)
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
     sign = (torch.ones(1) if form.sign is None else form.sign).to(torch.int64)
     ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])

@@ -18,6 +18,7 @@ from ana_fx.program.integer_modules import (
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
+    IntegerThresholds,
     Repeat,
 )
 from ana_fx.program.program_borders import Dequantize, Quantize
@@ -26,8 +27,8 @@ from ana_fx.program.tensor_spec import has_spec
 __all__ = ["PROGRAM", "Program"]
 
 _MODULES = (
-    Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable, Movement,
-    Quantize, Repeat,
+    Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable,
+    IntegerThresholds, Movement, Quantize, Repeat,
 )  # fmt: skip
 
 

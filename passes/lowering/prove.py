@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ana_fx.errors import ProofError
-from ana_fx.graph import calls_to, location, module_of
+from ana_fx.graph import calls_of, location
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.lowering.program_graph import PROGRAM
-from ana_fx.program.integer_modules import IntegerMap, Proof
+from ana_fx.program.integer_modules import IntegerMap, IntegerThresholds, Proof
 
 __all__ = ["Prove"]
 
@@ -35,14 +35,16 @@ class Prove(Pass):
 
     def run(self, gm: GraphModule) -> bool:
         is_new = False
-        for node in calls_to(gm, IntegerMap):
-            integer_map = module_of(node)
-            assert isinstance(integer_map, IntegerMap)
+        for node, integer_map in calls_of(gm, IntegerMap):
             before = integer_map.proof
             wrong = _prove(integer_map, node.meta.pop("thresholds", None))
             if wrong is not None:
                 raise ProofError(f"{location(node)}: {wrong}; this is a bug of ana_fx, please report it")
             is_new |= integer_map.proof != before
+        for node, module in calls_of(gm, IntegerThresholds):
+            if bool((module.thresholds[:, 1:] < module.thresholds[:, :-1]).any()):
+                reason = "its thresholds do not rise; this is a bug of ana_fx, please report it"
+                raise ProofError(f"{location(node)}: {reason}")
         return is_new
 
 

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from ana_fx.annealing.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.annealing.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
 from ana_fx.errors import ScheduleError, listing
+from ana_fx.layers.function_map import FunctionMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
@@ -31,7 +32,8 @@ class AssignAnnealingRanges(Pass):
 
     Afterwards, for each edge u -> v: start(u) <= start(v) and end(u) <= end(v), and under `partition`
     end(u) <= start(v), unless the schedule says by name that it breaks this order; where it does is
-    noted in `gm.meta["order_breaks"]`. Quantizers get the width of their noise, a static mean, and the noise of time 0.
+    noted in `gm.meta["order_breaks"]`. Quantizers get family, strategy and width of their noise, a static mean, and the
+    noise of time 0; functions hear whether what they read are levels, with noise too.
     """
 
     name: ClassVar[str] = "assign-annealing-ranges"
@@ -52,8 +54,8 @@ class AssignAnnealingRanges(Pass):
             graph.nodes[node]["layer_map"].annealing_range = annealing_range
         of_quantizers = quantizer_ranges(maps)
         for quantizer, annealing_range in of_quantizers.items():
-            half_width = self.schedule.constants(annealing_range).half_width
-            quantizer.shape_noise(half_width, self.schedule.threshold_shift(annealing_range))
+            quantizer.shape_noise(self.schedule.constants(annealing_range))
+        _say_what_reads_levels(graph)
         set_noise(of_quantizers, noise_at(0.0, self.schedule, of_quantizers.values()))
         gm.meta["order_breaks"] = breaks
         return _timing(maps) != before
@@ -64,6 +66,14 @@ def _timing(maps: list[LayerMap]) -> list[tuple[Any, ...]]:
     quantizers = [quantizer for layer_map in maps for quantizer in layer_map.quantizers()]
     noise = [(each.num_neighbours, each.offset, float(each.mean), float(each.std)) for each in quantizers]
     return [*((layer_map.annealing_range,) for layer_map in maps), *noise]
+
+
+def _say_what_reads_levels(graph: nx.DiGraph[Node]) -> None:
+    for node in graph:
+        layer_map = graph.nodes[node]["layer_map"]
+        if isinstance(layer_map, FunctionMap):
+            read = [graph.nodes[source]["layer_map"].output_quantizer for source in graph.predecessors(node)]
+            layer_map.reads_levels = all(each is None or each.strategy.gives_levels for each in read)
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:

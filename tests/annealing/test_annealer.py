@@ -9,7 +9,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps, quantizers
-from ana_fx.schedule.schedule import Interval, Power, Schedule
+from ana_fx.schedule.degrees import DecayInterval, DecayPower
+from ana_fx.schedule.schedule import Schedule
 from tests.models import INPUT_SHAPES, Chain, Residual, Shared, example
 
 TOTAL = 10
@@ -62,8 +63,8 @@ def as_float32(*numbers):
     return tuple(torch.tensor(numbers).tolist())
 
 
-@pytest.mark.parametrize("interval", Interval)
-@pytest.mark.parametrize("power", Power)
+@pytest.mark.parametrize("interval", DecayInterval)
+@pytest.mark.parametrize("power", DecayPower)
 def test_each_step_sets_the_noise_that_the_schedule_says(interval, power):
     qat = prepared(interval=interval, power=power, mean="dynamic")
     schedule, ranges = qat.meta["schedule"], ana_fx.annealing_ranges(qat)

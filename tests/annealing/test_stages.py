@@ -7,7 +7,8 @@ import torch
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule.schedule import Interval, LayerSchedule, Schedule
+from ana_fx.schedule.degrees import DecayInterval
+from ana_fx.schedule.schedule import LayerSchedule, Schedule
 from tests.models import Chain, example
 
 TOTAL = 37
@@ -18,7 +19,7 @@ def annealer(**options):
     return qat, ana_fx.Annealer(qat, TOTAL)
 
 
-@pytest.mark.parametrize("interval", Interval)
+@pytest.mark.parametrize("interval", DecayInterval)
 def test_annealed_layers_of_a_stage_are_those_without_noise_at_its_steps(interval):
     qat, found = annealer(interval=interval)
     stages = found.stages

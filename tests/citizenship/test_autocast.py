@@ -18,7 +18,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule.schedule import NoiseType, Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.noise import NoiseType
 from tests.citizenship.training import TOTAL, WithNorm, WithoutNorm, batch_of, prepared, trained
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 

@@ -8,7 +8,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.schedule.schedule import Interval, NoiseType, Strategy
+from ana_fx.schedule.degrees import DecayInterval, Strategy
+from ana_fx.schedule.noise import NoiseType
 from tests.citizenship.training import NUM_DEPTHS, TOTAL, WithNorm, WithoutNorm, batch_of, different, prepared, train
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared, example
 
@@ -68,6 +69,11 @@ def test_no_noise_and_no_strategy_breaks_the_graph(noise, strategy):
     assert breaks(qat, X) == 0
 
 
+@pytest.mark.parametrize("settings", [{"gradient": "relu"}, {"gradient_mean": 0.5}])
+def test_no_gradient_breaks_the_graph(settings):
+    assert breaks(prepared(Linear, variance="static", **settings), X) == 0
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("kind", [Residual, *map(slow, [Chain, Depthwise, OneDimensional, Shared])])
 def test_no_network_breaks_the_graph(kind, is_training):
@@ -106,7 +112,7 @@ def test_a_model_that_knows_no_shape_of_its_input_remembers_it_when_compiled():
 # Compilations
 
 
-@pytest.mark.parametrize("interval", [Interval.PARTITION, Interval.OVERLAPPED])
+@pytest.mark.parametrize("interval", [DecayInterval.PARTITION, DecayInterval.OVERLAPPED])
 def test_training_compiles_once_for_each_stage_at_most(interval):
     backend, qat = Counter(), prepared(interval=interval)
     num_steps = 20

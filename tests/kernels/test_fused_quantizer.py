@@ -8,8 +8,8 @@ from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize
 from ana_fx.layers.fake_quantize import fake_quantize
 from ana_fx.numerics.levels import Levels
 from ana_fx.numerics.scale_search import positive
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.noise import Uniform
 from tests.kernel_helpers import DEVICE, IS_INTERPRETED, needs_kernels
 
 pytestmark = needs_kernels
@@ -38,7 +38,7 @@ def check(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid) -> N
     learned = [scale] * scale.requires_grad
     step = positive(scale)
     reference = fake_quantize(
-        inputs[0], step, mean, std, levels=levels_of(grid, step.detach()), noise=NoiseType.UNIFORM,
+        inputs[0], step, mean, std, levels=levels_of(grid, step.detach()), noise=Uniform(),
         strategy=Strategy.MODE, num_neighbours=0, scale_gradient=0.3,
     )  # fmt: skip
     fused = fused_fake_quantize(inputs[1], scale, mean, std, grid=grid, scale_gradient=0.3)
@@ -81,7 +81,7 @@ def test_numbers_that_are_not_finite_are_quantised_as_in_eager_code():
     )
     fused = fused_fake_quantize(x, scale, mean, std, grid=GRIDS[0])
     reference = fake_quantize(
-        x, scale, mean, std, levels=Levels(-127, 127, 0.5), noise=NoiseType.UNIFORM, strategy=Strategy.MODE,
+        x, scale, mean, std, levels=Levels(-127, 127, 0.5), noise=Uniform(), strategy=Strategy.MODE,
         num_neighbours=0,
     )  # fmt: skip
     assert torch.equal(fused.nan_to_num(7.0), reference.nan_to_num(7.0))

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ana_fx.layers.fake_quantize import fake_quantize, quantize
 from ana_fx.numerics.levels import Levels
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import Strategy
+from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.noise import NOISES, Normal, Uniform
 
-FAMILIES = list(NoiseType)
+FAMILIES = list(NOISES.values())
 OFFSETS = [0.5, 0.0]
 HALF_WIDTHS = [0.5, 0.2, 0.01]
 ULP = 2.0**-24  # relative error of one float32 rounding
@@ -214,14 +214,14 @@ def test_quantize_is_the_clipped_floor(offset):
 def test_half_a_step_of_uniform_noise_is_the_clipped_straight_through_estimator(lo, hi):
     u = points(lo, hi, 1000)
     is_inside = (u > lo) & (u < hi)
-    found = gradient(u, Levels(lo, hi, 0.5), NoiseType.UNIFORM, strategy=Strategy.MODE)
+    found = gradient(u, Levels(lo, hi, 0.5), Uniform(), strategy=Strategy.MODE)
     torch.testing.assert_close(found, is_inside.float(), rtol=4 * ULP, atol=0)  # the density times the width
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
 def test_the_straight_through_gradient_has_no_holes(offset):
     u = torch.arange(-7, 7) + (0.0 if offset == 0.5 else 0.5)  # where one threshold's noise ends and the next begins
-    found = gradient(u, Levels(-8, 7, offset), NoiseType.UNIFORM, strategy=Strategy.MODE)
+    found = gradient(u, Levels(-8, 7, offset), Uniform(), strategy=Strategy.MODE)
     torch.testing.assert_close(found, torch.ones_like(u), rtol=4 * ULP, atol=0)
 
 
@@ -230,7 +230,7 @@ def test_the_straight_through_gradient_has_no_holes(offset):
 def test_scale_gradient_is_that_of_learned_step_size_quantization(lo, hi, factor):
     x, upstream = torch.randn(3, 500) * 2, torch.randn(3, 500)
     scale = torch.tensor([[0.1], [0.35], [2.0]], requires_grad=True)
-    out = noisy(x, Levels(lo, hi, 0.5), NoiseType.UNIFORM, scale=scale, strategy=Strategy.MODE, factor=factor)
+    out = noisy(x, Levels(lo, hi, 0.5), Uniform(), scale=scale, strategy=Strategy.MODE, factor=factor)
     out.backward(upstream)
     u = x / scale.detach()
     lsq = torch.where(u <= lo, float(lo), torch.where(u >= hi, float(hi), torch.round(u) - u))
@@ -258,11 +258,11 @@ def test_scale_gradient_of_the_expectation_is_its_finite_difference(family):
 def test_half_precision_inputs_are_computed_in_float32(dtype, strategy):
     levels, settings = Levels(-8, 7, 0.5), {"scale": 0.5, "strategy": strategy}
     x = torch.randn(100, dtype=dtype, requires_grad=True)
-    out = noisy(x, levels, NoiseType.NORMAL, **settings)
+    out = noisy(x, levels, Normal(), **settings)
     out.sum().backward()
     assert (out.dtype, x.grad.dtype) == (torch.float32, dtype)
-    assert torch.equal(out, noisy(x.float(), levels, NoiseType.NORMAL, **settings))
-    assert torch.equal(x.grad, gradient(x.detach().float(), levels, NoiseType.NORMAL, **settings).to(dtype))
+    assert torch.equal(out, noisy(x.float(), levels, Normal(), **settings))
+    assert torch.equal(x.grad, gradient(x.detach().float(), levels, Normal(), **settings).to(dtype))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -287,7 +287,7 @@ def test_two_tensors_are_kept_for_the_backward_pass_whatever_the_levels(family, 
 
 def test_a_fixed_scale_keeps_one_tensor_and_gets_no_gradient():
     x, scale = torch.randn(100, requires_grad=True), torch.tensor(0.1)
-    out = noisy(x, Levels(0, 255, 0.5), NoiseType.UNIFORM, scale=scale)
+    out = noisy(x, Levels(0, 255, 0.5), Uniform(), scale=scale)
     assert [tensor.numel() for tensor in out.grad_fn.saved_tensors if tensor is not None] == [100]
     out.sum().backward()
     assert scale.grad is None

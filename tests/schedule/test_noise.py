@@ -1,29 +1,31 @@
 """The noise families: distribution functions, densities, draws and widths."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 
-from ana_fx.schedule.noise import NoiseType
+from ana_fx.schedule.noise import NOISES, Logistic, Noise, NoiseType, Normal, Triangular, Uniform, noise_called
 
-FAMILIES = list(NoiseType)
-COMPACT = {NoiseType.UNIFORM: math.sqrt(3.0), NoiseType.TRIANGULAR: math.sqrt(6.0)}
-UNBOUNDED = [NoiseType.NORMAL, NoiseType.LOGISTIC]
+FAMILIES = list(NOISES.values())
+COMPACT = {Uniform(): math.sqrt(3.0), Triangular(): math.sqrt(6.0)}
+UNBOUNDED = [Normal(), Logistic()]
 EPS = 2.0**-52  # of float64
 
 Z = torch.linspace(-30.0, 30.0, 600_001, dtype=torch.float64)  # beyond 30 there is less than 1e-23 of any mass
 DZ = 1e-4
 
 
-def reference_cdf(family: NoiseType, z: float) -> float:
+def reference_cdf(family: Noise, z: float) -> float:
     """Textbook distribution functions with standard deviation 1."""
-    if family is NoiseType.UNIFORM:
+    if family == Uniform():
         return min(max((z + math.sqrt(3)) / (2 * math.sqrt(3)), 0.0), 1.0)
-    if family is NoiseType.TRIANGULAR:
+    if family == Triangular():
         tail = max(math.sqrt(6) - abs(z), 0.0) ** 2 / 12
         return tail if z < 0 else 1 - tail
-    if family is NoiseType.NORMAL:
+    if family == Normal():
         return 0.5 * math.erfc(-z / math.sqrt(2))
     return 1 / (1 + math.exp(-z * math.pi / math.sqrt(3)))
 
@@ -105,13 +107,13 @@ def test_half_a_step_of_normal_noise_is_the_closed_form_of_the_paper():
     erfinv = float(torch.erfinv(torch.tensor(0.95, dtype=torch.float64)))
     expected = 0.5 * math.sqrt(2) / (2 * erfinv)
     # torch computes erfinv to some ulps; the constant of the source has all its digits.
-    assert NoiseType.NORMAL.std_of(0.5) == pytest.approx(expected, rel=32 * EPS)
+    assert Normal().std_of(0.5) == pytest.approx(expected, rel=32 * EPS)
 
 
 def test_half_a_step_of_logistic_noise_is_the_closed_form_of_the_paper():
     scale = 1 / (2 * math.log(1.95 / 0.05))
     std = scale * math.pi / math.sqrt(3)
-    assert NoiseType.LOGISTIC.std_of(0.5) == pytest.approx(std, rel=8 * EPS)
+    assert Logistic().std_of(0.5) == pytest.approx(std, rel=8 * EPS)
 
 
 @pytest.mark.parametrize("family", UNBOUNDED)
@@ -134,3 +136,34 @@ def test_beyond_its_reach_noise_is_invisible_in_float32(family):
     below, above = family.cdf(z).tolist()
     assert below < 2.0**-24  # half the distance from 1 to the next float32
     assert 1 - above < 2.0**-24
+
+
+def test_only_the_compact_families_say_so():
+    assert [noise for noise in FAMILIES if noise.is_compact] == list(COMPACT)
+
+
+def test_families_are_values():
+    assert Uniform() == NOISES["uniform"] == copy.deepcopy(Uniform()) == pickle.loads(pickle.dumps(Uniform()))
+    assert len({Uniform(), Uniform(), Triangular(), Normal(), Logistic()}) == 4
+    assert Uniform() != Triangular()
+
+
+@pytest.mark.parametrize("noise", NoiseType)
+def test_the_paper_s_names_lead_to_the_families(noise):
+    assert noise_called(noise) is noise_called(noise.value) is noise.noise is NOISES[noise.value]
+    assert noise.noise.name == noise.value
+
+
+def test_what_moved_from_the_names_to_the_families_goes_on_working_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"write NoiseType\.NORMAL\.noise\.std_of"):
+        assert NoiseType.NORMAL.std_of(0.5) == Normal().std_of(0.5)
+    with pytest.raises(AttributeError, match="no attribute 'width'"):
+        _ = NoiseType.NORMAL.width
+
+
+def test_a_family_that_lacks_something_is_refused_by_python():
+    class Half(Noise):
+        name = "half"
+
+    with pytest.raises(TypeError, match=r"abstract.*cdf.*half_width.*pdf.*reach.*sample_like"):
+        Half()

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ana_fx.schedule.noise import NoiseType
-from ana_fx.schedule.schedule import AnnealingRange, Interval, Power, Rule, Schedule, Strategy
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy
+from ana_fx.schedule.noise import NOISES, Noise, NoiseType, Normal
+from ana_fx.schedule.schedule import AnnealingRange, Schedule
 
 EPS = 2.0**-52  # of float64
-INTERVALS = list(Interval)
+INTERVALS = list(DecayInterval)
 DEPTHS = [1, 2, 3, 7, 10]
 
 fractions = st.floats(0.0, 1.0)
@@ -26,10 +27,10 @@ def ranges(interval, num_depths, *, start=0.0, stop=0.7):
 def in_periods(interval, depth, num_depths):
     """Begin and end of the range, counted in periods (paper, section 3)."""
     return {
-        Interval.PARTITION: (depth, depth + 1),
-        Interval.SAME_START: (0, depth + 1),
-        Interval.SAME_END: (num_depths - depth - 1, num_depths),
-        Interval.OVERLAPPED: (0, num_depths),
+        DecayInterval.PARTITION: (depth, depth + 1),
+        DecayInterval.SAME_START: (0, depth + 1),
+        DecayInterval.SAME_END: (num_depths - depth - 1, num_depths),
+        DecayInterval.OVERLAPPED: (0, num_depths),
     }[interval]
 
 
@@ -59,7 +60,7 @@ def test_no_layer_is_annealed_after_one_behind_it(interval, num_depths, window):
     found = ranges(interval, num_depths, start=window[0], stop=window[1])
     for first, second in pairwise(found):
         assert first.end <= second.end
-        if interval is Interval.PARTITION:
+        if interval is DecayInterval.PARTITION:
             assert first.end == second.start
 
 
@@ -78,7 +79,7 @@ def test_what_remains_is_linear_in_time():
     assert [found.remaining(time / 8) for time in range(9)] == [1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("noise", NoiseType)
+@pytest.mark.parametrize("noise", NOISES.values())
 def test_noise_starts_at_the_half_width_and_ends_at_nothing(noise):
     schedule = Schedule(noise=noise, mean="dynamic", half_width=0.25)
     timing = AnnealingRange(1, 0.2, 0.4)
@@ -92,10 +93,10 @@ def test_a_dynamic_mean_starts_half_a_step_low_by_default():
 
 
 @pytest.mark.parametrize("depth", range(4))
-@pytest.mark.parametrize("power", Power)
+@pytest.mark.parametrize("power", DecayPower)
 def test_the_mean_decays_with_the_power_and_the_deviation_with_twice_the_power(power, depth):
     schedule = Schedule(power=power, mean="dynamic")
-    exponent = 4 - depth if power is Power.PROGRESSIVE else 1
+    exponent = 4 - depth if power is DecayPower.PROGRESSIVE else 1
     for progress in (0.3, 0.5, 0.6, 0.75):
         mean, std = schedule.noise_at(progress, AnnealingRange(depth, 0.25, 0.8), 4)
         remaining = (0.8 - progress) / (0.8 - 0.25)
@@ -109,7 +110,7 @@ def test_static_noise_is_the_straight_through_estimator_at_all_times(progress):
     assert schedule.noise_at(progress, AnnealingRange(0, 0.0, 0.5), 1) == (0.0, schedule.noise.std_of(0.5))
 
 
-@given(times=st.lists(fractions, min_size=2), power=st.sampled_from(list(Power)), depth=st.integers(0, 9))
+@given(times=st.lists(fractions, min_size=2), power=st.sampled_from(list(DecayPower)), depth=st.integers(0, 9))
 def test_noise_never_grows(times, power, depth):
     schedule, timing = Schedule(power=power, mean="dynamic"), AnnealingRange(depth, 0.1, 0.6)
     noise = [schedule.noise_at(time, timing, 10) for time in sorted(times)]
@@ -120,11 +121,20 @@ def test_noise_never_grows(times, power, depth):
 def test_strings_stand_for_the_members_of_enumerations():
     named = Schedule("normal", "random", "same_end", "progressive", "dynamic", "static")
     assert named == Schedule(
-        NoiseType.NORMAL, Strategy.RANDOM, Interval.SAME_END, Power.PROGRESSIVE, Rule.DYNAMIC, Rule.STATIC
+        Normal(), Strategy.RANDOM, DecayInterval.SAME_END, DecayPower.PROGRESSIVE, NoiseRule.DYNAMIC, NoiseRule.STATIC
     )
     assert all(
-        isinstance(value, (NoiseType, Strategy, Interval, Power, Rule)) for value in list(vars(named).values())[:6]
+        isinstance(value, (Noise, Strategy, DecayInterval, DecayPower, NoiseRule))
+        for value in list(vars(named).values())[:6]
     )
+
+
+def test_a_schedule_of_an_older_version_is_read_with_the_names_that_it_has():
+    older = {**vars(Schedule("normal")), "noise": NoiseType.NORMAL}
+    del older["allows_disorder"]
+    restored = Schedule.__new__(Schedule)
+    restored.__setstate__(older)
+    assert restored == Schedule("normal") == Schedule(NoiseType.NORMAL)
 
 
 @pytest.mark.parametrize("field", ["noise", "strategy", "interval", "power", "mean", "variance"])

@@ -4,7 +4,9 @@ from collections import Counter
 
 import pytest
 
-from ana_fx.schedule.schedule import Interval, NoiseType, Power, Rule, Schedule, Strategy
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy
+from ana_fx.schedule.noise import NOISES
+from ana_fx.schedule.schedule import Schedule
 from ana_fx.study import design_grid
 from ana_fx.study.design_grid import CIFAR10_RULES, SPEECH_COMMANDS_RULES, all_schedules, reduced_schedules
 
@@ -26,12 +28,12 @@ def test_the_design_has_384_different_combinations():
 @pytest.mark.parametrize(
     ("field", "kind"),
     [
-        ("noise", NoiseType),
+        ("noise", NOISES.values()),
         ("strategy", Strategy),
-        ("interval", Interval),
-        ("power", Power),
-        ("mean", Rule),
-        ("variance", Rule),
+        ("interval", DecayInterval),
+        ("power", DecayPower),
+        ("mean", NoiseRule),
+        ("variance", NoiseRule),
     ],
 )
 def test_the_design_is_balanced(field, kind):

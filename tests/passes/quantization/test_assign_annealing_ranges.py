@@ -113,7 +113,7 @@ def test_no_layer_map_ends_before_one_that_feeds_it(steps, interval, start, stop
         assert interval == "same_start" or ranges[u].end <= ranges[v].start
 
 
-@given(networks(), st.sampled_from(list(ana_fx.Interval)))
+@given(networks(), st.sampled_from(list(ana_fx.DecayInterval)))
 @settings(max_examples=40)
 def test_layer_maps_of_one_depth_share_a_range_inside_the_schedule(steps, interval):
     ranges = ana_fx.annealing_ranges(prepared(RandomNetwork(steps), interval)).values()

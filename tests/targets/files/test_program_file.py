@@ -1,4 +1,7 @@
-"""A saved program is the program; a file that somebody changed is refused, and no code of it runs."""
+"""A saved program is the program; a file that somebody changed is refused, and no code of it runs.
+
+They cover `files/array_file.py`, `files/plain_values.py`, `files/program_graph.py`, `files/program_specs.py` too.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,7 @@ def test_only_the_first_example_is_kept(tmp_path):
 
 def test_a_model_that_was_not_converted_is_refused(tmp_path):
     for model in (Chain(), ana_fx.prepare(Chain())):
-        with pytest.raises(ValueError, match=r"needed a program from ana_fx\.convert"):
+        with pytest.raises(ValueError, match=r"save\(\) needs a program from ana_fx\.convert, got"):
             ana_fx.save(model, tmp_path / "a.anafx")
     assert list(tmp_path.iterdir()) == []
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
+from ana_fx.operators.base_operator import Operator
 from ana_fx.target import Target
-from ana_fx.targets.onnx.emitter import Carrier
+from ana_fx.targets.onnx.node_writer import NodeWriter
+from ana_fx.targets.onnx.stored_tensor import StoredTensor
 
-__all__ = ["WIDE_REASON", "WeightBytes", "largest_byte", "store_weight"]
+__all__ = ["WIDE_REASON", "WeightBytes", "is_dense", "largest_byte", "store_weight", "write_bytes"]
 
 _SIGNED_ZERO = 128
 WIDE_REASON = "uint8 weights: pairs of int8 ones could leave 16 bits"
@@ -47,13 +49,13 @@ class WeightBytes:
         return WIDE_REASON if self.zero_point else ""
 
 
-def store_weight(weight: Tensor, x: Carrier, target: Target, *, adds_pairs: bool = True) -> WeightBytes:
-    """The bytes of a weight: int8 where that is proven exact on every processor or asked for, else uint8.
+def store_weight(weight: Tensor, x: StoredTensor, target: Target, *, adds_pairs: bool = True) -> WeightBytes:
+    """Store a weight as bytes: int8 where that is proven exact on every processor or asked for, else uint8.
 
     Args:
         weight: Integers within ±127, [out, in / groups, *kernel] or [out, in].
         x: What they are multiplied with.
-        target: Where the file goes.
+        target: What the file is for.
         adds_pairs: Whether some kernel of the operator adds two products in 16 bits.
     """
     array = weight.to(torch.int8).numpy()
@@ -65,6 +67,21 @@ def store_weight(weight: Tensor, x: Carrier, target: Target, *, adds_pairs: bool
     return WeightBytes((array.astype(np.int16) + _SIGNED_ZERO).astype(np.uint8), None)
 
 
-def largest_byte(x: Carrier) -> int:
+def write_bytes(w: NodeWriter, weight: Tensor, *, adds_pairs: bool) -> WeightBytes:
+    """Store the weight that a node multiplies its first input with as bytes; the report of the node tells of them."""
+    stored = store_weight(weight, w.x, w.target, adds_pairs=adds_pairs)
+    w.note(needs_vnni=stored.needs_vnni, reason=stored.reason, pair_sum=stored.pair_sum)
+    return stored
+
+
+def is_dense(operator: Operator, weight: Tensor | None) -> bool:
+    """Whether an output multiplies several inputs with trained weights, so that kernels may add pairs of products.
+
+    The kernels of depthwise convolutions, averages and rescales add none.
+    """
+    return operator.has_weight and weight is not None and not operator.is_depthwise(weight)
+
+
+def largest_byte(x: StoredTensor) -> int:
     """The largest absolute number that kernels multiply weights with, padding included."""
     return max(x.largest, -x.smallest, x.zero_point)

@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from ana_fx.program.data_movement import Concat, Movement, Pad, Permute, Rearrange, Reshape, Slice, Take
+from ana_fx.target_registry import target_called
+from ana_fx.targets.dialects.integer import INTEGER
 from ana_fx.targets.onnx.builder import Builder
-from ana_fx.targets.onnx.write_movement import write_movement
+from ana_fx.targets.onnx.node_writer import NodeWriter
+from ana_fx.targets.onnx.stored_tensor import StoredTensor
+from ana_fx.targets.writers.write_movement import movements
 
 TYPES = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8, "int32": ir.DataType.INT32, "float32": ir.DataType.FLOAT}
 SHAPE = (3, 4)
@@ -36,12 +40,15 @@ MOVEMENTS = {
 def written(modules: list[Movement], shapes: list[tuple[int, ...]], dtype: ir.DataType, zero_point: int):
     """The file of a chain of movements, its first on inputs of these sample shapes."""
     builder = Builder()
-    values = [builder.input(f"x{index}", dtype, shape) for index, shape in enumerate(shapes)]
+    inputs = [builder.input(f"x{index}", dtype, shape) for index, shape in enumerate(shapes)]
+    stored = [StoredTensor(value, zero_point, shape) for value, shape in zip(inputs, shapes, strict=True)]
     samples = [torch.zeros(1, *shape) for shape in shapes]
     for number, module in enumerate(modules):
         samples = [module(*samples)]
-        values = [write_movement(builder, f"move{number}", module, values, zero_point, tuple(samples[0].shape[1:]))]
-    builder.output(values[0], "y")
+        shape = tuple(samples[0].shape[1:])
+        w = NodeWriter(builder, INTEGER, target_called("integer"), f"move{number}", module, tuple(stored), shape)
+        stored = [movements[type(module)](w, module)]
+    builder.output(stored[0].value, "y")
     model = ir.to_proto(builder.model(name="movement", opset=19, ir_version=9, metadata={}))
     onnx.checker.check_model(model, full_check=True)
     return model

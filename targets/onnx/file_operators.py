@@ -7,10 +7,8 @@ from pathlib import Path
 import onnx
 
 from ana_fx.errors import VerifyError
-from ana_fx.target_registry import find_target
-from ana_fx.targets.files.metadata import metadata_of
-from ana_fx.targets.onnx.emitter import emitter_class
-from ana_fx.targets.onnx.writer import TARGET
+from ana_fx.target import Target
+from ana_fx.targets.onnx.dialect import dialect_of
 from ana_fx.text.plain_text import plain
 
 __all__ = ["OPERATORS", "check_operators"]
@@ -31,24 +29,24 @@ OPERATORS = frozenset(
         *((domain, name) for domain, names in _OTHERS.items() for name in names.split()),
     }
 )
-"""Domain and name of each operator that an emitter of ours writes."""
+"""Domain and name of each operator that a dialect of ours writes."""
 
 
-def check_operators(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse a file with an operator that neither we write nor the emitter of its target.
+def check_operators(path: Path, model: onnx.ModelProto, target: Target | None) -> None:
+    """Refuse a file with an operator that neither our dialects write nor that of its target.
 
     So nothing is run that loops, branches, reads files or imports code: runtimes import what a domain names.
 
     Args:
         path: The file.
         model: What stands in it.
+        target: What it says it is for, if that is known.
 
     Raises:
         VerifyError: It has such operators.
     """
     used = {("" if node.domain == "ai.onnx" else node.domain, node.op_type) for node in model.graph.node}
-    target = find_target(metadata_of(model).get(TARGET, ""))
-    allowed = OPERATORS if target is None else OPERATORS | emitter_class(target).more_operators
+    allowed = OPERATORS if target is None else OPERATORS | dialect_of(target).more_operators
     others = sorted(used - allowed)
     if others:
         names = ", ".join(plain(f"{domain}::{name}" if domain else name, 60) for domain, name in others[:5])

@@ -10,9 +10,12 @@ import onnx
 from onnx import TensorProto
 
 from ana_fx.errors import VerifyError
-from ana_fx.targets.files.onnx_parts import check_parts
+from ana_fx.target_registry import find_target
+from ana_fx.targets.files.metadata import TARGET
 from ana_fx.targets.files.regular_file import read_regular_file, reason_of
-from ana_fx.targets.microcontrollers.dory_attributes import without_dory_attributes
+from ana_fx.targets.onnx.dialect import dialect_of
+from ana_fx.targets.onnx.foreign_attributes import without_attributes
+from ana_fx.targets.onnx.onnx_parts import check_parts
 
 __all__ = ["read_model"]
 
@@ -56,6 +59,8 @@ def read_model(path: Path, *, largest: int = _LARGEST, most_parts: int = _MOST_P
         for value in (*model.graph.input, *model.graph.output):
             _check_sample(value)
         onnx.checker.check_model(_without_data(model))
+    except MemoryError:  # says nothing of the file
+        raise
     except Exception as error:  # those of the system, of protobuf and of the checker share no base
         raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that export() wrote") from error
     return model
@@ -103,4 +108,6 @@ def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     bare = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     bare.opset_import.extend(model.opset_import)
-    return without_dory_attributes(bare)
+    name = next((entry.value for entry in model.metadata_props if entry.key == TARGET), "")
+    target = find_target(name)
+    return bare if target is None else without_attributes(bare, dialect_of(target).foreign_attributes)

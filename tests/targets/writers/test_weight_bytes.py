@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import ana_fx
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.target_registry import target_called
-from ana_fx.targets.onnx.emitter import Carrier
-from ana_fx.targets.onnx.weight_bytes import store_weight
+from ana_fx.targets.onnx.stored_tensor import StoredTensor
+from ana_fx.targets.writers.weight_bytes import store_weight
 from tests.models import Chain, Depthwise, OneDimensional, Residual, Shared
 from tests.pair_model import extreme_inputs, largest_pair_sums
 from tests.programs import converted, written
@@ -91,26 +91,26 @@ def test_products_of_two_tensors_leave_no_16_bits_either(precision, kind, to, tm
     assert ana_fx.verify(program, path).num_different == 0
 
 
-def carrier(dtype: str, smallest: int, largest: int) -> Carrier:
-    return Carrier(ir.Value(name="x", type=ir.TensorType(ir.DataType[dtype])), 0, (4,), largest, smallest)
+def stored(dtype: str, smallest: int, largest: int) -> StoredTensor:
+    return StoredTensor(ir.Value(name="x", type=ir.TensorType(ir.DataType[dtype])), 0, (4,), largest, smallest)
 
 
 @pytest.mark.parametrize(
     ("weights", "x", "dtype"),
     [
-        ([127, 1, 127, 1], carrier("UINT8", 0, 255), np.int8),  # no two large ones are paired
-        ([127, 2, 127, 1], carrier("UINT8", 0, 255), np.uint8),
-        ([127, -127, 127, -127], carrier("UINT8", 0, 255), np.int8),  # they cancel
-        ([127, 127, 127, 127], carrier("UINT8", 0, 129), np.int8),
-        ([127, 127, 127, 127], carrier("UINT8", 0, 130), np.uint8),
-        ([127, 127, 127, 127], carrier("INT8", -128, 127), np.int8),  # signed by signed bytes are not paired on x86
+        ([127, 1, 127, 1], stored("UINT8", 0, 255), np.int8),  # no two large ones are paired
+        ([127, 2, 127, 1], stored("UINT8", 0, 255), np.uint8),
+        ([127, -127, 127, -127], stored("UINT8", 0, 255), np.int8),  # they cancel
+        ([127, 127, 127, 127], stored("UINT8", 0, 129), np.int8),
+        ([127, 127, 127, 127], stored("UINT8", 0, 130), np.uint8),
+        ([127, 127, 127, 127], stored("INT8", -128, 127), np.int8),  # signed by signed bytes are not paired on x86
     ],
 )
 def test_int8_is_kept_where_neighbours_are_proven(weights, x, dtype):
-    stored = store_weight(torch.tensor([weights]), x, target_called("onnxruntime"))
-    assert stored.array.dtype == dtype
-    assert (stored.array.astype(int) - stored.zero_point).tolist() == [weights]
-    assert not stored.needs_vnni
+    found = store_weight(torch.tensor([weights]), x, target_called("onnxruntime"))
+    assert found.array.dtype == dtype
+    assert (found.array.astype(int) - found.zero_point).tolist() == [weights]
+    assert not found.needs_vnni
 
 
 def test_the_tests_have_seen_files_with_pairs(tmp_path: Path):
