@@ -26,8 +26,8 @@ from ana_fx.passes.lowering.lower_borders import dequantize_inputs, lower_image_
 from ana_fx.passes.lowering.lower_layer_map import lower_constant, lower_operator_map, lower_softmax, lower_table
 from ana_fx.passes.lowering.lower_max_pool import lower_adaptive_max_pool, lower_max_pool
 from ana_fx.passes.lowering.lower_movement import lower_movement
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.lowering.lowering_context import LoweringContext, Rule
-from ana_fx.passes.lowering.program_graph import PROGRAM
 from ana_fx.passes.lowering.recording import record
 from ana_fx.passes.node_by_node import Evaluator
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
