@@ -16,24 +16,20 @@ from ana_fx.program.tensor_spec import has_spec, spec_of
 __all__ = ["dequantize_inputs", "lower_image_quantizer", "lower_input_quantizer"]
 
 
-def lower_input_quantizer(context: LoweringContext, node: Node) -> None:
+def lower_input_quantizer(context: LoweringContext, node: Node, quantizer: InputQuantizer) -> None:
     """Put a quantize in the place of an input quantizer."""
-    quantizer = context.modules[node]
-    assert isinstance(quantizer, InputQuantizer)
     scale = positive(quantizer.scale.detach())
     context.replace(node, Quantize(scale, quantizer.integer_type, quantizer.shape), node.all_input_nodes)
 
 
-def lower_image_quantizer(context: LoweringContext, node: Node) -> None:
+def lower_image_quantizer(context: LoweringContext, node: Node, quantizer: ImageQuantizer) -> None:
     """Put a quantize of normalised images in the place of an image quantizer."""
-    quantizer = context.modules[node]
-    assert isinstance(quantizer, ImageQuantizer)
     scale = positive(quantizer.scale.detach())
     quantize = QuantizeImage(scale, quantizer.integer_type, quantizer.gain, quantizer.shift, quantizer.shape)
     context.replace(node, quantize, node.all_input_nodes)
 
 
-def dequantize_inputs(context: LoweringContext, node: Node) -> None:
+def dequantize_inputs(context: LoweringContext, node: Node, _: object) -> None:
     """Insert a dequantize before what takes reals: the output, or a float layer.
 
     Raises:

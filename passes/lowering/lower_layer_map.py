@@ -39,24 +39,20 @@ from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 __all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table"]
 
 
-def lower_constant(context: LoweringContext, node: Node) -> None:
+def lower_constant(context: LoweringContext, node: Node, constant: ConstantMap) -> None:
     """Put the levels of a constant in the place of its constant map, computed now."""
-    constant = context.modules[node]
-    assert isinstance(constant, ConstantMap)
     quantizer = constant.output_quantizer
     assert quantizer is not None
     levels = quantizer.quantize(context.values[node.all_input_nodes[0]])
     context.replace(node, IntegerConstant(levels, quantizer.integer_type, positive(quantizer.scale.detach())), [])
 
 
-def lower_softmax(context: LoweringContext, node: Node) -> None:
+def lower_softmax(context: LoweringContext, node: Node, layer_map: SoftmaxMap) -> None:
     """Put an integer softmax, with its table of exponentials, in the place of a softmax map.
 
     Raises:
         ConvertError: It is over the batch.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, SoftmaxMap)
     sources, shape = _sources(node, layer_map)
     if layer_map.axis % len(shape) == 0:
         raise ConvertError(
@@ -70,14 +66,12 @@ def lower_softmax(context: LoweringContext, node: Node) -> None:
         context.problems.append(f"{location(node)}: {found}")
 
 
-def lower_table(context: LoweringContext, node: Node) -> None:
+def lower_table(context: LoweringContext, node: Node, layer_map: TableMap) -> None:
     """Put a table of a function's values in the place of a table map.
 
     Raises:
         UnsupportedError: The function has no value somewhere.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, TableMap)
     sources, shape = _sources(node, layer_map)
     scales = _scales(context, sources)
     table = layer_map.current_form(scales, shape)
@@ -91,14 +85,12 @@ def lower_table(context: LoweringContext, node: Node) -> None:
     context.replace(node, module, sources)
 
 
-def lower_operator_map(context: LoweringContext, node: Node) -> None:
+def lower_operator_map(context: LoweringContext, node: Node, layer_map: OperatorMap) -> None:
     """Put an integer map, or a head whose accumulators are the output, in the place of an operator map.
 
     Raises:
         ProofError: Its staircase cannot be encoded.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, OperatorMap)
     sources, shape = _sources(node, layer_map)
     inputs = [context.levels(source) for source in sources]
     operator = layer_map.operator.fixed(shape)

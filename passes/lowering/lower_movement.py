@@ -17,7 +17,7 @@ from ana_fx.program.tensor_spec import TensorSpec, has_spec, set_spec, spec_of
 __all__ = ["lower_movement"]
 
 
-def lower_movement(context: LoweringContext, node: Node) -> None:
+def lower_movement(context: LoweringContext, node: Node, _: object) -> None:
     """Replace a movement by the modules that do the same on tensors with the batch in front.
 
     What gives several tensors, as a split does, is left alone: each part is lowered where it is taken.

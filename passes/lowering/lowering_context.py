@@ -86,4 +86,5 @@ class LoweringContext:
         set_spec(node, TensorSpec(layout, levels or levels_given(module, inputs)))
 
 
-Rule = Callable[[LoweringContext, Node], None]
+Rule = Callable[[LoweringContext, Node, Any], None]
+"""Lowers a node, given the module that it calls, whose class says which rule is meant; None where it calls none."""
