@@ -21,6 +21,7 @@ from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.lowering_context import LoweringContext
+from ana_fx.passes.lowering.prove import claim_thresholds
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
 from ana_fx.program.integer_modules import (
     IntegerConstant,
@@ -167,7 +168,7 @@ def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap
         return
     folded = IntegerConstant(requantizer(*constants), requantizer.integer_type, requantizer.output_scale)
     context.renew(node, folded)
-    node.meta.pop("thresholds", None)
+    claim_thresholds(node, None)
 
 
 def _spread(context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node) -> Node:
@@ -220,7 +221,7 @@ def _integer_map(
 ) -> IntegerMap:
     """Encode the requantizer in both ways, for accumulators that are signed as the channel's gain is.
 
-    The thresholds go to `node.meta["thresholds"]`, for the proof.
+    Its thresholds are claimed, for the proof.
     """
     assert isinstance(form.staircase, Staircase)
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
@@ -228,7 +229,8 @@ def _integer_map(
     ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])
     low, high = ends.amin(0), ends.amax(0)  # accumulators with the sign of their channel's gain
     slope = staircase.slope.expand(len(low))
-    thresholds = node.meta["thresholds"] = staircase.thresholds(low, high)
+    thresholds = staircase.thresholds(low, high)
+    claim_thresholds(node, thresholds)
     encoding = encode(thresholds, slope, low, high, int(staircase.lo), int(staircase.hi))
     if encoding is None:
         raise ProofError(
