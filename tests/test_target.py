@@ -59,9 +59,9 @@ def test_an_unknown_target_is_refused_with_those_that_are_known():
         target_called("abacus")
 
 
-@pytest.mark.parametrize("settings", [{"operators": frozenset({"fft"})}, {"weight_bits": (1, 8)}])
+@pytest.mark.parametrize("settings", [{"operators": frozenset({"fft"})}, {"weight_bits": (0, 8)}])
 def test_a_description_that_cannot_be_is_refused(settings):
-    with pytest.raises(ValueError, match=r"unknown operators fft|weight_bits is a range within 2 to 8, got 1 to 8"):
+    with pytest.raises(ValueError, match=r"unknown operators fft|weight_bits is a range within 1 to 8, got 0 to 8"):
         Target("odd", "for tests", emitter="nowhere:Nothing", **settings)
 
 
