@@ -205,21 +205,23 @@ class Schedule:
     def constants(self, annealing_range: AnnealingRange | None = None) -> NoiseConstants:
         """What the noise of a layer map is, overrides included; None is a layer map without any."""
         own = _NO_OVERRIDE if annealing_range is None else annealing_range.override or _NO_OVERRIDE
-        mean_rule, std_rule = own.mean or self.mean, own.variance or self.variance
+        mean_rule, std_rule = _or(own.mean, self.mean), _or(own.variance, self.variance)
         if self.function is not None:
             mean_rule = std_rule = NoiseRule.DYNAMIC
-        half_width = _first(own.half_width, self.half_width)
-        mean = _first(own.mean_constant, self.mean_constant, -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0)
+        half_width = _or(own.half_width, self.half_width)
+        mean = _or(own.mean_constant, self.mean_constant)
+        if mean is None:
+            mean = -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0
         return NoiseConstants(
             half_width,
             mean,
-            _first(own.mean_power, self.mean_power),
-            _first(own.std_power, self.std_power),
-            noise_called(own.noise or self.noise),
-            Strategy(own.strategy or self.strategy),
-            NoiseRule(mean_rule),
-            NoiseRule(std_rule),
-            Gradient(GradientRule(own.gradient or self.gradient), _first(own.gradient_mean, self.gradient_mean)),
+            _or(own.mean_power, self.mean_power),
+            _or(own.std_power, self.std_power),
+            _or(own.noise, self.noise),
+            _or(own.strategy, self.strategy),
+            mean_rule,
+            std_rule,
+            Gradient(_or(own.gradient, self.gradient), _or(own.gradient_mean, self.gradient_mean)),
         )
 
     def never_vanishes(self, annealing_range: AnnealingRange, num_depths: int) -> bool:
@@ -235,8 +237,9 @@ _NO_OVERRIDE = LayerSchedule()
 _TIMED = ("interval", "power", "mean", "variance", "start", "stop", "mean_constant", "mean_power", "std_power")
 
 
-def _first(*numbers: float | None) -> float:
-    return next(number for number in numbers if number is not None)
+def _or(own: Any, usual: Any) -> Any:
+    """What an override says, whose names have become members, or what is usual."""
+    return usual if own is None else own
 
 
 def _check_gradient(constants: NoiseConstants) -> None:
