@@ -6,29 +6,12 @@ from dataclasses import dataclass
 
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
+from ana_fx.operators.operator_list import built_in_kinds, operator_kinds
 from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Target"]
 
-OPERATORS = frozenset(
-    {
-        "average",
-        "constant",
-        "convolution",
-        "identity",
-        "interpolation",
-        "linear",
-        "matmul",
-        "max_pool",
-        "movement",
-        "normalization",
-        "product",
-        "reduce",
-        "softmax",
-        "sum",
-        "table",
-    }
-)
+OPERATORS = built_in_kinds() | {"constant", "max_pool", "movement", "softmax", "table"}
 
 _WHOLE_BITS = (2, 4, 8)
 
@@ -137,9 +120,11 @@ class Target:
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.operators | self.sums_pairs_in_16_bits <= OPERATORS:
-            unknown = ", ".join(sorted((self.operators | self.sums_pairs_in_16_bits) - OPERATORS))
-            raise ValueError(f"unknown operators {unknown}; known are {', '.join(sorted(OPERATORS))}")
+        named = self.operators | self.sums_pairs_in_16_bits
+        if not named <= OPERATORS and not named <= (known := OPERATORS | operator_kinds()):
+            raise ValueError(
+                f"unknown operators {', '.join(sorted(named - known))}; known are {', '.join(sorted(known))}"
+            )
         for name in ("weight_bits", "activation_bits"):
             low, high = getattr(self, name)
             if not 1 <= low <= high <= 8:

@@ -91,7 +91,7 @@ def verify_against(
 
 
 def load_program(path: Path) -> nn.Module:
-    """What `torch.export.save` wrote (.pt2), or `torch.jit.save` (.pt). Its code runs: load your own only.
+    """Load what `torch.export.save` wrote (.pt2), or `torch.jit.save` (.pt). Its code runs: load your own only.
 
     Raises:
         VerifyError: It is neither.
@@ -147,13 +147,13 @@ class _Compared:
         return self.file.path
 
     def arrays(self, inputs: Sequence[Path]) -> list[Array]:
-        """The arrays of files, one for each input."""
+        """Read the arrays of files, one for each input."""
         if len(inputs) == 1 and inputs[0].suffix.lower() == ".npz":
             return self.named(self.file.inputs, read_archive(inputs[0]), str(inputs[0]))
         return [read_array(each) for each in inputs]
 
     def named(self, ends: Sequence[Border], arrays: Mapping[str, Array], source: str = "the arrays") -> list[Array]:
-        """The arrays that have the names of these borders."""
+        """Pick the arrays that have the names of these borders."""
         missing = [end.name for end in ends if end.name not in arrays]
         if missing:
             names = ", ".join(map(plain, missing))
@@ -162,7 +162,7 @@ class _Compared:
         return [arrays[end.name] for end in ends]
 
     def checked(self, inputs: Sequence[Array]) -> tuple[Border, ...]:
-        """The borders, which take these inputs."""
+        """Return the borders of the file once it is sure that they take these inputs."""
         ends = self.file.inputs
         if len(inputs) != len(ends):
             raise VerifyError(f"{self.path} has {len(ends)} inputs, found {len(inputs)} arrays")
@@ -179,11 +179,11 @@ class _Compared:
         return ends
 
     def reals(self, inputs: Sequence[Array]) -> list[Array]:
-        """What these inputs stand for."""
+        """Return the reals that these inputs stand for."""
         return [_real(end, x) for end, x in zip(self.checked(inputs), inputs, strict=True)]
 
     def run(self, inputs: Sequence[Array]) -> tuple[list[Array], float]:
-        """The outputs, and how far two evaluations of the file's float layer can be apart."""
+        """Return the outputs, and how far two evaluations of the file's float layer can be apart."""
         ends = self.checked(inputs)
         stored = [
             x.astype(end.dtype) if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)
@@ -192,7 +192,7 @@ class _Compared:
         return found.outputs, self.file.float_tolerance(found)
 
     def compare(self, inputs: Sequence[Array], expected: Sequence[Array]) -> VerifyReport:
-        """Its outputs for these inputs beside others, of a program or of another file."""
+        """Compare its outputs for these inputs with others, of a program or of another file."""
         outputs = self.file.outputs
         found, tolerance = self.run(inputs)
         if len(expected) != len(outputs) or len(found) != len(outputs):
@@ -206,7 +206,7 @@ class _Compared:
         return VerifyReport(self.path, (self.runtime.title,), num_outputs, (0,), this_family())
 
     def _compare_one(self, output: Border, have: Array, want: Array, tolerance: float) -> None:
-        """Reals with reals, stored integers with the file's."""
+        """Compare reals with reals, and stored integers with those that the file gives."""
         real = have if want.dtype.kind in "iu" else output.real(have)
         name = plain(output.name)
         if real.shape != want.shape:
@@ -245,7 +245,7 @@ def _with_module(file: _Compared, program: nn.Module, inputs: Sequence[Array]) -
 
 
 def _with_arrays(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
-    """Compare with outputs of before."""
+    """Compare with outputs that a .npz holds."""
     stored = read_archive(against)
     given = file.named(file.file.inputs, stored) if inputs is None else inputs
     return file.compare(given, file.named(file.file.outputs, stored))
@@ -279,7 +279,7 @@ def _real(border: Border, x: Array) -> Array:
 
 
 def _probes(border: Border) -> Array:
-    """Extreme and random levels over the whole range, as the file takes them."""
+    """Make extreme and random levels over the whole range, as the file takes them."""
     stored = numpy(probes(IntegerType.parse(border.levels), border.shape, _NUM_SAMPLES))
     if border.is_float:
         return replace(border, is_float=False).real(stored)

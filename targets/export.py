@@ -143,7 +143,7 @@ def export(
 
 
 def _target_taking(io: str, name: str) -> Target:
-    """The target of that name, whose files have such borders."""
+    """Find the target of that name, and refuse borders that its files do not have."""
     if io not in ("integer", "float"):
         raise ValueError(unknown("io", io, ("integer", "float")))
     chosen = target_called(name)
@@ -168,7 +168,7 @@ def _check_suffix(path: Path, target: Target) -> None:
 
 
 def _labels(labels: Sequence[str], integer: GraphModule) -> str:
-    """The labels as JSON, if there is one for each channel of the only output."""
+    """Write the labels as JSON, if there is one for each channel of the only output."""
     given: object = labels
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
         raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")

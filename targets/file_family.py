@@ -116,7 +116,7 @@ class ExportedFile(ABC):
 
     @abstractmethod
     def run(self, runtime: Runtime, feeds: Mapping[str, Array]) -> FileRun:
-        """Run it; an operator that no file of its target has is refused before."""
+        """Run it, unless it has an operator that no file of its target has, which is refused."""
 
     @abstractmethod
     def float_tolerance(self, run: FileRun) -> float:
@@ -165,7 +165,7 @@ class FileFamily(ABC):
 
     @abstractmethod
     def misfits(self, program: GraphModule, target: Target) -> list[str]:
-        """What of a program cannot be written although the target's description can hold it, a line for each."""
+        """List what of a program cannot be written although the target's description can hold it, a line for each."""
 
     @abstractmethod
     def emit(self, program: GraphModule, order: FileOrder) -> Emission:
@@ -185,12 +185,12 @@ class FileFamily(ABC):
 
 
 def family_of(target: Target) -> FileFamily:
-    """The family of the files of a target, which is imported only now."""
+    """Import the family of the files of a target."""
     return _imported(target.file_format.code)
 
 
 def family_at(path: Path) -> FileFamily:
-    """The family whose suffix a path has; ONNX, whose files may have any name, if no other has it."""
+    """Import the family whose suffix a path has; ONNX, whose files may have any name, if no other has it."""
     suffix = path.suffix.lower()
     formats = {} if suffix == ONNX.suffix else {target.file_format.suffix: target.file_format for target in targets()}
     return _imported(formats.get(suffix, ONNX).code)

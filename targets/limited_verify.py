@@ -42,11 +42,11 @@ def verify_in_limits(
     """The report of `verify_files`, as text.
 
     Args:
-        path: As in `verify_files`, like `against`, `inputs` and `trusts_code`.
-        against: As there.
-        inputs: As there.
-        runtime: As there.
-        trusts_code: As there.
+        path: The file, as for `verify_files`.
+        against: What it is compared with, as for `verify_files`.
+        inputs: Files of inputs, as for `verify_files`.
+        runtime: What runs the file, as for `verify_files`.
+        trusts_code: Whether a program of torch is loaded, as for `verify_files`.
         seconds: How long it may take.
         gigabytes: How much memory it may take beyond what its code needs. Windows and macOS have no such limit.
 

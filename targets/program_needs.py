@@ -15,12 +15,14 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
 from ana_fx.program.integer_modules import (
+    Accumulating,
     IntegerConstant,
     IntegerHead,
     IntegerMap,
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
+    IntegerThresholds,
 )
 from ana_fx.program.tensor_spec import has_spec, integer_type_of
 from ana_fx.target import LayerNeeds, Target
@@ -40,7 +42,7 @@ MODULE_KINDS: Mapping[type, str] = {
 
 
 def program_misfits(program: GraphModule, target: Target) -> list[str]:
-    """Every reason why a target's description cannot hold a program, with its place."""
+    """List every reason why a target's description cannot hold a program, with its place."""
     misfits = []
     for node in program.graph.nodes:
         module = module_of(node)
@@ -54,7 +56,7 @@ def program_misfits(program: GraphModule, target: Target) -> list[str]:
 
 
 def needs_of(module: nn.Module, inputs: Types = ()) -> LayerNeeds | None:
-    """What a module with inputs of these types needs of a target; None for one that every target has."""
+    """Return what a module with inputs of these types needs of a target; None for one that every target has."""
     needs = _NEEDS.get(type(module))
     return None if needs is None else needs(module, inputs)
 
@@ -68,6 +70,11 @@ def _map_needs(module: IntegerMap, inputs: Types) -> LayerNeeds:
         num_gains=_num_gains(module),
         num_axes=module.operator.num_spatial_axes,
     )
+
+
+def _codebook_needs(module: IntegerThresholds, inputs: Types) -> LayerNeeds:
+    num_axes = module.operator.num_spatial_axes
+    return LayerNeeds(module.operator.kind, _weight_type(module), inputs, module.integer_type, num_axes=num_axes)
 
 
 def _head_needs(module: IntegerHead, inputs: Types) -> LayerNeeds:
@@ -92,17 +99,18 @@ _NEEDS: Mapping[type, Callable[[Any, Types], LayerNeeds]] = {
     IntegerHead: _head_needs,
     IntegerMap: _map_needs,
     IntegerMaxPool: _pool_needs,
+    IntegerThresholds: _codebook_needs,
     OperatorMap: _float_needs,
 }
 
 
 def _accumulator_reasons(module: Any, target: Target) -> list[str]:
-    if type(module) not in (IntegerHead, IntegerMap) or module.bound < 2 ** (target.accumulator_bits - 1):
+    if not isinstance(module, Accumulating) or module.bound < 2 ** (target.accumulator_bits - 1):
         return []
     return [f"its accumulator can reach {module.bound}, needed {target.accumulator_bits} bits"]
 
 
-def _weight_type(module: IntegerHead | IntegerMap) -> IntegerType | None:
+def _weight_type(module: Accumulating) -> IntegerType | None:
     """The narrowest type that holds the trained weights of each channel or their negatives; None without any.
 
     Lowering gave a channel the sign of its gain, so that the lowest level of a type may have become positive.
@@ -112,6 +120,8 @@ def _weight_type(module: IntegerHead | IntegerMap) -> IntegerType | None:
     rows = module.weight.to(torch.int64).flatten(1)
     lowest, highest = rows.amin(1), rows.amax(1)
     magnitude = torch.minimum(torch.maximum(-lowest - 1, highest), torch.maximum(highest - 1, -lowest))
+    if int(magnitude.max()) <= 1 and bool((module.weight.abs() == 1).all()):
+        return IntegerType(1, signed=True)
     return IntegerType(max(2, int(magnitude.max()).bit_length() + 1), signed=True)
 
 

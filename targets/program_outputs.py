@@ -36,7 +36,7 @@ class Expected:
 
 
 def given_or_probes(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
-    """The inputs given, or levels made up; zeros for an input that nothing reads.
+    """Return the inputs given, or make up levels; an input that nothing reads gets zeros.
 
     Raises:
         TypeError: They hold no tensors.
@@ -58,7 +58,7 @@ def given_or_probes(integer: GraphModule, inputs: Any) -> tuple[Tensor, ...]:
 
 
 def feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> dict[str, np.ndarray[Any, Any]]:
-    """What the file is given: the floats, or the levels that the program's own border makes of them."""
+    """Return what the file is given: the floats, or the levels that the program's own border makes of them."""
     fed = {}
     for (placeholder, reader), x in zip(_readers(integer).items(), inputs, strict=True):
         if reader is None:
@@ -70,7 +70,7 @@ def feeds(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> d
 
 
 def expected(integer: GraphModule, inputs: tuple[Tensor, ...], is_float: bool) -> list[Expected]:
-    """The program's outputs: floats, or the integers before each dequantize; then what each float layer reads."""
+    """Compute the outputs: floats, or the integers before each dequantize; then what each float layer reads."""
     device = next(iter(integer.buffers())).device
     seen = run(integer, tuple(x.to(device) for x in inputs))
     tolerances = _tolerances(integer, seen)
@@ -118,7 +118,7 @@ def _stored_output(seen: dict[Node, Tensor], dequantize: Node) -> Tensor:
 
 
 def _tolerances(integer: GraphModule, seen: dict[Node, Tensor]) -> dict[Node, Tensor]:
-    """How far off each number behind a float layer may be, moved as the numbers are; nothing for exact nodes."""
+    """Bound how far off each number behind a float layer may be, moved as they are; exact nodes have no entry."""
     tolerances: dict[Node, Tensor] = {}
     for node in calls_to(integer, OperatorMap, Movement):
         module: Any = module_of(node)

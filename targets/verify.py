@@ -109,7 +109,7 @@ def verify(
 def verify_file(
     integer: GraphModule, file: ExportedFile, inputs: tuple[Tensor, ...], runtimes: Sequence[Runtime]
 ) -> VerifyReport:
-    """`verify` of a file that was read."""
+    """Compare a file that was read, as `verify` does."""
     target, is_float = file.target, file.io == "float"
     different, compared = [], 0
     for runtime in runtimes:
@@ -156,7 +156,7 @@ class _Difference:
 
 
 def _differences(path: Path, runtime: str, found: FileRun, wanted: Sequence[Expected]) -> list[_Difference]:
-    """Each output beside what it must be; all have the types and shapes that they must."""
+    """Set each output beside what it must be, and refuse another type or shape."""
     arrays = [*found.outputs, *found.float_inputs]
     if len(arrays) != len(wanted):
         raise VerifyError(f"{path}: found {len(arrays)} outputs in {runtime}, needed {len(wanted)}")

@@ -23,12 +23,13 @@ from ana_fx.targets.writers.write_max_pool import write_max_pool
 from ana_fx.targets.writers.write_movement import movements
 from ana_fx.targets.writers.write_requantizer import per_channel, requantized
 from ana_fx.targets.writers.write_table import functions
+from ana_fx.targets.writers.write_thresholds import compared
 
 __all__ = ["INTEGER"]
 
 
 def write_head(w: NodeWriter, op: Operator) -> StoredTensor:
-    """The accumulators of weights that are `factor` times the trained ones, and the bias, in int32."""
+    """Write the accumulators of weights that are `factor` times the trained ones, and add the bias, in int32."""
     head: IntegerHead = w.module
     assert head.weight is not None
     accumulator = accumulators[type(op)](replace(w, weight=head.weight.to(torch.int32) * head.factor), op)
@@ -40,7 +41,7 @@ def write_head(w: NodeWriter, op: Operator) -> StoredTensor:
 
 
 def _container(integer_type: IntegerType) -> Container:
-    """int8 or uint8, zero point 0 if the type has no other."""
+    """Store levels in int8 or uint8, with zero point 0 if the type has no other."""
     if integer_type.zero_point is not None:
         return Container(ir.DataType.UINT8, integer_type.zero_point)
     return Container(ir.DataType.INT8 if integer_type.signed else ir.DataType.UINT8, 0)
@@ -49,6 +50,7 @@ def _container(integer_type: IntegerType) -> Container:
 INTEGER = Dialect(
     operators={kind: requantized(write) for kind, write in accumulators.items()},
     heads=dict.fromkeys((Convolution, Linear), write_head),
+    codebooks={kind: compared(write) for kind, write in accumulators.items()},
     float_layers=float_layers,
     modules={**borders, **constants, **functions, **movements, IntegerMaxPool: write_max_pool},
     container=_container,

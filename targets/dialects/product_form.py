@@ -53,41 +53,41 @@ class ProductForm:
 
 
 def read_image(w: NodeWriter, form: ProductForm) -> ir.Value:
-    """The first input in the shape that the product reads; a number for each sample becomes one channel first."""
+    """Write the first input in the shape that the product reads; a number for each sample becomes one channel first."""
     value = w.x.value if w.x.shape else w.reshape(w.x.value, (1,))
     return w.reshape(value, form.image_in)
 
 
 def linear_form(w: NodeWriter, op: Linear) -> ProductForm:
-    """A product of rows."""
+    """A linear layer is a product of rows."""
     weight = _trained(w)
     out, size = weight.shape
     return ProductForm(weight, {}, (size,), (out,), is_dense=True, is_trained=True)
 
 
 def convolution_form(w: NodeWriter, op: Convolution) -> ProductForm:
-    """A convolution."""
+    """A convolution is one already."""
     weight = _trained(w)
     attributes = convolution_attributes(op)
     return ProductForm(weight, attributes, w.x.shape, w.shape, is_dense=is_dense(op, weight), is_trained=True)
 
 
 def average_form(w: NodeWriter, op: Average) -> ProductForm | None:
-    """A depthwise convolution with ones; None where the windows are of several sizes."""
+    """An average is a depthwise convolution with ones; None where its windows are of several sizes."""
     if op.window((1, *w.x.shape)) is None:
         return None
     return ProductForm(_ones(w, op.kernel), window_attributes(op, w.x.shape[0]), w.x.shape, w.shape)
 
 
 def identity_form(w: NodeWriter, op: Identity) -> ProductForm:
-    """A depthwise 1×1 convolution; a number for each sample is an image of one channel."""
+    """A rescale is a depthwise 1×1 convolution; a number for each sample is an image of one channel."""
     shape = w.x.shape or (1,)
     image = (shape[0], math.prod(shape[1:]), 1)
     return ProductForm(_ones(w, (1, 1)), {"group": shape[0]}, image, image)
 
 
 def mean_form(w: NodeWriter, op: Reduce) -> ProductForm | None:
-    """A depthwise convolution whose kernels are the images; None where the axes are not those of whole images."""
+    """A mean over whole images is a depthwise convolution with kernels of their size; None where it is over less."""
     channels, *sizes = w.x.shape or (1,)
     if not sizes or sorted(op.axes) != list(range(2, 2 + len(sizes))):
         return None
@@ -102,7 +102,7 @@ def _trained(w: NodeWriter) -> Tensor:
 
 
 def _ones(w: NodeWriter, kernel: tuple[int, ...]) -> Tensor:
-    """A kernel of ones for each channel, with its sign and the head-room."""
+    """Make a kernel of ones for each channel, with its sign and the head-room."""
     channels = (w.x.shape or (1,))[0]
     sign: Tensor = w.module.sign.to(torch.int32).expand(channels)
     ones = (sign * qlinear_staircase(w.module).factor).reshape(-1, 1, *[1] * len(kernel))

@@ -73,7 +73,10 @@ class _Weight:
 
 
 def write_product(w: NodeWriter, form: ProductForm, types: tuple[ir.DataType, ...]) -> StoredTensor:
-    """Conv, or Gemm over the rows, between DequantizeLinear and QuantizeLinear; weights stand in one of these types."""
+    """Write Conv, or Gemm over the rows, between DequantizeLinear and QuantizeLinear.
+
+    A trained weight stands in the narrowest of these types that holds it.
+    """
     staircase = qlinear_staircase(w.module)
     stored = write_bytes(w, form.weight, adds_pairs=form.is_dense)
     num_channels = len(stored.array)
@@ -90,7 +93,7 @@ def write_product(w: NodeWriter, form: ProductForm, types: tuple[ir.DataType, ..
 
 
 def write_head(w: NodeWriter, op: Operator, types: tuple[ir.DataType, ...]) -> StoredTensor:
-    """Integers in floats, where these hold them; else in integer arithmetic."""
+    """Write the logits as integers in floats, where these hold them; else in integer arithmetic."""
     head: IntegerHead = w.module
     if head.bound * head.factor + int(head.bias.abs().max()) >= EXACT:
         return ONNXRUNTIME.heads[type(op)](w, op)
@@ -113,18 +116,18 @@ _HEAD_ATTRIBUTES: dict[type, Any] = {Convolution: convolution_attributes, Linear
 
 
 def write_pair(w: NodeWriter, op: Product, operator: str) -> StoredTensor:
-    """MatMul or Mul of two tensors of levels."""
+    """Write MatMul or Mul of two tensors of levels."""
     staircase = qlinear_staircase(w.module)
     return _paired(w, operator, [numpy(staircase.x_scale), numpy(staircase.weight_scale.reshape(()))])
 
 
 def write_add(w: NodeWriter, op: Sum) -> StoredTensor:
-    """Add with scales in the ratio of the integer coefficients."""
+    """Write Add, with scales in the ratio of the integer coefficients."""
     return _paired(w, "Add", [np.asarray(scale, np.float32) for scale in add_scales(w.module)])
 
 
 def write_dequantize(w: NodeWriter, module: Dequantize) -> StoredTensor:
-    """DequantizeLinear, or a Mul of what is in floats already."""
+    """Write DequantizeLinear, or a Mul of what is in floats already."""
     if w.x.dtype is not _FLOAT:
         return borders[Dequantize](w, module)
     value = w.op("Mul", w.x.value, w.constant(numpy(module.scale), "scale"), dtype=_FLOAT)
@@ -140,7 +143,7 @@ def _paired(w: NodeWriter, operator: str, scales: Sequence[np.ndarray[Any, Any]]
 def _multiplied(
     w: NodeWriter, operands: Sequence[ir.Value], attributes: dict[str, Any], shape: tuple[int, ...]
 ) -> ir.Value:
-    """Conv with attributes, Gemm without, of data, weight and bias."""
+    """Write Conv if there are attributes, else Gemm, of data, weight and bias."""
     w.note(operator="Conv" if attributes else "Gemm", arithmetic="float32")
     if attributes:
         return w.op("Conv", *operands, shape=shape, dtype=_FLOAT, **attributes)
@@ -148,7 +151,7 @@ def _multiplied(
 
 
 def _quantized(w: NodeWriter, value: ir.Value, computed: tuple[int, ...]) -> StoredTensor:
-    """QuantizeLinear, and a Clip where the levels are fewer than a byte's."""
+    """Write QuantizeLinear, and a Clip where the levels are fewer than a byte's."""
     dtype, zero_point = w.container
     y_scale = w.constant(numpy(qlinear_staircase(w.module).y_scale), "y_scale")
     zero = w.constant(scalar(zero_point, dtype), "y_zero_point")
@@ -156,7 +159,7 @@ def _quantized(w: NodeWriter, value: ir.Value, computed: tuple[int, ...]) -> Sto
 
 
 def _write_weight(w: NodeWriter, weight: _Weight) -> ir.Value:
-    """The float weight, of levels that are multiplied with the head-room after they were read."""
+    """Write the float weight, from levels that a reader multiplies with the head-room when it loads them."""
     stored = weight.stored
     levels = (stored.array.astype(np.int32) - stored.zero_point) // weight.factor
     dtype = _narrowest(levels, weight.types)
@@ -169,13 +172,13 @@ def _write_weight(w: NodeWriter, weight: _Weight) -> ir.Value:
 
 
 def _narrowest(levels: np.ndarray[Any, Any], types: tuple[ir.DataType, ...]) -> ir.DataType:
-    """The narrowest of these types that has these levels."""
+    """Choose the narrowest of these types that has these levels."""
     low, high = int(levels.min()), int(levels.max())
     return next(dtype for dtype in types if _LEAST[dtype] <= low and high < -_LEAST[dtype])
 
 
 def _widened(w: NodeWriter, value: ir.Value, factor: int, weight: WeightBytes) -> ir.Value:
-    """A constant of few bits times its head-room, as the bytes of a weight; runtimes fold this when they load."""
+    """Write a constant of few bits times its head-room, as the bytes of a weight; runtimes fold this when they load."""
     byte, shape = ir.DataType.from_numpy(weight.array.dtype), weight.array.shape
     steps = [("Mul", factor, 1, "headroom"), ("Add", weight.zero_point, 0, "zero")]
     steps = [step for step in steps if step[1] != step[2]]
@@ -193,7 +196,7 @@ def _write_bias(w: NodeWriter, bias: np.ndarray[Any, Any], scale: np.ndarray[Any
 def _dequantized(
     w: NodeWriter, value: ir.Value, name: str, scale: np.ndarray[Any, Any], zero_point: int = 0
 ) -> ir.Value:
-    """DequantizeLinear of a constant, of each output channel with its scale; onnxruntime's Gemm needs the zero."""
+    """Write DequantizeLinear of a constant, each output channel with its scale; onnxruntime's Gemm needs the zero."""
     array = np.asarray(scale, np.float32)
     assert value.dtype is not None
     assert value.shape is not None

@@ -85,7 +85,7 @@ def in_form(form_of: Form, write: Callable[[NodeWriter, ProductForm], StoredTens
 
 
 def write_convolution(w: NodeWriter, form: ProductForm) -> StoredTensor:
-    """QLinearConv, and a Clip where its levels are fewer than a byte's."""
+    """Write QLinearConv, and a Clip where its levels are fewer than a byte's."""
     stored = write_bytes(w, form.weight, adds_pairs=form.is_dense)
     x = read_image(w, form)
     factors, result, bias = _settings(w, stored)
@@ -95,7 +95,7 @@ def write_convolution(w: NodeWriter, form: ProductForm) -> StoredTensor:
 
 
 def write_gemm(w: NodeWriter, form: ProductForm) -> StoredTensor:
-    """QGemm over the rows."""
+    """Write QGemm over the rows."""
     stored = write_bytes(w, form.weight, adds_pairs=form.is_dense)
     x = read_image(w, form)
     factors, result, bias = _settings(w, stored, transposes=True)
@@ -107,7 +107,7 @@ def write_gemm(w: NodeWriter, form: ProductForm) -> StoredTensor:
 def _settings(
     w: NodeWriter, weight: WeightBytes, *, transposes: bool = False
 ) -> tuple[list[ir.Value], list[ir.Value], ir.Value]:
-    """What follows the input of a QLinear operator: of x and the weight, of the result; and the bias."""
+    """Write what follows the input of a QLinear operator: settings of x and the weight, of the result, and the bias."""
     staircase, zero_point = qlinear_staircase(w.module), w.container.zero_point
     num_channels, dtype = len(weight.array), weight.array.dtype
     factors = [
@@ -122,7 +122,7 @@ def _settings(
 
 
 def leave(w: NodeWriter, value: ir.Value, computed: tuple[int, ...]) -> StoredTensor:
-    """What an operator computed in one shape, clipped to the levels unless the byte does it, in the node's shape."""
+    """Clip what was computed in one shape to the levels, unless the byte does it, and give it the node's shape."""
     zero_point = w.container.zero_point
     low, high = w.module.lo + zero_point, w.module.hi + zero_point
     if (low, high) != (0, _BYTE):
@@ -132,7 +132,7 @@ def leave(w: NodeWriter, value: ir.Value, computed: tuple[int, ...]) -> StoredTe
 
 
 def write_product(w: NodeWriter, op: Product, operator: str, domain: str = "") -> StoredTensor:
-    """QLinearMatMul or QLinearMul of two tensors of levels."""
+    """Write QLinearMatMul or QLinearMul of two tensors of levels."""
     staircase = qlinear_staircase(w.module)
     scales = (staircase.x_scale, staircase.weight_scale.reshape(()), staircase.y_scale)
     points = (*(x.zero_point for x in w.inputs), w.container.zero_point)
@@ -147,7 +147,7 @@ def write_product(w: NodeWriter, op: Product, operator: str, domain: str = "") -
 
 
 def write_add(w: NodeWriter, op: Sum) -> StoredTensor:
-    """QLinearAdd with scales in the ratio of the integer coefficients."""
+    """Write QLinearAdd, with scales in the ratio of the integer coefficients."""
     operands = []
     for x, scale, letter in zip(w.inputs, add_scales(w.module), "ab", strict=True):
         scale_constant = w.constant(np.float32(scale), f"{letter}_scale")
@@ -162,7 +162,7 @@ def write_add(w: NodeWriter, op: Sum) -> StoredTensor:
 
 
 def _container(integer_type: IntegerType) -> Container:
-    """uint8, with zero point 128 for signed types that have no other."""
+    """Store all levels in uint8, with zero point 128 for signed types that have no other."""
     if integer_type.zero_point is not None:
         return Container(_UINT8, integer_type.zero_point)
     return Container(_UINT8, _SIGNED_ZERO if integer_type.signed else 0)
@@ -180,7 +180,7 @@ _FAST: Mapping[type, Writer] = {
 
 
 def _misfits(program: GraphModule) -> list[str]:
-    """Layer maps whose staircase no QLinear operator computes."""
+    """List the layer maps whose staircase no QLinear operator computes."""
     maps: dict[str, Any] = {str(node.target): module_of(node) for node in calls_to(program, IntegerMap)}
     return [
         f"layer map {path!r} has a staircase of integer shifts, which no QLinear operator computes"

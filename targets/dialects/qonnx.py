@@ -22,6 +22,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
@@ -29,7 +31,15 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.dialects.float_staircase import EXACT, FloatStaircase, float_staircase, thresholds_of
+from ana_fx.targets.dialects.float_staircase import EXACT, float_staircase
+from ana_fx.targets.dialects.qonnx_nodes import (
+    apply,
+    codebook_levels,
+    multi_threshold,
+    quant,
+    quantized_weight,
+    round_to_levels,
+)
 from ana_fx.targets.onnx.dialect import Dialect, Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
@@ -44,10 +54,7 @@ from ana_fx.targets.writers.write_table import functions
 
 __all__ = ["MULTI_THRESHOLD", "QONNX"]
 
-_DOMAIN = "qonnx.custom_op.general"
 _FLOAT = ir.DataType.FLOAT
-_CHANNELS_FIRST = {2: "NC", 3: "NCW", 4: "NCHW", 5: "NCDHW"}
-_CHANNELS_LAST = {2: "NC", 3: "NWC", 4: "NHWC", 5: "NDHWC"}
 
 accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 """Writers of accumulators as float32, which holds them exactly."""
@@ -55,7 +62,24 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
-    """c₀·n₀ + c₁·n₁, without the products by 1."""
+    """Write c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
+
+
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """Write max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
+
+
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """Write min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Write each tensor times its coefficient, without the products by 1."""
     assert w.weight is not None
     terms = []
     for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True):
@@ -63,44 +87,44 @@ def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
         if coefficient != 1:
             term = w.op("Mul", x.value, w.number(coefficient, "coefficient"), shape=x.shape)
         terms.append(term)
-    return w.op("Add", *terms)
+    return terms
 
 
 @accumulators.writes(Product)
 def write_product(w: NodeWriter, op: Product) -> ir.Value:
-    """n₀ · n₁."""
+    """Write n₀ · n₁."""
     return w.op("Mul", *(x.value for x in w.inputs))
 
 
 @accumulators.writes(MatMul)
 def write_matrix_product(w: NodeWriter, op: MatMul) -> ir.Value:
-    """n₀ @ n₁."""
+    """Write n₀ @ n₁."""
     return w.op("MatMul", *(x.value for x in w.inputs))
 
 
 @accumulators.writes(Identity)
 def write_identity(w: NodeWriter, op: Identity) -> ir.Value:
-    """The levels themselves."""
+    """Write nothing: the levels are the accumulators."""
     w.note(operator="Identity")
     return w.x.value
 
 
 @accumulators.writes(Reduce)
 def write_reduction(w: NodeWriter, op: Reduce) -> ir.Value:
-    """The sum over axes."""
+    """Write the sum over axes."""
     axes = w.axes(*(axis % (len(w.x.shape) + 1) for axis in op.axes))
     return w.op("ReduceSum", w.x.value, axes, keepdims=int(op.keepdim))
 
 
 @accumulators.writes(Normalization, Interpolation)
 def write_in_integers(w: NodeWriter, op: Operator) -> ir.Value:
-    """What standard integer operators compute, as floats."""
+    """Write what standard integer operators compute, and cast it to floats."""
     return w.cast(integer_accumulators[type(op)](w.typed(ir.DataType.INT32), op), w.dtype)
 
 
 @accumulators.writes(Average)
 def write_average(w: NodeWriter, op: Average) -> ir.Value:
-    """The sum over each window."""
+    """Write the sum over each window."""
     if op.window((1, *w.x.shape)) is None:
         return write_in_integers(w, op)
     channels = w.x.shape[0]
@@ -110,70 +134,58 @@ def write_average(w: NodeWriter, op: Average) -> ir.Value:
 
 @accumulators.writes(Convolution)
 def write_convolution(w: NodeWriter, op: Convolution) -> ir.Value:
-    """Conv."""
+    """Write Conv."""
     assert w.weight is not None
     return _convolve(w, w.weight, convolution_attributes(op))
 
 
 @accumulators.writes(Linear)
 def write_linear(w: NodeWriter, op: Linear) -> ir.Value:
-    """MatMul."""
+    """Write MatMul."""
     assert w.weight is not None
     array = numpy(w.weight).astype(np.float32).T.copy()
-    return w.op("MatMul", w.x.value, _quantized_weight(w, array, w.weight))
+    return w.op("MatMul", w.x.value, quantized_weight(w, array, w.weight))
 
 
 def _convolve(w: NodeWriter, weight: Tensor, attributes: dict[str, Any]) -> ir.Value:
-    stored = _quantized_weight(w, numpy(weight).astype(np.float32), weight)
+    stored = quantized_weight(w, numpy(weight).astype(np.float32), weight)
     return w.op("Conv", w.x.value, stored, **attributes, kernel_shape=list(weight.shape[2:]))
 
 
-def _quantized_weight(w: NodeWriter, array: np.ndarray[Any, Any], weight: Tensor) -> ir.Value:
-    """The weight behind a Quant or a BipolarQuant."""
-    stored = w.number(array, "weight")
-    if bool((weight.abs() == 1).all()):
-        return w.constant_op("BipolarQuant", stored, w.number(1, "weight_scale"), shape=array.shape, domain=_DOMAIN)
-    low, high = int(weight.min()), int(weight.max())
-    bits = max(2, max(high, -low - 1).bit_length() + 1)
-    integer_type = IntegerType(bits, signed=True, narrow=low > -(2 ** (bits - 1)))
-    settings, attributes = _quant_settings(w, integer_type, "weight")
-    return w.constant_op("Quant", stored, *settings, shape=array.shape, domain=_DOMAIN, **attributes)
-
-
 def write_quantize(w: NodeWriter, module: Quantize) -> StoredTensor:
-    """A Div by the scale and a Quant with scale 1."""
+    """Write a Div by the scale and a Quant with scale 1."""
     w = w.typed(_FLOAT)
     levels = w.op("Div", w.x.value, w.number(numpy(module.scale), "scale"))
     integer_type = module.integer_type
-    return w.stored(_quant(w, levels, integer_type), integer_type.qmin, integer_type.qmax)
+    return w.stored(quant(w, levels, integer_type), integer_type.qmin, integer_type.qmax)
 
 
 def write_dequantize(w: NodeWriter, module: Dequantize) -> StoredTensor:
-    """A Mul by the scale."""
+    """Write a Mul by the scale."""
     w = w.typed(_FLOAT)
     value = w.op("Mul", w.x.value, w.number(numpy(module.scale), "scale"))
     return StoredTensor(value, 0, w.shape, is_real=True)
 
 
 def write_head(w: NodeWriter, op: Operator) -> StoredTensor:
-    """The accumulator, times the head-room, plus the bias."""
+    """Write the accumulator, times the head-room, plus the bias."""
     w, head = w.typed(_FLOAT), w.module
     accumulator = accumulators[type(op)](w, op)
     producer = accumulator.producer()
     assert producer is not None
     w.note(operator=producer.op_type, arithmetic="float32")
-    value = _apply(w, "Mul", accumulator, torch.tensor([head.factor]))
-    return StoredTensor(_apply(w, "Add", value, head.bias), 0, w.shape)
+    value = apply(w, "Mul", accumulator, torch.tensor([head.factor]))
+    return StoredTensor(apply(w, "Add", value, head.bias), 0, w.shape)
 
 
 def write_function(w: NodeWriter, module: IntegerTable | IntegerSoftmax) -> StoredTensor:
-    """A function of levels in integer operators, and a Quant that says the type."""
+    """Write a function of levels in integer operators, and a Quant that says the type."""
     found = functions[type(module)](w, module)
-    return replace(found, value=_quant(w.typed(_FLOAT), found.value, module.integer_type))
+    return replace(found, value=quant(w.typed(_FLOAT), found.value, module.integer_type))
 
 
 def _in_floats(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Callable[[type], Writer]:
-    """The writer of layer maps with that staircase, for each class of operators."""
+    """Make the writer of layer maps with that staircase, for each class of operators."""
 
     def writer(kind: type) -> Writer:
         def write(w: NodeWriter, op: object) -> StoredTensor:
@@ -193,87 +205,30 @@ def _in_floats(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> C
 
 
 def _reading_each_once(w: NodeWriter) -> NodeWriter:
-    """The same writer with a copy of what it reads twice: qonnx cannot rename what a node reads twice."""
+    """Return the writer with a copy of what it would read twice: qonnx cannot rename that."""
     if len(w.inputs) < 2 or w.inputs[0].value is not w.inputs[1].value:
         return w
     return replace(w, inputs=(w.x, replace(w.x, value=w.op("Identity", w.x.value, shape=w.x.shape))))
 
 
 def _round_or_multi_threshold(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
-    """A chain of float32 operators where one is proven equal, else a MultiThreshold."""
+    """Write a chain of float32 operators where one is proven equal, else a MultiThreshold."""
     staircase = float_staircase(w.module)
-    return _multi_threshold(w, accumulator) if staircase is None else _round(w, staircase, accumulator)
-
-
-def _round(w: NodeWriter, staircase: FloatStaircase, value: ir.Value) -> ir.Value:
-    """Mul, Add, Mul and Quant, without the steps that do nothing."""
-    module = w.module
-    value = _apply(w, "Mul", value, staircase.before * module.sign)
-    value = _apply(w, "Add", value, staircase.offset)
-    value = _apply(w, "Mul", value, staircase.after)
-    integer_type: IntegerType = module.integer_type
-    if (module.lo, module.hi) != (integer_type.qmin, integer_type.qmax):
-        value = w.op("Clip", value, *(w.number(bound, "bound") for bound in (module.lo, module.hi)))
-    return _quant(w, value, integer_type, rounding="FLOOR" if staircase.is_floor else "ROUND")
-
-
-def _multi_threshold(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
-    """The number of thresholds that an accumulator reaches, plus the lowest level."""
-    module, rank = w.module, len(w.shape) + 1
-    value = _apply(w, "Mul", accumulator, module.sign)
-    thresholds = numpy(thresholds_of(module))
-    if (thresholds == thresholds[:1]).all():
-        thresholds = thresholds[:1]
-    layouts = _CHANNELS_FIRST if module.operator.channel_axis(rank) == 1 else _CHANNELS_LAST
-    attributes: dict[str, Any] = {
-        "out_dtype": f"{'INT' if module.integer_type.signed else 'UINT'}{module.integer_type.bits}",
-        "out_scale": 1.0,
-        "out_bias": float(module.lo),
-        "data_layout": layouts[rank],
-    }
-    return w.op("MultiThreshold", value, w.number(thresholds, "thresholds"), domain=_DOMAIN, **attributes)
-
-
-def _apply(w: NodeWriter, op_type: str, value: ir.Value, channels: Tensor) -> ir.Value:
-    """Apply an operator with a number for each channel, unless that changes nothing."""
-    if bool((channels == (1 if op_type == "Mul" else 0)).all()):
-        return value
-    if bool((channels == channels[0]).all()):
-        channels = channels[:1]
-    axis = w.module.operator.channel_axis(len(w.shape) + 1)
-    array = numpy(channels).reshape([-1] + [1] * (len(w.shape) - axis))
-    return w.op(op_type, value, w.number(array, op_type.lower()))
-
-
-def _quant(w: NodeWriter, value: ir.Value, integer_type: IntegerType, *, rounding: str = "ROUND") -> ir.Value:
-    """A Quant with scale 1, and zero point 0 if the type has no other."""
-    settings, attributes = _quant_settings(w, integer_type, "output", rounding)
-    return w.op("Quant", value, *settings, domain=_DOMAIN, **attributes)
-
-
-def _quant_settings(
-    w: NodeWriter, integer_type: IntegerType, name: str, rounding: str = "ROUND"
-) -> tuple[list[ir.Value], dict[str, Any]]:
-    """The inputs of a Quant behind the first, and its attributes."""
-    zero_point = integer_type.zero_point
-    settings = {"scale": 1, "zero_point": zero_point or 0, "bits": integer_type.bits}
-    is_signed = integer_type.signed and zero_point is None
-    attributes = {"signed": int(is_signed), "narrow": int(integer_type.narrow), "rounding_mode": rounding}
-    return [w.number(number, f"{name}_{key}") for key, number in settings.items()], attributes
+    return multi_threshold(w, accumulator) if staircase is None else round_to_levels(w, staircase, accumulator)
 
 
 def _take(w: NodeWriter, x: ir.Value) -> ir.Value:
-    """The levels as floats, and a Quant that changes nothing but says the type."""
+    """Write the levels as floats, and a Quant that changes nothing but says the type."""
     w = w.typed(_FLOAT)
     integer_type: IntegerType = w.module.integer_type
     x = w.cast(x, _FLOAT)
     if integer_type.zero_point:
         x = w.op("Sub", x, w.number(integer_type.zero_point, "zero_point"))
-    return _quant(w, x, integer_type)
+    return quant(w, x, integer_type)
 
 
 def _misfits(program: GraphModule) -> list[str]:
-    """Heads whose logits float32 does not hold; accumulators are in the target's description."""
+    """List the heads whose logits float32 does not hold; accumulators are in the target's description."""
     heads: list[tuple[Any, Any]] = [(node, module_of(node)) for node in calls_to(program, IntegerHead)]
     reaches = [(node, head.bound * head.factor + int(head.bias.abs().max())) for node, head in heads]
     return [
@@ -288,6 +243,7 @@ def _dialect(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Dia
     return Dialect(
         operators={kind: writer(kind) for kind in accumulators},
         heads=dict.fromkeys((Convolution, Linear), write_head),
+        codebooks={kind: _in_floats(codebook_levels)(kind) for kind in accumulators},
         float_layers={},
         modules={
             **borders,
@@ -312,5 +268,5 @@ All scales are 1, so that no product of scales rounds; those of the borders stan
 float32 operators is proven equal to a staircase, it is a MultiThreshold.
 """
 
-MULTI_THRESHOLD = _dialect(_multi_threshold)
+MULTI_THRESHOLD = _dialect(multi_threshold)
 """The same with a MultiThreshold for every staircase."""

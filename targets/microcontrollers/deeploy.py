@@ -58,27 +58,27 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 
 @accumulators.writes(Identity)
 def write_identity(w: NodeWriter, op: Identity) -> ir.Value:
-    """The levels themselves."""
+    """Write nothing: the levels are the accumulators."""
     w.note(operator="Identity")
     return w.x.value
 
 
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
-    """Add."""
+    """Write Add."""
     return w.op("Add", *(x.value for x in w.inputs), dtype=_FLOAT)
 
 
 @accumulators.writes(Linear)
 def write_linear(w: NodeWriter, op: Linear) -> ir.Value:
-    """Gemm without a bias."""
+    """Write Gemm without a bias."""
     weight = w.module.weight
     return write_gemm(w, weight, weight.new_zeros(len(weight)))
 
 
 @accumulators.writes(Average, Convolution, Reduce)
 def write_convolution(w: NodeWriter, op: Operator) -> ir.Value:
-    """Conv. Its kernels pad by themselves where both ends of an axis have the same pad; else a Pad stands before."""
+    """Write Conv. Kernels pad by themselves where both ends of an axis have the same pad; else a Pad stands before."""
     conv, x = plain_of(w), w.x
     if any(before != after for before, after in conv.padding):
         x = _padded(w, conv.padding)
@@ -87,7 +87,7 @@ def write_convolution(w: NodeWriter, op: Operator) -> ir.Value:
 
 
 def requantized(write_accumulators: Callable[[NodeWriter, Operator], ir.Value]) -> Writer:
-    """The writer of a layer map: its accumulators, then one or two RequantShifts."""
+    """Make the writer of a layer map: its accumulators, then one or two RequantShifts."""
 
     def write(w: NodeWriter, op: Operator) -> StoredTensor:
         line = line_of(w)
@@ -121,7 +121,7 @@ def _requantize(w: NodeWriter, step: RequantShift, x: ir.Value) -> ir.Value:
 
 
 def write_max_pool(w: NodeWriter, module: IntegerMaxPool) -> StoredTensor:
-    """MaxPool without pads; those stand before it, of level 0, the lowest.
+    """Write MaxPool without pads; those stand before it, of level 0, the lowest.
 
     Over one axis as over an image of one row, since Deeploy's own pool over one axis takes no bytes.
     """
@@ -140,7 +140,7 @@ def write_max_pool(w: NodeWriter, module: IntegerMaxPool) -> StoredTensor:
 
 
 def _padded(w: NodeWriter, padding: tuple[tuple[int, int], ...]) -> StoredTensor:
-    """The first input with zeros around each image, row by row: Deeploy's Pad wants as many rows above as below.
+    """Write the first input with zeros around each image, row by row: Deeploy's Pad wants as many above as below.
 
     So whole rows are added at both ends of an image that is written as one row.
     """
@@ -165,7 +165,7 @@ def _pad_rows(w: NodeWriter, x: ir.Value, shape: tuple[int, ...], ends: tuple[in
 
 
 def _requantizer_limit(node: Node, module: IntegerMap, line: CommonShift) -> list[str]:
-    """A range of levels without a clip, or numbers beyond 32 bits."""
+    """Refuse a range of levels that no clips make, and numbers beyond 32 bits."""
     steps = requant_steps(line, module.lo, module.hi)
     if steps is None:
         return [f"its levels go from {module.lo} to {module.hi}, needed a range that even clips make"]
@@ -186,7 +186,7 @@ def _hidden_offset(module: IntegerMap, shape: tuple[int, ...]) -> int:
 
 
 def _companions(program: GraphModule, model: onnx.ModelProto, name: str) -> dict[str, bytes]:
-    """inputs.npz, outputs.npz and activations.npz, int64, under the names of the file's values."""
+    """Make inputs.npz, outputs.npz and activations.npz, int64, under the names of the file's values."""
     sample = golden(program)
     inputs = dict(zip((value.name for value in model.graph.input), sample.inputs, strict=True))
     outputs = dict(zip((value.name for value in model.graph.output), sample.outputs, strict=True))
@@ -195,7 +195,7 @@ def _companions(program: GraphModule, model: onnx.ModelProto, name: str) -> dict
 
 
 def _archive(arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]) -> bytes:
-    """As np.savez, but without the time of day."""
+    """Pack arrays as np.savez does, but without the time of day."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():

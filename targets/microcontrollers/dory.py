@@ -57,7 +57,7 @@ operators: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @operators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> StoredTensor:
-    """An Add that requantises by itself."""
+    """Write an Add that requantises by itself."""
     line = line_of(w)
     attributes = _add_attributes(line, w.module.integer_type)
     _note(w, "Add", line)
@@ -66,7 +66,7 @@ def write_sum(w: NodeWriter, op: Sum) -> StoredTensor:
 
 @operators.writes(Linear)
 def write_linear(w: NodeWriter, op: Linear) -> StoredTensor:
-    """MatMul and the chain."""
+    """Write MatMul and the chain of the requantizer."""
     weight = w.module.weight
     constant = w.constant(exact_floats(numpy(weight.T)), "weight")
     value = w.op("MatMul", w.x.value, constant, dtype=_FLOAT, weight_bits=weight_bits(weight))
@@ -75,14 +75,14 @@ def write_linear(w: NodeWriter, op: Linear) -> StoredTensor:
 
 @operators.writes(Average, Convolution, Identity, Reduce)
 def write_convolution(w: NodeWriter, op: Operator) -> StoredTensor:
-    """Conv and the chain; depthwise kernels have bytes."""
+    """Write Conv and the chain of the requantizer; depthwise kernels have bytes."""
     conv = plain_of(w)
     bits = _BYTE if conv.is_depthwise else weight_bits(conv.weight)
     return _requantized(w, "Conv", write_conv(w, conv, w.x, weight_bits=bits))
 
 
 def write_max_pool(w: NodeWriter, module: IntegerMaxPool) -> StoredTensor:
-    """MaxPool with its pads."""
+    """Write MaxPool with its pads."""
     befores, afters = zip(*module.padding, strict=True)
     attributes: dict[str, Any] = {
         "kernel_shape": list(module.kernel),
@@ -108,7 +108,7 @@ class _Chain:
 
 
 def _requantized(w: NodeWriter, operator: str, accumulator: ir.Value) -> StoredTensor:
-    """The chain Mul, Add, Div, Floor, Clip, in float64 where float32 would round; the parser skips casts."""
+    """Write the chain Mul, Add, Div, Floor, Clip, in float64 where float32 would round; the parser skips casts."""
     line, integer_type, shape = line_of(w), w.module.integer_type, sample_shape(accumulator)
     w = w.typed(_FLOAT if line.largest() < _EXACT else _DOUBLE)
     channels = (shape[0], *[1] * (len(shape) - 1))
@@ -123,7 +123,7 @@ def _requantized(w: NodeWriter, operator: str, accumulator: ir.Value) -> StoredT
 
 
 def _add_attributes(line: CommonShift, integer_type: IntegerType) -> dict[str, Any]:
-    """No change of the inputs, then the requantizer of the sum."""
+    """Say that the inputs are left as they are, and the sum is requantised."""
     inputs = {
         f"{place}_{name}": number
         for place in ("in1", "in2")
@@ -148,7 +148,7 @@ def _note(w: NodeWriter, operator: str, line: CommonShift) -> None:
 
 
 def _finish(model: ir.Model) -> ir.Model:
-    """A batch of one, and values named by numbers in the order of the nodes: the parser compares names as numbers."""
+    """Fix the batch at one, and name values by numbers in the order of the nodes: the parser compares these."""
     model = with_batch_of_one(model)
     for number, initializer in enumerate(list(model.graph.initializers.values())):
         assert initializer.name is not None
@@ -171,7 +171,7 @@ def _rename_border(model: ir.Model, value: ir.Value, name: str) -> None:
 
 
 def _companions(program: GraphModule, model: onnx.ModelProto, name: str) -> dict[str, bytes]:
-    """config.json, input.txt and out_layer{i}.txt, the numbers in the order of memory: channels last."""
+    """Make config.json, input.txt and out_layer{i}.txt, the numbers in the order of memory: channels last."""
     sample = golden(program)
     (quantize,) = (module_of(node) for node in calls_to(program, Quantize))
     assert isinstance(quantize, Quantize)
@@ -190,7 +190,7 @@ def _companions(program: GraphModule, model: onnx.ModelProto, name: str) -> dict
 
 
 def _text(integers: np.ndarray[Any, np.dtype[np.int64]]) -> bytes:
-    """A number a line, under a comment that tells the shape."""
+    """Write a number a line, under a comment that tells the shape."""
     (sample,) = integers
     last = np.moveaxis(sample, 0, -1)
     return "\n".join([f"# shape {list(last.shape)}", *(f"{number}," for number in last.flatten())]).encode() + b"\n"

@@ -37,7 +37,7 @@ def _map_limit(node: Node, module: IntegerMap) -> list[str]:
 
 
 def _requantizer_limit(node: Node, module: IntegerMap, line: CommonShift) -> list[str]:
-    """Numbers beyond 32 bits, a clip that the kernels do not have, or strides that they do not take."""
+    """Refuse numbers beyond 32 bits, a clip that the kernels do not have, and strides that they do not take."""
     reasons = [reason for reason in (line.misfit(),) if reason]
     kind = module.integer_type
     if line.clipped(kind.qmin, kind.qmax) != line.clipped(module.lo, module.hi):

@@ -30,6 +30,7 @@ __all__ = [
 _FLOAT = ir.DataType.FLOAT
 
 FLOAT_TYPED: Mapping[str, Any] = {
+    "codebooks": {},
     "float_layers": {},
     "container": lambda integer_type: Container(_FLOAT, 0),
     "border": lambda natural: _FLOAT,
@@ -40,7 +41,7 @@ FLOAT_TYPED: Mapping[str, Any] = {
 
 
 def with_batch_of_one(model: ir.Model) -> ir.Model:
-    """The model for one sample at a time."""
+    """Fix the batch of a model at one."""
     graph = model.graph
     for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
         if value.shape is not None and not isinstance(value.shape[0], int):
@@ -49,21 +50,21 @@ def with_batch_of_one(model: ir.Model) -> ir.Model:
 
 
 def line_of(w: NodeWriter) -> CommonShift:
-    """The requantizer of a layer map, which has one: the program would have been refused."""
+    """Return the requantizer of a layer map; a program with a map that has none was refused."""
     line = common_shift(w.module)
     assert line is not None
     return line
 
 
 def plain_of(w: NodeWriter) -> PlainConvolution:
-    """The convolution that a layer map is, likewise."""
+    """Return the plain convolution that a layer map is; a program with a map that is none was refused."""
     conv = plain_convolution(w.module.operator, w.module.weight, w.x.shape)
     assert conv is not None
     return conv
 
 
 def write_gemm(w: NodeWriter, weight: Tensor, bias: Tensor, **more: Any) -> ir.Value:
-    """Gemm, whose weight is [in, out]; with more attributes."""
+    """Write Gemm, whose weight is [in, out], with more attributes."""
     inputs = [
         w.x.value,
         w.constant(exact_floats(numpy(weight.T)), "weight"),
@@ -74,7 +75,7 @@ def write_gemm(w: NodeWriter, weight: Tensor, bias: Tensor, **more: Any) -> ir.V
 
 
 def write_conv(w: NodeWriter, conv: PlainConvolution, x: StoredTensor, **more: Any) -> ir.Value:
-    """Conv of an image; with more attributes."""
+    """Write Conv of an image, with more attributes."""
     spatial = tuple(
         (size + sum(pads) - kernel) // stride + 1
         for size, pads, kernel, stride in zip(
@@ -87,7 +88,7 @@ def write_conv(w: NodeWriter, conv: PlainConvolution, x: StoredTensor, **more: A
 
 
 def head_writer(attributes_of: Callable[[Tensor], dict[str, Any]]) -> Callable[[NodeWriter, Operator], StoredTensor]:
-    """The writer of a linear last layer as a Gemm whose outputs have 32 bits.
+    """Make the writer of a linear last layer: a Gemm whose outputs have 32 bits.
 
     Args:
         attributes_of: From its weight to the attributes that the Gemm has beyond the usual ones.
@@ -104,7 +105,7 @@ def head_writer(attributes_of: Callable[[Tensor], dict[str, Any]]) -> Callable[[
 
 
 def exact_floats(integers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The numbers as float32 if it holds them, else as float64."""
+    """Return the numbers as float32 if it holds them, else as float64."""
     wide = integers.astype(np.float64)
     narrow = wide.astype(np.float32)
     return narrow if bool((narrow == wide).all()) else wide

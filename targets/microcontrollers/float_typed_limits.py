@@ -29,7 +29,7 @@ Limits = Mapping[type, Limit]
 
 
 def limited_by(limits: Limits) -> Callable[[GraphModule], list[str]]:
-    """What lists the nodes of a program that break a limit of their module's class, a line for each reason."""
+    """Make a function that lists the nodes of a program that break the limit of their class, a line a reason."""
 
     def misfits(program: GraphModule) -> list[str]:
         found = []
@@ -43,7 +43,7 @@ def limited_by(limits: Limits) -> Callable[[GraphModule], list[str]]:
 
 
 def map_limit(limit: Callable[[Node, IntegerMap, CommonShift], list[str]]) -> Limit:
-    """The limit of layer maps from that of their requantizers, which is asked of layers that the dialect has."""
+    """Make the limit of layer maps from that of their requantizers, which is asked of layers that the dialect has."""
 
     def limited(node: Node, module: IntegerMap) -> list[str]:
         reasons = _layer_limit(node, module)
@@ -89,7 +89,7 @@ def _head_limit(node: Node, module: IntegerHead) -> list[str]:
 
 
 def _layer_limit(node: Node, module: IntegerMap) -> list[str]:
-    """Why a layer is no linear one, no plain convolution and no sum of two tensors."""
+    """Say why a layer is no linear one, no plain convolution and no sum of two tensors."""
     limit = _OPERATOR_LIMITS.get(type(module.operator))
     return limit(node, module) if limit else []
 

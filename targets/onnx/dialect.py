@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.target import Target
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
@@ -24,7 +24,7 @@ from ana_fx.text.wording import brief
 
 __all__ = ["Dialect", "Writer", "Writers", "dialect_of"]
 
-_WITH_OPERATORS = (IntegerMap, IntegerHead, OperatorMap)
+_WITH_OPERATORS = (IntegerHead, IntegerMap, IntegerThresholds, OperatorMap)
 
 Writer = Callable[[NodeWriter, Any], StoredTensor]
 Writers = Mapping[type, Writer]
@@ -54,7 +54,7 @@ def _no_companions(program: GraphModule, model: onnx.ModelProto, name: str) -> d
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a program is written: four tables of writers, and how levels are stored.
+    """How a program is written: five tables of writers, and how levels are stored.
 
     A writer takes a node writer and the operator or module that it writes, and returns the levels that it wrote. A
     class is looked up as it is, so that no subclass is taken for its base.
@@ -62,6 +62,7 @@ class Dialect:
     Args:
         operators: Writers of layer maps, by the class of their operator.
         heads: Writers of last layers with int32 outputs, by the class of their operator.
+        codebooks: Writers of layer maps with the levels of a codebook, by the class of their operator.
         float_layers: Writers of last layers that stay in floats, by the class of their operator.
         modules: Writers of all other modules of a program, by their class.
         container: How levels of a type are stored.
@@ -79,6 +80,7 @@ class Dialect:
 
     operators: Writers
     heads: Writers
+    codebooks: Writers
     float_layers: Writers
     modules: Writers
     container: Callable[[IntegerType], Container]
@@ -93,7 +95,7 @@ class Dialect:
     more_operators: frozenset[tuple[str, str]] = field(default=frozenset())
 
     def __post_init__(self) -> None:
-        for name in ("operators", "heads", "float_layers", "modules"):
+        for name in ("operators", "heads", "codebooks", "float_layers", "modules"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def extended(self, writers: Writers | None = None, **settings: Any) -> Dialect:
@@ -119,7 +121,12 @@ class Dialect:
 
     def writer(self, module: nn.Module) -> Writer | None:
         """What writes a module; None if the dialect has nothing for it."""
-        tables = {IntegerMap: self.operators, IntegerHead: self.heads, OperatorMap: self.float_layers}
+        tables = {
+            IntegerHead: self.heads,
+            IntegerMap: self.operators,
+            IntegerThresholds: self.codebooks,
+            OperatorMap: self.float_layers,
+        }
         return tables.get(type(module), self.modules).get(type(self.subject(module)))
 
     def subject(self, module: nn.Module) -> object:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from torch import Tensor
 
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.target import Target
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.onnx.builder import Builder
@@ -152,8 +153,12 @@ class NodeWriter:
     def stored(self, value: ir.Value, lo: int | None = None, hi: int | None = None) -> StoredTensor:
         """The levels that the module gives, from `lo` to `hi`, which are the module's unless told otherwise."""
         zero_point = self.container.zero_point
-        low, high = (self.module.lo, self.module.hi) if lo is None or hi is None else (lo, hi)
+        low, high = (lo, hi) if lo is not None and hi is not None else self._ends()
         return StoredTensor(value, zero_point, self.shape, high + zero_point, low + zero_point)
+
+    def _ends(self) -> tuple[int, int]:
+        levels: LevelRange = self.module.level_range
+        return levels.lo, levels.hi
 
     def note(self, **notes: Any) -> None:
         """Let the report of the node say this, of the fields of `NodeReport`."""

@@ -32,11 +32,11 @@ class OnnxFamily(FileFamily):
 
     @property
     def runtimes(self) -> Mapping[str, Runtime]:
-        """What runs ONNX."""
+        """The packages that run ONNX, by name."""
         return RUNTIMES
 
     def misfits(self, program: GraphModule, target: Target) -> list[str]:
-        """What the dialect of a target cannot hold, and the nodes that it has no writer for."""
+        """List what the dialect of a target cannot hold, and the nodes that it has no writer for."""
         dialect = dialect_of(target)
         return [*dialect.misfits(program), *_without_writer(program, target, dialect)]
 
@@ -55,12 +55,12 @@ class OnnxFamily(FileFamily):
         return Emission(proto.SerializeToString(deterministic=True), tuple(writer.reports), companions)
 
     def read(self, path: Path) -> OnnxFile:
-        """A model that was checked; nothing outside the file is read."""
+        """Read a model and check it; nothing outside the file is read."""
         return OnnxFile(path, read_model(path))
 
 
 def _without_writer(program: GraphModule, target: Target, dialect: Dialect) -> list[str]:
-    """The nodes that a target says it has and its dialect has no writer for."""
+    """List the nodes that a target says it has and its dialect has no writer for."""
     found = []
     for node in program.graph.nodes:
         module = module_of(node)

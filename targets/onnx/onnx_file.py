@@ -72,7 +72,7 @@ class OnnxFile(ExportedFile):
         )
 
     def run(self, runtime: Runtime, feeds: Mapping[str, Array]) -> FileRun:
-        """Run it; integers that it holds in floats are fed as such, and what a float layer reads is an output too.
+        """Run it: integers that it holds in floats are fed as floats, and what a float layer reads is an output too.
 
         Raises:
             VerifyError: It takes other inputs, has an operator that is none of its target's, or does not run.
@@ -99,7 +99,7 @@ class OnnxFile(ExportedFile):
         return FileRun(found[:num_found], found[num_found:])
 
     def float_tolerance(self, run: FileRun) -> float:
-        """The largest of its float layers'."""
+        """The largest distance that two evaluations of one of its float layers can have."""
         read = zip(float_inputs(self.model), run.float_inputs, strict=True)
         return max((float_layer_tolerance(self.model, name, x) for name, x in read), default=0.0)
 

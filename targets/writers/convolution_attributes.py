@@ -11,7 +11,7 @@ __all__ = ["convolution_attributes", "window_attributes"]
 
 
 def convolution_attributes(operator: Convolution) -> dict[str, Any]:
-    """Those of a convolution."""
+    """Return the attributes of a convolution."""
     befores, afters = zip(*operator.padding, strict=True)
     return {
         "strides": list(operator.stride),
@@ -22,7 +22,7 @@ def convolution_attributes(operator: Convolution) -> dict[str, Any]:
 
 
 def window_attributes(operator: Average, num_channels: int) -> dict[str, Any]:
-    """Those of the depthwise convolution that sums what an average averages, whose windows are of one size."""
+    """Return those of the depthwise convolution that sums what an average with windows of one size averages."""
     return {
         "strides": list(operator.stride),
         "pads": [*operator.padding, *operator.padding],

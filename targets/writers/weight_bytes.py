@@ -50,12 +50,12 @@ class WeightBytes:
 
 
 def store_weight(weight: Tensor, x: StoredTensor, target: Target, *, adds_pairs: bool = True) -> WeightBytes:
-    """The bytes of a weight: int8 where that is proven exact on every processor or asked for, else uint8.
+    """Store a weight as bytes: int8 where that is proven exact on every processor or asked for, else uint8.
 
     Args:
         weight: Integers within ±127, [out, in / groups, *kernel] or [out, in].
         x: What they are multiplied with.
-        target: Where the file goes.
+        target: What the file is for.
         adds_pairs: Whether some kernel of the operator adds two products in 16 bits.
     """
     array = weight.to(torch.int8).numpy()
@@ -68,7 +68,7 @@ def store_weight(weight: Tensor, x: StoredTensor, target: Target, *, adds_pairs:
 
 
 def write_bytes(w: NodeWriter, weight: Tensor, *, adds_pairs: bool) -> WeightBytes:
-    """The bytes of a weight that a node multiplies its first input with; the report of the node tells of them."""
+    """Store the weight that a node multiplies its first input with as bytes; the report of the node tells of them."""
     stored = store_weight(weight, w.x, w.target, adds_pairs=adds_pairs)
     w.note(needs_vnni=stored.needs_vnni, reason=stored.reason, pair_sum=stored.pair_sum)
     return stored

@@ -20,6 +20,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
@@ -43,10 +45,14 @@ accumulators: WriterTable[ir.Value] = WriterTable(__name__)
 
 @accumulators.writes(Sum)
 def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
-    """c₀·n₀ + c₁·n₁."""
+    """Write c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Write each tensor times its coefficient."""
     assert w.weight is not None
-    terms = [_term(w, x, coefficient) for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True)]
-    return w.op("Add", *terms)
+    return [_term(w, x, coefficient) for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True)]
 
 
 def _term(w: NodeWriter, x: StoredTensor, coefficient: float) -> ir.Value:
@@ -55,15 +61,27 @@ def _term(w: NodeWriter, x: StoredTensor, coefficient: float) -> ir.Value:
     return w.op("Mul", w.levels(x), w.number(coefficient, "coefficient"), shape=x.shape)
 
 
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """Write max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
+
+
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """Write min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
+
+
 @accumulators.writes(Product)
 def write_product(w: NodeWriter, op: Product) -> ir.Value:
-    """n₀ · n₁."""
+    """Write n₀ · n₁."""
     return w.op("Mul", *(w.levels(x) for x in w.inputs))
 
 
 @accumulators.writes(MatMul)
 def write_matrix_product(w: NodeWriter, op: MatMul) -> ir.Value:
-    """MatMulInteger of two tensors of levels, unsigned by signed bytes or both alike, within 16 bits in pairs.
+    """Write MatMulInteger of two tensors of levels, unsigned by signed bytes or both alike, within 16 bits in pairs.
 
     Signed bytes by unsigned ones are not implemented everywhere, and unsigned ones are never added in pairs.
     """
@@ -79,7 +97,7 @@ def write_matrix_product(w: NodeWriter, op: MatMul) -> ir.Value:
 
 
 def _unsigned(w: NodeWriter, x: StoredTensor) -> StoredTensor:
-    """Levels as unsigned bytes, signed ones with zero point 128."""
+    """Write levels as unsigned bytes, signed ones with zero point 128."""
     if x.dtype is _UINT8:
         return x
     if x.constant is not None:
@@ -91,35 +109,35 @@ def _unsigned(w: NodeWriter, x: StoredTensor) -> StoredTensor:
 
 @accumulators.writes(Identity)
 def write_identity(w: NodeWriter, op: Identity) -> ir.Value:
-    """The levels themselves."""
+    """Write the levels, which are the accumulators."""
     w.note(operator="Cast")
     return w.levels(w.x)
 
 
 @accumulators.writes(Reduce)
 def write_reduction(w: NodeWriter, op: Reduce) -> ir.Value:
-    """The sum over axes."""
+    """Write the sum over axes."""
     rank = len(w.x.shape) + 1
     return w.op("ReduceSum", w.levels(w.x), w.axes(*(axis % rank for axis in op.axes)), keepdims=int(op.keepdim))
 
 
 @accumulators.writes(Normalization)
 def write_normalized_rows(w: NodeWriter, op: Normalization) -> ir.Value:
-    """The formula of `ana_fx.operators.normalization`."""
+    """Write the formula of `ana_fx.operators.normalization`."""
     w.note(operator="normalization")
     return write_normalization(w, op)
 
 
 @accumulators.writes(Interpolation)
 def write_interpolation(w: NodeWriter, op: Interpolation) -> ir.Value:
-    """A product with the matrix of each axis."""
+    """Write a product with the matrix of each axis."""
     w.note(operator="MatMul")
     return write_resampling(w, op)
 
 
 @accumulators.writes(Average)
 def write_average(w: NodeWriter, op: Average) -> ir.Value:
-    """The sum over each window; where these are of several sizes, a product with the matrix of each axis."""
+    """Write the sum over each window; where these are of several sizes, a product with the matrix of each axis."""
     if op.window((1, *w.x.shape)) is None:
         w.note(operator="MatMul")
         return write_resampling(w, op)
@@ -130,7 +148,7 @@ def write_average(w: NodeWriter, op: Average) -> ir.Value:
 
 @accumulators.writes(Convolution)
 def write_convolution(w: NodeWriter, op: Convolution) -> ir.Value:
-    """ConvInteger, whose kernels add no pairs of products."""
+    """Write ConvInteger, whose kernels add no pairs of products."""
     assert w.weight is not None
     return _convolve(w, w.weight, convolution_attributes(op))
 
@@ -142,7 +160,7 @@ def _convolve(w: NodeWriter, weight: Tensor, attributes: dict[str, Any]) -> ir.V
 
 @accumulators.writes(Linear)
 def write_linear(w: NodeWriter, op: Linear) -> ir.Value:
-    """MatMulInteger."""
+    """Write MatMulInteger."""
     assert w.weight is not None
     stored = write_bytes(w, w.weight, adds_pairs=True)
     weight = w.constant(stored.array.T.copy(), "weight")
@@ -150,7 +168,7 @@ def write_linear(w: NodeWriter, op: Linear) -> ir.Value:
 
 
 def _zero_points(w: NodeWriter, of_weight: int) -> list[ir.Value]:
-    """Those of the input and of the weight, as far as they are not 0."""
+    """Write the zero points of the input and of the weight, as far as they are not 0."""
     points = []
     if w.x.zero_point or of_weight:
         points.append(zero_point_constant(w, w.x.dtype, w.x.zero_point))

@@ -20,7 +20,7 @@ borders: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @borders.writes(Quantize)
 def write_quantize(w: NodeWriter, module: Quantize) -> StoredTensor:
-    """QuantizeLinear, and a Clip where there are fewer levels than a byte has."""
+    """Write QuantizeLinear, and a Clip where there are fewer levels than a byte has."""
     dtype, zero_point = w.container
     integer_type = module.integer_type
     settings = [w.constant(numpy(module.scale), "scale"), zero_point_constant(w, dtype, zero_point)]
@@ -33,20 +33,20 @@ def write_quantize(w: NodeWriter, module: Quantize) -> StoredTensor:
 
 @borders.writes(QuantizeImage)
 def write_quantize_image(w: NodeWriter, module: QuantizeImage) -> StoredTensor:
-    """The pixels of a normalised image, then what the file makes of pixels that it takes."""
+    """Write the pixels of a normalised image, then the levels that the dialect makes of pixels."""
     value = w.dialect.take(w, write_pixels(w, module))
     return w.stored(value, module.integer_type.qmin, module.integer_type.qmax)
 
 
 @borders.writes(Dequantize)
 def write_dequantize(w: NodeWriter, module: Dequantize) -> StoredTensor:
-    """DequantizeLinear."""
+    """Write DequantizeLinear."""
     value = write_dequantize_linear(w, w.x, numpy(module.scale))
     return StoredTensor(value, 0, w.shape, is_real=True)
 
 
 def write_pixels(w: NodeWriter, module: QuantizeImage) -> ir.Value:
-    """The uint8 pixels of a normalised image, gain · x + shift rounded half to even."""
+    """Write the uint8 pixels of a normalised image, gain · x + shift rounded half to even."""
     x = w.x.value
     for op_type, channels in (("Mul", module.gain), ("Add", module.shift)):
         x = w.op(op_type, x, w.constant(numpy(channels), op_type.lower()), dtype=_FLOAT)
@@ -57,7 +57,7 @@ def write_pixels(w: NodeWriter, module: QuantizeImage) -> ir.Value:
 def write_dequantize_linear(
     w: NodeWriter, x: StoredTensor, scale: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ) -> ir.Value:
-    """DequantizeLinear; bytes have a zero point even if it is 0, since onnxruntime fuses no Gemm without."""
+    """Write DequantizeLinear; bytes have a zero point even if it is 0, since onnxruntime fuses no Gemm without."""
     settings = [w.constant(scale, "scale")]
     if x.dtype is not ir.DataType.INT32:
         settings.append(zero_point_constant(w, x.dtype, x.zero_point))
@@ -66,11 +66,11 @@ def write_dequantize_linear(
 
 
 def zero_point_constant(w: NodeWriter, dtype: ir.DataType, zero_point: int) -> ir.Value:
-    """A zero point as operators take it, of the type that it belongs to."""
+    """Write a zero point as operators take it, of the type that it belongs to."""
     return w.constant(scalar(zero_point, dtype), "zero_point")
 
 
 def scalar(value: int, dtype: ir.DataType) -> np.generic:
-    """A number of that type."""
+    """Return a number of that type."""
     number: np.generic = dtype.numpy().type(value)
     return number

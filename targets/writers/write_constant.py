@@ -20,7 +20,7 @@ constants: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @constants.writes(IntegerConstant)
 def write_constant(w: NodeWriter, module: IntegerConstant) -> StoredTensor:
-    """An initialiser, without a batch axis."""
+    """Write an initialiser, without a batch axis."""
     dtype, zero_point = w.container
     levels = numpy(module.levels).astype(np.int64)
     value = w.builder.constant((levels + zero_point).astype(dtype.numpy()), w.path)
@@ -29,7 +29,7 @@ def write_constant(w: NodeWriter, module: IntegerConstant) -> StoredTensor:
 
 @constants.writes(Repeat)
 def write_repeat(w: NodeWriter, module: Repeat) -> StoredTensor:
-    """A constant for each sample of another tensor."""
+    """Write a constant for each sample of another tensor."""
     constant, samples = w.inputs
     count = w.constant_op("Shape", samples.value, shape=(1,), dtype=_INT64, start=0, end=1)
     sizes = w.integers(constant.shape, "sizes")

@@ -21,7 +21,7 @@ float_layers: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @float_layers.writes(Linear)
 def write_float_linear(w: NodeWriter, op: Linear) -> StoredTensor:
-    """MatMul, and Add if there is a bias."""
+    """Write MatMul, and Add if there is a bias."""
     assert w.weight is not None
     y = w.op("MatMul", w.x.value, w.constant(numpy(w.weight).T.copy(), "weight"), dtype=_FLOAT)
     if w.module.bias is not None:
@@ -31,7 +31,7 @@ def write_float_linear(w: NodeWriter, op: Linear) -> StoredTensor:
 
 @float_layers.writes(Convolution)
 def write_float_convolution(w: NodeWriter, op: Convolution) -> StoredTensor:
-    """Conv."""
+    """Write Conv."""
     assert w.weight is not None
     inputs = [w.x.value, w.constant(numpy(w.weight), "weight")]
     if w.module.bias is not None:

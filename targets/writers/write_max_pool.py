@@ -19,7 +19,7 @@ __all__ = ["write_max_pool"]
 def write_max_pool(
     w: NodeWriter, module: IntegerMaxPool, *, pads_itself: bool = False, writes_zero_pads: bool = False
 ) -> StoredTensor:
-    """MaxPool, behind a Pad where it is not trusted with pads, or takes none so large.
+    """Write MaxPool, behind a Pad where it is not trusted with pads, or takes none so large.
 
     Args:
         w: Writes the node.
@@ -49,7 +49,7 @@ def _are_small(module: IntegerMaxPool) -> bool:
 
 
 def _pad_with_lowest(w: NodeWriter, padding: tuple[tuple[int, int], ...]) -> ir.Value:
-    """A border of the smallest number, which is never the largest of a window."""
+    """Write a border of the smallest number, which is never the largest of a window."""
     dtype, (channels, *sizes) = w.x.dtype, w.x.shape
     befores, afters = zip((0, 0), (0, 0), *padding, strict=True)
     shape = (channels, *(size + sum(pair) for size, pair in zip(sizes, padding, strict=True)))

@@ -23,19 +23,19 @@ movements: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @movements.writes(Reshape)
 def write_reshape(w: NodeWriter, module: Reshape) -> StoredTensor:
-    """Reshape."""
+    """Write Reshape."""
     return _moved(w, w.reshape(w.x.value, w.shape))
 
 
 @movements.writes(Permute)
 def write_permute(w: NodeWriter, module: Permute) -> StoredTensor:
-    """Transpose."""
+    """Write Transpose."""
     return _moved(w, w.op("Transpose", w.x.value, dtype=w.x.dtype, perm=module.order))
 
 
 @movements.writes(Slice)
 def write_slice(w: NodeWriter, module: Slice) -> StoredTensor:
-    """Slice of the axes that lose something, or of the first where none does."""
+    """Write Slice of the axes that lose something, or of the first where none does."""
     whole = [(0, size, 1) for size in w.x.shape]
     cut = [axis for axis, each in enumerate(module.slices) if each != whole[axis]] or [0]
     starts, stops, steps = zip(*(module.slices[axis] for axis in cut), strict=True)
@@ -46,26 +46,26 @@ def write_slice(w: NodeWriter, module: Slice) -> StoredTensor:
 
 @movements.writes(Take)
 def write_take(w: NodeWriter, module: Take) -> StoredTensor:
-    """Gather along one axis."""
+    """Write Gather along one axis."""
     index = w.constant(numpy(module.index), "index")
     return _moved(w, w.op("Gather", w.x.value, index, dtype=w.x.dtype, axis=module.axis))
 
 
 @movements.writes(Pad)
 def write_pad(w: NodeWriter, module: Pad) -> StoredTensor:
-    """Pad with what stands for zero."""
+    """Write Pad, with what stands for zero."""
     return _moved(w, _padded(w, w.x.value, module.padding, w.shape))
 
 
 @movements.writes(Concat)
 def write_concat(w: NodeWriter, module: Concat) -> StoredTensor:
-    """Concat."""
+    """Write Concat."""
     return _moved(w, w.op("Concat", *(x.value for x in w.inputs), dtype=w.x.dtype, axis=module.axis))
 
 
 @movements.writes(Rearrange)
 def write_rearrange(w: NodeWriter, module: Rearrange) -> StoredTensor:
-    """Gather from the flattened inputs, with a zero in front of them if the index asks for one."""
+    """Write Gather from the flattened inputs, with a zero in front of them if the index asks for one."""
     index, size, dtype = module.index, sum(module.sizes), w.x.dtype
     flat = [w.reshape(x.value, (each,)) for x, each in zip(w.inputs, module.sizes, strict=True)]
     value = flat[0] if len(flat) == 1 else w.op("Concat", *flat, shape=(size,), dtype=dtype, axis=1)
@@ -85,6 +85,6 @@ def _padded(w: NodeWriter, value: ir.Value, padding: Sequence[tuple[int, int]], 
 
 
 def _moved(w: NodeWriter, value: ir.Value) -> StoredTensor:
-    """What was written, whose numbers are those of the inputs."""
+    """Return what was written, whose numbers are those of the inputs."""
     largest, smallest = max(x.largest for x in w.inputs), min(x.smallest for x in w.inputs)
     return replace(w.x, value=value, shape=w.shape, largest=largest, smallest=smallest, constant=None)

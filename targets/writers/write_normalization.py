@@ -14,7 +14,7 @@ __all__ = ["write_normalization"]
 
 
 def write_normalization(w: NodeWriter, op: Normalization) -> ir.Value:
-    """The formula of `ana_fx.operators.normalization`, in int64; the result is int32, shaped as the input."""
+    """Write the formula of `ana_fx.operators.normalization`, in int64; the result is int32, shaped as the input."""
     w = w.typed(ir.DataType.INT64)
     shape = op.row_shape((1, *w.x.shape))[1:]
     single = (*shape[:-1], 1)
@@ -30,7 +30,7 @@ def write_normalization(w: NodeWriter, op: Normalization) -> ir.Value:
 
 
 def _moments(w: NodeWriter, op: Normalization, n: ir.Value, last: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """c = D·n − S₁ of each level, and V = D·S₂ − S₁² + E of each row."""
+    """Write c = D·n − S₁ of each level, and V = D·S₂ − S₁² + E of each row."""
     shape = op.row_shape((1, *w.x.shape))[1:]
     single = (*shape[:-1], 1)
     size = w.number(shape[-1], "length")
@@ -46,7 +46,7 @@ def _moments(w: NodeWriter, op: Normalization, n: ir.Value, last: ir.Value) -> t
 
 
 def _inverse_root(w: NodeWriter, variance: ir.Value, last: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The root r of each row from its table, and the divisor 2^(5 + j)."""
+    """Write the root r of each row from its table, and the divisor 2^(5 + j)."""
     single = sample_shape(variance)
     wide = (*single[:-1], MAX_EXPONENT)
     powers = w.number(np.array([4**j for j in range(1, MAX_EXPONENT + 1)]), "powers")
@@ -64,5 +64,5 @@ def _inverse_root(w: NodeWriter, variance: ir.Value, last: ir.Value) -> tuple[ir
 
 
 def _square(w: NodeWriter, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    """A value times a copy of itself: qonnx cannot rename a tensor that a node reads twice."""
+    """Write a value times a copy of itself: qonnx cannot rename a tensor that a node reads twice."""
     return w.op("Mul", value, w.op("Identity", value, shape=shape), shape=shape)

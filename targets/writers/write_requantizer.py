@@ -16,7 +16,7 @@ from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor
 
-__all__ = ["per_channel", "requantized", "write_requantizer"]
+__all__ = ["channel_numbers", "per_channel", "requantized", "write_requantizer"]
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 _LARGEST = 2**31 - 1
@@ -24,7 +24,7 @@ _MAX_DIVISION = 30  # tract divides by 31 bits at most; two divisions that trunc
 
 
 def requantized(write_accumulators: Callable[[NodeWriter, Any], ir.Value]) -> Writer:
-    """The writer of a layer map from that of its accumulators."""
+    """Make the writer of a layer map from that of its accumulators."""
 
     def write(w: NodeWriter, op: object) -> StoredTensor:
         accumulator = write_accumulators(w, op)
@@ -37,7 +37,7 @@ def requantized(write_accumulators: Callable[[NodeWriter, Any], ir.Value]) -> Wr
 
 
 def write_requantizer(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
-    """The multiply-shift requantizer, in the narrowest arithmetic that is proven to fit.
+    """Write the multiply-shift requantizer, in the narrowest arithmetic that is proven to fit.
 
     The chain is (Max, Min,) Mul, Add, Div, Clip, (correction,) Add, Cast, without the steps that do nothing. With an
     offset that makes the lowest level 0, a truncating Div equals the shift wherever the Clip at 0 lets the difference
@@ -67,7 +67,7 @@ def write_requantizer(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
 
 
 def _divided(w: NodeWriter, value: ir.Value, code: MultiplyShift, offset: Tensor) -> ir.Value:
-    """(multiplier · value + offset) / 2^shift in the type of the arithmetic, as int32."""
+    """Write (multiplier · value + offset) / 2^shift in the type of the arithmetic; the result is int32."""
     if w.dtype is _INT64:
         value = w.cast(value, _INT64)
         first, offset = _split(code.multiplier, offset)
@@ -80,7 +80,7 @@ def _divided(w: NodeWriter, value: ir.Value, code: MultiplyShift, offset: Tensor
 
 
 def _corrected(w: NodeWriter, index: ir.Value, accumulator: ir.Value, correction: Tensor) -> ir.Value:
-    """One level less where the accumulator does not reach the threshold of the level it was given."""
+    """Write one level less where the accumulator does not reach the threshold of the level it was given."""
     table = correction.clamp_min(-_LARGEST).flatten().to(torch.int32)
     first = torch.arange(len(correction), dtype=torch.int32) * correction.shape[1]
     row = per_channel(w, "Add", index, first, neutral=0)
@@ -90,14 +90,18 @@ def _corrected(w: NodeWriter, index: ir.Value, accumulator: ir.Value, correction
 
 
 def per_channel(w: NodeWriter, op_type: str, value: ir.Value, channels: Tensor, neutral: int | None = None) -> ir.Value:
-    """Apply an operator with a number for each channel, unless all are neutral."""
+    """Write an operator with a number for each channel, unless all are neutral."""
     if neutral is not None and bool((channels == neutral).all()):
         return value
+    return w.op(op_type, value, channel_numbers(w, channels, op_type.lower()))
+
+
+def channel_numbers(w: NodeWriter, channels: Tensor, name: str) -> ir.Value:
+    """A constant with a number for each channel, which broadcasts against what the node gives; one if all are alike."""
     rank = len(w.shape) + 1
     axes_behind = rank - 1 - w.module.operator.channel_axis(rank)
     is_same = bool((channels == channels[0]).all())
-    array = numpy(channels[0] if is_same else channels.reshape([-1] + [1] * axes_behind))
-    return w.op(op_type, value, w.number(array, op_type.lower()))
+    return w.number(numpy(channels[0] if is_same else channels.reshape([-1] + [1] * axes_behind)), name)
 
 
 def _fits(code: MultiplyShift, offset: Tensor, low: Tensor, high: Tensor) -> bool:
@@ -108,7 +112,10 @@ def _fits(code: MultiplyShift, offset: Tensor, low: Tensor, high: Tensor) -> boo
 
 
 def _split(multiplier: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """What to add before and after the multiplication, so that no constant leaves 32 bits, which tract cuts."""
+    """Split an offset into what is added before and after the multiplication, so that no constant leaves 32 bits.
+
+    tract cuts constants to 32 bits.
+    """
     if int(offset.abs().max()) <= _LARGEST:
         return torch.zeros_like(offset), offset
     first = torch.where(multiplier > 0, offset // multiplier.clamp_min(1), 0)
@@ -116,7 +123,7 @@ def _split(multiplier: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _clipped_range(module: IntegerMap) -> tuple[Tensor, Tensor]:
-    """For each channel, accumulators outside which the staircase is constant."""
+    """Return for each channel the accumulators outside which the staircase is constant."""
     low, high = module.signed_range()
     thresholds = module.staircase.thresholds(low, high)
     return torch.maximum(low, thresholds.amin(1) - 1), torch.minimum(high, thresholds.amax(1))

@@ -12,7 +12,7 @@ __all__ = ["write_resampling"]
 
 
 def write_resampling(w: NodeWriter, op: Resampling) -> ir.Value:
-    """A product with the matrix of each axis, int32."""
+    """Write a product with the matrix of each axis, int32."""
     w = w.typed(ir.DataType.INT32)
     value, shape = w.levels(w.x), w.x.shape
     matrices = op.matrices((1, *shape))

@@ -17,7 +17,7 @@ functions: WriterTable[StoredTensor] = WriterTable(__name__)
 
 @functions.writes(IntegerTable)
 def write_table(w: NodeWriter, module: IntegerTable) -> StoredTensor:
-    """Gather the stored level of each stored level."""
+    """Write a Gather of the stored level of each stored level."""
     dtype, zero_point = w.container
     index = w.cast(w.x.value, w.dtype)
     first = -(module.lowest + w.x.zero_point)
@@ -35,7 +35,7 @@ def write_table(w: NodeWriter, module: IntegerTable) -> StoredTensor:
 
 @functions.writes(IntegerSoftmax)
 def write_softmax(w: NodeWriter, module: IntegerSoftmax) -> StoredTensor:
-    """The formula of `ana_fx.layers.softmax_map`, in int32."""
+    """Write the formula of `ana_fx.layers.softmax_map`, in int32."""
     dtype, zero_point = w.container
     axis = module.axis % (len(w.shape) + 1)
     reduced = tuple(1 if a == axis else size for a, size in enumerate(w.shape, start=1))

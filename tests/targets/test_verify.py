@@ -1,6 +1,6 @@
 """Verification: it counts what it compared, and raises at the first difference.
 
-They cover `compare.py`, `program_outputs.py`, `program_tensors.py`, `onnx/float_output.py`,
+They cover `compare.py`, `program_outputs.py`, `arrays_of_tensors.py`, `onnx/float_output.py`,
 `writers/write_float_layer.py` too.
 """
 

@@ -1,6 +1,6 @@
 """QONNX: what the files hold, which staircases become what, and what is refused; test_consumers.py runs them.
 
-They cover `dialects/float_staircase.py` too.
+They cover `dialects/float_staircase.py`, `dialects/qonnx_nodes.py` too.
 """
 
 from __future__ import annotations

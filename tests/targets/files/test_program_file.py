@@ -1,6 +1,6 @@
 """A saved program is the program; a file that somebody changed is refused, and no code of it runs.
 
-They cover `files/array_file.py`, `files/plain_values.py` too.
+They cover `files/array_file.py`, `files/plain_values.py`, `files/saved_graph.py`, `files/saved_specs.py` too.
 """
 
 from __future__ import annotations
