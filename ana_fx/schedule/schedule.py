@@ -46,14 +46,10 @@ class Schedule:
         stop: Fraction of training at which the last layer's noise is gone.
         learn_scales: Whether the steps of weights and activations are trained.
         mean_constant: c_α, the initial mean in steps; None is 0 if static and minus the half-width if
-            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too.
+            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too. Noise is subtracted
+            (paper, Proposition 1); where the paper adds it (section 2.4) its c_α has the other sign.
         mean_power: d_α, the power with which the mean decays.
         std_power: d_β, the power with which the standard deviation decays.
-        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper relu
-            (see `GradientRule`).
-        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass, which
-            stays the quantizer: 0.5 is the clipped ReLU. Both need the strategy `mode`, as the expectation and random
-            draws have a gradient of their own.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
             a schedule can be hashed.
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
@@ -63,6 +59,11 @@ class Schedule:
             depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
             mean counted from the thresholds of the deployed quantizer, the half-width at most `half_width`, and both
             the same whenever it is asked. It alone says when and how noise decays; what else would is refused.
+        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper ReLU
+            (see `GradientRule`).
+        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass: 0.5 is
+            the clipped ReLU. Another gradient than the usual one needs the strategy `mode`, whose forward pass is the
+            quantizer; the other strategies compute with the noise there too.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
 
