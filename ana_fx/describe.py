@@ -15,9 +15,10 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.requantizers.staircase import QLinearStaircase
-from ana_fx.schedule.schedule import AnnealingRange, Schedule
+from ana_fx.schedule.degrees import Gradient
+from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
 from ana_fx.text.plain_text import cell, markup, plain
 
 if TYPE_CHECKING:  # these take long to import
@@ -133,16 +134,17 @@ def describe(module: nn.Module) -> Summary:
 def _with_noise(rows: list[Row], maps: Mapping[str, LayerMap], schedule: Schedule) -> list[Row]:
     """The rows with their noise, if it is not the same for all; noise that stays has no start and no end."""
     constants = {path: schedule.constants(each.annealing_range) for path, each in maps.items()}
-    found = {path: (each.noise.name, each.strategy.value, each.is_static) for path, each in constants.items()}
-    if len(set(found.values())) < 2:
+    said = {path: _said_of(each) for path, each in constants.items()}
+    if len(set(said.values())) < 2:
         return rows
-    return [_with_noise_of(row, *found[row.name]) if row.name in found else row for row in rows]
+    rows = [replace(row, noise=said.get(row.name)) for row in rows]
+    static = {path for path, each in constants.items() if each.is_static}
+    return [replace(row, start=None, end=None) if row.name in static else row for row in rows]
 
 
-def _with_noise_of(row: Row, noise: str, strategy: str, is_static: bool) -> Row:
-    if is_static:
-        return replace(row, noise=f"{noise}, {strategy}, static", start=None, end=None)
-    return replace(row, noise=f"{noise}, {strategy}")
+def _said_of(constants: NoiseConstants) -> str:
+    own = [str(constants.gradient)] if constants.gradient != Gradient() else []
+    return ", ".join([constants.noise.name, constants.strategy.value, *["static"] * constants.is_static, *own])
 
 
 def _group_notes(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -182,6 +184,21 @@ def _head_row(name: str, module: IntegerHead, timing: dict[str, Any]) -> Row:
     )
 
 
+def _thresholds_row(name: str, module: IntegerThresholds, timing: dict[str, Any]) -> Row:
+    return Row(
+        name,
+        type(module.operator).__name__.lower(),
+        **timing,
+        weight=module.operator.weight_range(module.weight),
+        output=str(module.integer_type),
+        scale=float(module.output_scale),
+        accumulator=module.bound,
+        pair_sum=module.pair_sum,
+        encoding="thresholds",
+        proof=f"{module.thresholds.numel():,} thresholds",
+    )
+
+
 def _map_row(name: str, module: IntegerMap, timing: dict[str, Any]) -> Row:
     proof = module.proof
     return Row(
@@ -210,6 +227,7 @@ _RowWriter = Callable[[str, Any, dict[str, Any]], Row]
 _PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
     IntegerHead: _head_row,
     IntegerMap: _map_row,
+    IntegerThresholds: _thresholds_row,
 }  # all others are exact
 
 

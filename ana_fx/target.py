@@ -6,31 +6,31 @@ from dataclasses import dataclass
 
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
+from ana_fx.operators.operator_list import built_in_kinds, operator_kinds
 from ana_fx.requantizers.requantizer import Requantizer
 
-__all__ = ["OPERATORS", "LayerNeeds", "Requantizer", "Target"]
+__all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Target"]
 
-OPERATORS = frozenset(
-    {
-        "average",
-        "constant",
-        "convolution",
-        "identity",
-        "interpolation",
-        "linear",
-        "matmul",
-        "max_pool",
-        "movement",
-        "normalization",
-        "product",
-        "reduce",
-        "softmax",
-        "sum",
-        "table",
-    }
-)
+OPERATORS = built_in_kinds() | {"constant", "max_pool", "movement", "softmax", "table"}
 
 _WHOLE_BITS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A family of files.
+
+    Args:
+        suffix: By which its files are told from those of other families, ".onnx".
+        code: Where the code is that makes, reads and runs them, "module:object", imported when it is needed; the object
+            is an `ana_fx.targets.file_family.FileFamily`.
+    """
+
+    suffix: str
+    code: str
+
+
+ONNX = FileFormat(".onnx", "ana_fx.targets.onnx.onnx_family:ONNX_FAMILY")
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class Target:
     Args:
         name: What `prepare(target=…)` and `export(target=…)` take.
         summary: The dialect and who reads it, in a line.
-        emitter: Where the code is that writes it, "module:class", imported at export only.
-        operators: The kinds of layer maps that it has, of OPERATORS.
+        emitter: What writes its files, "module:object", imported when it is needed. The object is of the kind that the
+            family of files asks for: a `Dialect` for ONNX.
+        operators: The kinds of layer maps that it has, of OPERATORS and of operators that packages register.
         weight_bits: Fewest and most bits of a weight.
         activation_bits: Fewest and most bits of an activation.
+        holds_codebooks: Whether levels may be those of a codebook, which thresholds tell apart one by one.
         signed_activations: Whether activations between layers may be signed.
         per_channel: Whether each channel may have a slope of its own.
         spatial_axes: Numbers of spatial axes that convolutions and pools may have.
@@ -87,6 +89,7 @@ class Target:
         saturates: Whether it writes weights that can saturate there all the same, for processors without such kernels.
         borders: Values of `export(io=…)` that it takes.
         runtimes: What `verify` runs its files in if it is not told.
+        file_format: The family of its files.
         exact_runtimes: Those in which no output may differ, since their arithmetic is that of the files; None: all.
             In others `verify` counts what differs.
     """
@@ -95,8 +98,9 @@ class Target:
     summary: str
     emitter: str
     operators: frozenset[str] = OPERATORS
-    weight_bits: tuple[int, int] = (2, 8)
-    activation_bits: tuple[int, int] = (2, 8)
+    weight_bits: tuple[int, int] = (1, 8)
+    activation_bits: tuple[int, int] = (1, 8)
+    holds_codebooks: bool = True
     signed_activations: bool = True
     per_channel: bool = True
     spatial_axes: frozenset[int] = frozenset({1, 2, 3})
@@ -112,16 +116,23 @@ class Target:
     saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
     runtimes: tuple[str, ...] = ("onnxruntime",)
+    file_format: FileFormat = ONNX
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.operators | self.sums_pairs_in_16_bits <= OPERATORS:
-            unknown = ", ".join(sorted((self.operators | self.sums_pairs_in_16_bits) - OPERATORS))
-            raise ValueError(f"unknown operators {unknown}; known are {', '.join(sorted(OPERATORS))}")
         for name in ("weight_bits", "activation_bits"):
             low, high = getattr(self, name)
-            if not 2 <= low <= high <= 8:
-                raise ValueError(f"{name} is a range within 2 to 8, got {low} to {high}")
+            if not 1 <= low <= high <= 8:
+                raise ValueError(f"{name} is a range within 1 to 8, got {low} to {high}")
+
+    def check_operators(self) -> None:
+        """Raise ValueError if it names an operator that nobody registered."""
+        named = self.operators | self.sums_pairs_in_16_bits
+        if not named <= OPERATORS and not named <= (known := OPERATORS | operator_kinds()):
+            unknown = ", ".join(sorted(named - known))
+            raise ValueError(
+                f"target {self.name!r} names unknown operators {unknown}; known are {', '.join(sorted(known))}"
+            )
 
     def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
         """The largest absolute value of a weight that this operator stores next to inputs of that type."""
@@ -154,6 +165,8 @@ class Target:
                 reasons += _width(f"its {name}", each, self.activation_bits)
                 if self.whole_ranges and (each.bits not in _WHOLE_BITS or each.narrow):
                     reasons.append(f"its {name} is {each}, needed all levels of 2, 4 or 8 bits")
+        if layer.output is not None and layer.output.levels and not self.holds_codebooks:
+            reasons.append(f"its output is {layer.output}, needed all levels of a range")
         if layer.output is not None and layer.output.signed and not self.signed_activations:
             reasons.append(f"its output is {layer.output}, needed an unsigned type: put a ReLU behind it")
         if layer.clips_negative and self.whole_ranges:

@@ -22,28 +22,28 @@ _BUILT_IN = (
     Target(
         "onnxruntime",
         "QLinear operators, for onnxruntime on x86 and Arm",
-        emitter="ana_fx.targets.dialects.qlinear:OnnxRuntimeEmitter",
+        emitter="ana_fx.targets.dialects.qlinear:ONNXRUNTIME",
         requantizer=Requantizer.QLINEAR,
         sums_pairs_in_16_bits=_PAIRED,
     ),
     Target(
         "onnxruntime-vnni",
         "the same with all 8 bits of a weight, for Arm and for x86 with VNNI; inexact on other x86 processors",
-        emitter="ana_fx.targets.dialects.qlinear:OnnxRuntimeEmitter",
+        emitter="ana_fx.targets.dialects.qlinear:ONNXRUNTIME",
         requantizer=Requantizer.QLINEAR,
         saturates=True,
     ),
     Target(
         "integer",
         "standard integer operators only, for any reader of ONNX",
-        emitter="ana_fx.targets.dialects.integer:IntegerEmitter",
+        emitter="ana_fx.targets.dialects.integer:INTEGER",
         sums_pairs_in_16_bits=frozenset({"linear"}),  # MatMulInteger, but not ConvInteger
         runtimes=("onnxruntime", "onnx.reference"),
     ),
     Target(
         "qdq",
         "QuantizeLinear and DequantizeLinear around float operators; weights as INT8, INT4 or INT2",
-        emitter="ana_fx.targets.dialects.qdq:QdqEmitter",
+        emitter="ana_fx.targets.dialects.qdq:QDQ",
         requantizer=Requantizer.QLINEAR,
         sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
@@ -51,7 +51,7 @@ _BUILT_IN = (
     Target(
         "qdq-int8",
         "the same with all weights as INT8, for OpenVINO, tract and other readers that know no narrower type",
-        emitter="ana_fx.targets.dialects.qdq:WideQdqEmitter",
+        emitter="ana_fx.targets.dialects.qdq:QDQ_INT8",
         requantizer=Requantizer.QLINEAR,
         sums_pairs_in_16_bits=_PAIRED,
         exact_runtimes=("onnxruntime",),
@@ -59,7 +59,7 @@ _BUILT_IN = (
     Target(
         "qonnx",
         "Quant nodes around float operators on integers, for the qonnx package and hls4ml",
-        emitter="ana_fx.targets.dialects.qonnx:QonnxEmitter",
+        emitter="ana_fx.targets.dialects.qonnx:QONNX",
         requantizer=Requantizer.QLINEAR,
         accumulator_bits=25,  # float32 holds the integers of 24 bits and a sign
         holds_floats=False,
@@ -68,7 +68,7 @@ _BUILT_IN = (
     Target(
         "qonnx-multithreshold",
         "the same with MultiThreshold nodes, for FINN",
-        emitter="ana_fx.targets.dialects.qonnx:MultiThresholdEmitter",
+        emitter="ana_fx.targets.dialects.qonnx:MULTI_THRESHOLD",
         requantizer=Requantizer.QLINEAR,
         accumulator_bits=25,
         holds_floats=False,
@@ -77,8 +77,11 @@ _BUILT_IN = (
     Target(
         "deeploy",
         "RequantShift, for Deeploy: C for generic CPUs and microcontrollers",
-        emitter="ana_fx.targets.microcontrollers.deeploy:DeeployEmitter",
+        emitter="ana_fx.targets.microcontrollers.deeploy:DEEPLOY",
         operators=_LAYERS,
+        weight_bits=(2, 8),
+        activation_bits=(2, 8),
+        holds_codebooks=False,
         spatial_axes=frozenset({1, 2}),
         holds_floats=False,
         requantizer_bits=32,
@@ -90,8 +93,11 @@ _BUILT_IN = (
     Target(
         "dory",
         "Mul, Add, Div, Floor, Clip on floats that hold integers, for DORY: C for PULP chips",
-        emitter="ana_fx.targets.microcontrollers.dory:DoryEmitter",
+        emitter="ana_fx.targets.microcontrollers.dory:DORY",
         operators=_LAYERS,
+        weight_bits=(2, 8),
+        activation_bits=(2, 8),
+        holds_codebooks=False,
         spatial_axes=frozenset({2}),
         holds_floats=False,
         requantizer_bits=32,
@@ -136,7 +142,7 @@ def targets() -> TargetList:
 
     Raises:
         TypeError: An entry point is not a Target.
-        ValueError: Two targets have one name.
+        ValueError: Two targets have one name, or one names an operator that nobody registered.
     """
     found = list(_BUILT_IN)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
@@ -149,6 +155,7 @@ def targets() -> TargetList:
             raise ValueError(
                 f"entry point {entry.value!r} of {ENTRY_POINTS}: there is a target {target.name!r} already"
             )
+        target.check_operators()
         found.append(target)
     return TargetList(found)
 
@@ -157,17 +164,18 @@ def target_called(name: str) -> Target:
     """The target of that name; ValueError if there is none."""
     if isinstance(name, Target):
         raise TypeError(f"a target is given by its name, got the Target itself; write target={name.name!r}")
-    known = {target.name: target for target in _BUILT_IN}
-    if name not in known:  # only then: reading the entry points of all packages takes time
-        known = {target.name: target for target in targets()}
-    if name not in known:
-        raise ValueError(unknown("target", name, known))
-    return known[name]
+    found = find_target(name)
+    if found is None:
+        raise ValueError(unknown("target", name, [target.name for target in targets()]))
+    return found
 
 
 def find_target(name: str) -> Target | None:
     """The target of that name, or None: that of another package may not be here."""
-    return next((target for target in targets() if target.name == name), None)
+    known = {target.name: target for target in _BUILT_IN}
+    if name not in known:  # only then: reading the entry points of all packages takes time
+        known = {target.name: target for target in targets()}
+    return known.get(name)
 
 
 def _requantizer(target: Target) -> str:

@@ -16,7 +16,8 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 import ana_fx
-from ana_fx.targets.files.metadata import Border, borders
+from ana_fx.targets.files.border import Border
+from ana_fx.targets.onnx.onnx_file import borders
 from benchmarks.networks import (
     ATTENTION,
     DS_CNN,

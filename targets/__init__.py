@@ -17,7 +17,7 @@ class _CallablePackage(ModuleType):
     """So that `ana_fx.targets()` lists the targets although `ana_fx.targets` is where their code is."""
 
     def __call__(self) -> TargetList:
-        """See `ana_fx.target_registry.targets`."""
+        """List every target, as `ana_fx.target_registry.targets` does."""
         return targets()
 
 

@@ -24,7 +24,7 @@ from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
 from ana_fx.targets.files.arrays import read_array
 from ana_fx.targets.files.program_file import save as save_program
-from ana_fx.targets.files.regular_file import read_regular_file
+from ana_fx.targets.files.regular_file import read_regular_file, reason_of
 from ana_fx.targets.inspection import inspect
 from ana_fx.targets.limited_verify import verify_in_limits
 from ana_fx.text.plain_text import plain
@@ -191,8 +191,7 @@ def _load_state(qat: nn.Module, state: dict[str, Any], path: Path) -> None:
 
 
 def _unloadable(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ValueError(f"cannot load {path}: {reason}; needed the state_dict of the prepared model")
+    return ValueError(f"cannot load {path}: {reason_of(error)}; needed the state_dict of the prepared model")
 
 
 def _show(report: object) -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import VerifyError
+from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.passes.lowering.probes import probes
+from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.file_family import ExportedFile, family_at
 from ana_fx.targets.files.arrays import Array, read_archive, read_array
-from ana_fx.targets.files.metadata import Border, borders, input_borders
-from ana_fx.targets.files.model_file import read_model
+from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.program_file import load
 from ana_fx.targets.files.regular_file import reason_of
-from ana_fx.targets.onnx.float_layer import are_apart
-from ana_fx.targets.onnx.float_output import float_layer_tolerance, show_float_inputs
-from ana_fx.targets.onnx.writer import FLOAT_TYPE
+from ana_fx.targets.float_tolerance import are_apart
+from ana_fx.targets.program_outputs import given_or_probes
+from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.runtimes.kernel_families import this_family
-from ana_fx.targets.runtimes.runtimes import runtime_called
-from ana_fx.targets.verify import VerifyReport, file_target, run_file, verify
+from ana_fx.targets.verify import VerifyReport, verify_file
 from ana_fx.text.plain_text import plain
 
 __all__ = ["check_archive", "load_program", "verify_against", "verify_files"]
@@ -59,26 +60,15 @@ def verify_files(
         VerifyError: A file cannot be loaded or run, or an output differs.
         ValueError: The runtime is unknown.
     """
-    kind = against.suffix.lower()
-    if kind in _TORCH:
-        if not trusts_code:
-            raise VerifyError(
-                f"{against} is not loaded: programs that torch saved hold code, which loading them can run; "
-                f"needed a file of ana_fx.save, a .npz or a .onnx; add --trust-code if the file is your own"
-            )
-        return verify_against(path, load_program(against), _given(path, inputs), runtime=runtime)
-    if kind == ".npz":
-        stored = read_archive(against)
-        return _with_arrays(path, stored, _given(path, inputs) if inputs else None, runtime)
-    if kind == ".onnx":
-        return _with_file(path, against, _given(path, inputs) if inputs else None, runtime)
-    program, runtimes = load(against), None if runtime is None else [runtime]
-    if not inputs:
-        return verify(program, path, runtimes=runtimes)
-    given = _given(path, inputs)
-    ends = _checked(path, read_model(path), given)
-    reals = tuple(torch.from_numpy(_real(end, x)) for end, x in zip(ends, given, strict=True))
-    return verify(program, path, reals, runtimes=runtimes)
+    if against.suffix.lower() in _TORCH and not trusts_code:
+        raise VerifyError(
+            f"{against} is not loaded: programs that torch saved hold code, which loading them can run; "
+            f"needed a file of ana_fx.save, a .npz or a .onnx; add --trust-code if the file is your own"
+        )
+    file = _Compared.read(path, runtime)
+    given = file.arrays(inputs) if inputs else None
+    compare = _COMPARISONS.get(against.suffix.lower(), _with_program)
+    return compare(file, against, given)
 
 
 def verify_against(
@@ -97,22 +87,11 @@ def verify_against(
         ValueError: The runtime is unknown.
         VerifyError: The file or the program cannot be run, or an output differs.
     """
-    model = read_model(path)
-    _, outputs = borders(model)
-    ends = _checked(path, model, inputs)
-    reals = [torch.from_numpy(_real(end, x)) for end, x in zip(ends, inputs, strict=True)]
-    try:
-        with torch.no_grad():
-            wanted = pytree.tree_leaves(program(*reals))
-    except Exception as error:  # whatever a program raises
-        reason = plain(reason_of(error), 200)
-        raise VerifyError(f"the program does not run on inputs of {path}: {type(error).__name__}: {reason}") from error
-    expected = [leaf.numpy() for leaf in wanted if isinstance(leaf, Tensor)]
-    return _compare_all(path, outputs, _run(path, model, ends, inputs, runtime), expected)
+    return _with_module(_Compared.read(path, runtime), program, inputs)
 
 
 def load_program(path: Path) -> nn.Module:
-    """What `torch.export.save` wrote (.pt2), or `torch.jit.save` (.pt). Its code runs: load your own only.
+    """Load what `torch.export.save` wrote (.pt2), or `torch.jit.save` (.pt). Its code runs: load your own only.
 
     Raises:
         VerifyError: It is neither.
@@ -147,127 +126,161 @@ def check_archive(path: Path) -> None:
         )
 
 
-def _given(path: Path, inputs: Sequence[Path]) -> list[Array]:
-    """The arrays of files, one for each input."""
-    if len(inputs) == 1 and inputs[0].suffix.lower() == ".npz":
-        return _named(path, inputs[0], read_archive(inputs[0]), input_borders(read_model(path)))
-    return [read_array(each) for each in inputs]
-
-
-def _named(path: Path, source: Path | None, arrays: Mapping[str, Array], ends: Sequence[Border]) -> list[Array]:
-    missing = [end.name for end in ends if end.name not in arrays]
-    if missing:
-        names = ", ".join(map(plain, missing))
-        found = ", ".join(map(plain, list(arrays)[:10]))
-        raise VerifyError(f"{source or 'the arrays'}: found {found or 'nothing'}, needed {names} of {path}")
-    return [arrays[end.name] for end in ends]
-
-
-def _with_arrays(
-    path: Path, stored: Mapping[str, Array], inputs: Sequence[Array] | None, runtime: str | None
-) -> VerifyReport:
-    """Compare with outputs of before."""
-    model = read_model(path)
-    ends, outputs = borders(model)
-    given = _named(path, None, stored, ends) if inputs is None else inputs
-    ends = _checked(path, model, given)
-    return _compare_all(path, outputs, _run(path, model, ends, given, runtime), _named(path, None, stored, outputs))
-
-
-def _with_file(path: Path, other: Path, inputs: Sequence[Array] | None, runtime: str | None) -> VerifyReport:
-    """Compare with another file, which runs in its own runtime."""
-    model, reference = read_model(path), read_model(other)
-    ends, outputs = borders(model)
-    given = [_random(end) for end in ends] if inputs is None else inputs
-    ends = _checked(path, model, given)
-    others, other_outputs = borders(reference)
-    if [end.shape for end in others] != [end.shape for end in ends]:
-        raise VerifyError(f"{other} takes other inputs than {path}")
-    reals = [_real(end, x) for end, x in zip(ends, given, strict=True)]
-    wanted = _run(other, reference, others, reals).outputs
-    if len(wanted) != len(outputs):
-        raise VerifyError(f"{path} has {len(outputs)} outputs, {other} has {len(wanted)}")
-    expected = [end.real(np.asarray(x)) for end, x in zip(other_outputs, wanted, strict=True)]
-    return _compare_all(path, outputs, _run(path, model, ends, given, runtime), expected)
-
-
-def _checked(path: Path, model: onnx.ModelProto, inputs: Sequence[Array]) -> tuple[Border, ...]:
-    """The borders that take these inputs."""
-    ends = input_borders(model)
-    if len(inputs) != len(ends):
-        raise VerifyError(f"{path} has {len(ends)} inputs, found {len(inputs)} arrays")
-    for border, array in zip(ends, inputs, strict=True):
-        is_known = array.dtype in (border.dtype, np.float32, np.float64) or array.dtype.kind in "iu"
-        if not is_known or array.ndim == 0 or array.shape[1:] != border.shape:
-            raise VerifyError(
-                f"{path}: input {plain(border.name)!r} was given {array.dtype} {array.shape}, needed float32 or "
-                f"{border.dtype} (N, {', '.join(map(str, border.shape))})"
-            )
-        if len(array) != len(inputs[0]) or len(array) == 0:
-            raise VerifyError(f"{path}: found {[len(each) for each in inputs]} samples, needed one number above 0")
-    return ends
-
-
 @dataclass(frozen=True)
-class _Found:
-    """What a file gave, in which runtime, and how far two evaluations of its float layer can be apart."""
+class _Compared:
+    """The file whose outputs are compared, and what runs it."""
 
-    outputs: list[Array]
-    title: str
-    tolerance: float
+    file: ExportedFile
+    runtime: Runtime
+
+    @staticmethod
+    def read(path: Path, runtime: str | None = None) -> _Compared:
+        """Read a file; None runs it in the first runtime of its target."""
+        family = family_at(path)
+        chosen = None if runtime is None else family.runtime(runtime)
+        file = family.read(path)
+        return _Compared(file, chosen or family.runtime(file.target.runtimes[0]))
+
+    @property
+    def path(self) -> Path:
+        """Where the file was read."""
+        return self.file.path
+
+    def arrays(self, inputs: Sequence[Path]) -> list[Array]:
+        """Read the arrays of files, one for each input."""
+        if len(inputs) == 1 and inputs[0].suffix.lower() == ".npz":
+            return self.named(self.file.inputs, read_archive(inputs[0]), str(inputs[0]))
+        return [read_array(each) for each in inputs]
+
+    def named(self, ends: Sequence[Border], arrays: Mapping[str, Array], source: str = "the arrays") -> list[Array]:
+        """Pick the arrays that have the names of these borders."""
+        missing = [end.name for end in ends if end.name not in arrays]
+        if missing:
+            names = ", ".join(map(plain, missing))
+            found = ", ".join(map(plain, list(arrays)[:10]))
+            raise VerifyError(f"{source}: found {found or 'nothing'}, needed {names} of {self.path}")
+        return [arrays[end.name] for end in ends]
+
+    def checked(self, inputs: Sequence[Array]) -> tuple[Border, ...]:
+        """Return the borders of the file once it is sure that they take these inputs."""
+        ends = self.file.inputs
+        if len(inputs) != len(ends):
+            raise VerifyError(f"{self.path} has {len(ends)} inputs, found {len(inputs)} arrays")
+        for border, array in zip(ends, inputs, strict=True):
+            is_known = array.dtype in (border.dtype, np.float32, np.float64) or array.dtype.kind in "iu"
+            if not is_known or array.ndim == 0 or array.shape[1:] != border.shape:
+                raise VerifyError(
+                    f"{self.path}: input {plain(border.name)!r} was given {array.dtype} {array.shape}, needed float32 "
+                    f"or {border.dtype} (N, {', '.join(map(str, border.shape))})"
+                )
+            if len(array) != len(inputs[0]) or len(array) == 0:
+                sizes = [len(each) for each in inputs]
+                raise VerifyError(f"{self.path}: found {sizes} samples, needed one number above 0")
+        return ends
+
+    def reals(self, inputs: Sequence[Array]) -> list[Array]:
+        """Return the reals that these inputs stand for."""
+        return [_real(end, x) for end, x in zip(self.checked(inputs), inputs, strict=True)]
+
+    def run(self, inputs: Sequence[Array]) -> tuple[list[Array], float]:
+        """Return the outputs, and how far two evaluations of the file's float layer can be apart."""
+        ends = self.checked(inputs)
+        stored = [
+            x.astype(end.dtype) if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)
+        ]
+        found = self.file.run(self.runtime, {end.name: x for end, x in zip(ends, stored, strict=True)})
+        return found.outputs, self.file.float_tolerance(found)
+
+    def compare(self, inputs: Sequence[Array], expected: Sequence[Array]) -> VerifyReport:
+        """Compare its outputs for these inputs with others, of a program or of another file."""
+        outputs = self.file.outputs
+        found, tolerance = self.run(inputs)
+        if len(expected) != len(outputs) or len(found) != len(outputs):
+            raise VerifyError(f"{self.path} has {len(outputs)} outputs, the program gives {len(expected)}")
+        for output, have, want in zip(outputs, found, expected, strict=True):
+            allowed = tolerance if self.file.is_float_layer(output) else 0.0
+            self._compare_one(output, np.asarray(have), want, allowed)
+        if not sum(each.size for each in expected):
+            raise VerifyError(f"{self.path}: there is no output number to compare, needed at least one")
+        num_outputs = sum(each.size for each in expected)
+        return VerifyReport(self.path, (self.runtime.title,), num_outputs, (0,), this_family())
+
+    def _compare_one(self, output: Border, have: Array, want: Array, tolerance: float) -> None:
+        """Compare reals with reals, and stored integers with those that the file gives."""
+        real = have if want.dtype.kind in "iu" else output.real(have)
+        name = plain(output.name)
+        if real.shape != want.shape:
+            raise VerifyError(f"{self.path}: output {name!r} is {real.shape}, the program gives {want.shape}")
+        different = are_apart(real, want, tolerance)
+        if different.any():
+            where = tuple(int(i) for i in np.argwhere(different)[0])
+            raise VerifyError(
+                f"{self.path}: output {name!r} differs from the program at {int(different.sum())} of {different.size} "
+                f"numbers, first at {where}: found {real[where]}, needed {want[where]}"
+            )
 
 
-def _run(
-    path: Path, model: onnx.ModelProto, ends: Sequence[Border], inputs: Sequence[Array], runtime: str | None = None
-) -> _Found:
-    stored = [
-        x.astype(end.dtype) if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)
-    ]
-    chosen = runtime_called(runtime or file_target(model).runtimes[0])
-    names = show_float_inputs(model)
-    outputs = run_file(path, chosen, model, {end.name: x for end, x in zip(ends, stored, strict=True)})
-    num_outputs = len(outputs) - len(names)
-    read = zip(names, outputs[num_outputs:], strict=True)
-    tolerance = max((float_layer_tolerance(model, name, x) for name, x in read), default=0.0)
-    return _Found(outputs[:num_outputs], chosen.title, tolerance)
+def _with_program(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
+    """Compare with what `ana_fx.save` wrote."""
+    program = load(against)
+    reals = None if inputs is None else tuple(torch.from_numpy(x) for x in file.reals(inputs))
+    return verify_file(program, file.file, given_or_probes(program, reals), [file.runtime])
+
+
+def _with_code(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
+    """Compare with a program that torch saved."""
+    return _with_module(file, load_program(against), inputs or [])
+
+
+def _with_module(file: _Compared, program: nn.Module, inputs: Sequence[Array]) -> VerifyReport:
+    """Compare with what a module gives."""
+    reals = [torch.from_numpy(x) for x in file.reals(inputs)]
+    try:
+        with torch.no_grad():
+            wanted = pytree.tree_leaves(program(*reals))
+    except Exception as error:  # whatever a program raises
+        reason = f"{type(error).__name__}: {plain(reason_of(error), 200)}"
+        raise VerifyError(f"the program does not run on inputs of {file.path}: {reason}") from error
+    return file.compare(inputs, [leaf.numpy() for leaf in wanted if isinstance(leaf, Tensor)])
+
+
+def _with_arrays(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
+    """Compare with outputs that a .npz holds."""
+    stored = read_archive(against)
+    given = file.named(file.file.inputs, stored) if inputs is None else inputs
+    return file.compare(given, file.named(file.file.outputs, stored))
+
+
+def _with_file(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
+    """Compare with another file, which runs in its own runtime."""
+    reference = _Compared.read(against)
+    ends = file.file.inputs
+    given = [_probes(end) for end in ends] if inputs is None else inputs
+    reals = file.reals(given)
+    if [end.shape for end in reference.file.inputs] != [end.shape for end in ends]:
+        raise VerifyError(f"{against} takes other inputs than {file.path}")
+    wanted, _ = reference.run(reals)
+    outputs = file.file.outputs
+    if len(wanted) != len(outputs):
+        raise VerifyError(f"{file.path} has {len(outputs)} outputs, {against} has {len(wanted)}")
+    expected = [end.real(np.asarray(x)) for end, x in zip(reference.file.outputs, wanted, strict=True)]
+    return file.compare(given, expected)
+
+
+_COMPARISONS: Mapping[str, Callable[[_Compared, Path, Sequence[Array] | None], VerifyReport]] = {
+    ".npz": _with_arrays,
+    ".onnx": _with_file,
+    **dict.fromkeys(_TORCH, _with_code),
+}  # by the suffix of what a file is compared with
 
 
 def _real(border: Border, x: Array) -> Array:
     return np.asarray(border.real(x) if x.dtype.kind in "iu" else x, np.float32)
 
 
-def _random(border: Border) -> Array:
-    """Random levels over the whole range, as the file takes them."""
-    generator = np.random.default_rng(0)
-    shape = (_NUM_SAMPLES, *border.shape)
+def _probes(border: Border) -> Array:
+    """Make extreme and random levels over the whole range, as the file takes them."""
+    stored = numpy(probes(IntegerType.parse(border.levels), border.shape, _NUM_SAMPLES))
     if border.is_float:
-        reals: Array = generator.standard_normal(shape, np.float32) * np.float32(border.scale * 64)
-        return reals
-    low, high = border.limits
-    levels: Array = generator.integers(low, high, shape, endpoint=True).astype(border.dtype)
-    return levels
-
-
-def _compare_all(path: Path, outputs: Sequence[Border], found: _Found, expected: Sequence[Array]) -> VerifyReport:
-    if len(expected) != len(outputs) or len(found.outputs) != len(outputs):
-        raise VerifyError(f"{path} has {len(outputs)} outputs, the program gives {len(expected)}")
-    for output, have, want in zip(outputs, found.outputs, expected, strict=True):
-        _compare(path, output, np.asarray(have), want, found.tolerance if output.levels == FLOAT_TYPE else 0.0)
-    if not sum(each.size for each in expected):
-        raise VerifyError(f"{path}: there is no output number to compare, needed at least one")
-    return VerifyReport(path, (found.title,), sum(each.size for each in expected), (0,), this_family())
-
-
-def _compare(path: Path, output: Border, have: Array, want: Array, tolerance: float) -> None:
-    """Reals with reals, stored integers with the file's."""
-    real = have if want.dtype.kind in "iu" else output.real(have)
-    name = plain(output.name)
-    if real.shape != want.shape:
-        raise VerifyError(f"{path}: output {name!r} is {real.shape}, the program gives {want.shape}")
-    different = are_apart(real, want, tolerance)
-    if different.any():
-        where = tuple(int(i) for i in np.argwhere(different)[0])
-        raise VerifyError(
-            f"{path}: output {name!r} differs from the program at {int(different.sum())} of {different.size} "
-            f"numbers, first at {where}: found {real[where]}, needed {want[where]}"
-        )
+        return replace(border, is_float=False).real(stored)
+    return stored.astype(border.dtype)

@@ -1,4 +1,4 @@
-"""`export`: from an integer program to an ONNX file."""
+"""`export`: from an integer program to a file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.fx import GraphModule
 
 from ana_fx.errors import ExportError, listing
+from ana_fx.graph import outputs
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.prepared.recognize import program
+from ana_fx.program.tensor_spec import sample_shape_of
+from ana_fx.target import Target
 from ana_fx.target_registry import target_called
+from ana_fx.targets.file_family import FileOrder, family_at, family_of
 from ana_fx.targets.files.atomic_files import write_files
-from ana_fx.targets.microcontrollers.dory_attributes import without_dory_attributes
-from ana_fx.targets.onnx.emitter import NodeReport, emitter_class
-from ana_fx.targets.onnx.writer import LABELS, NEEDS_VNNI, Writer
+from ana_fx.targets.files.metadata import LABELS
+from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families
 from ana_fx.text.plain_text import cell, markup
@@ -100,7 +102,7 @@ def export(
     io: str = "integer",
     labels: Sequence[str] | None = None,
 ) -> ExportReport:
-    """Write an integer program as an ONNX file with a dynamic batch axis.
+    """Write an integer program as a file of its target: of ONNX, with a dynamic batch axis.
 
     The files of `deeploy` and `dory` have a batch of one, and golden inputs and outputs beside them under the names
     that these tools expect: give each network a folder of its own.
@@ -124,43 +126,54 @@ def export(
     Raises:
         ExportError: The file cannot be written, or the target cannot hold the program.
         TypeError: `integer` is no module, or `labels` no list of names.
-        ValueError: An argument is unknown, or `integer` is not a converted program.
+        ValueError: An argument is unknown, or `integer` is not a converted program, or the path has the suffix of other
+            files.
     """
     integer = program(integer, "export()")
+    chosen = _target_taking(io, target or integer.meta["target"])
+    family = family_of(chosen)
+    _refuse_misfits(program_misfits(integer, chosen) + family.misfits(integer, chosen), chosen, integer.meta["target"])
+    path = Path(path)
+    _check_suffix(path, chosen)
+    notes = {} if labels is None else {LABELS: _labels(labels, integer)}
+    emission = family.emit(integer, FileOrder(chosen, io == "float", path.name, notes))
+    companions = {path.with_name(name): content for name, content in emission.companions.items()}
+    write_files({**companions, path: emission.data})
+    return ExportReport(path, chosen.name, io, len(emission.data), emission.nodes, tuple(emission.companions))
+
+
+def _target_taking(io: str, name: str) -> Target:
+    """Find the target of that name, and refuse borders that its files do not have."""
     if io not in ("integer", "float"):
         raise ValueError(unknown("io", io, ("integer", "float")))
-    chosen = target_called(target or integer.meta["target"])
+    chosen = target_called(name)
     if io not in chosen.borders:
         raise ValueError(f"target {chosen.name!r} takes io={' or '.join(map(repr, chosen.borders))}, got {io!r}")
-    emitter = emitter_class(chosen)(chosen)
-    misfits = program_misfits(integer, chosen) + emitter.misfits(integer)
-    if misfits:
-        way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
-        if chosen.name != integer.meta["target"]:
-            way_out = f"prepare the model with target={chosen.name!r}, which refuses what the target cannot hold"
-        raise ExportError(listing(f"target {chosen.name!r} cannot hold the program:", misfits, way_out))
-    writer = Writer(integer, emitter, is_float=io == "float")
-    model = writer.write()
-    needs_vnni = [node.name for node in writer.reports if node.needs_vnni]
-    if needs_vnni:
-        model.metadata_props[NEEDS_VNNI] = json.dumps(needs_vnni)
-    if labels is not None:
-        model.metadata_props[LABELS] = _labels(labels, model)
-    proto = ir.to_proto(emitter.finish(model))
-    onnx.checker.check_model(without_dory_attributes(proto), full_check=True)
-    path = Path(path)
-    companions = emitter.companions(integer, proto, path.name)
-    data = proto.SerializeToString(deterministic=True)
-    write_files({path.with_name(name): content for name, content in companions.items()} | {path: data})
-    return ExportReport(path, chosen.name, io, len(data), tuple(writer.reports), tuple(companions))
+    return chosen
 
 
-def _labels(labels: Sequence[str], model: ir.Model) -> str:
-    """The labels as JSON, if there is one for each channel of the only output."""
+def _refuse_misfits(misfits: Sequence[str], target: Target, prepared_for: str) -> None:
+    if not misfits:
+        return
+    way_out = "change precision, the network or the target; ana_fx.targets() says what each accepts"
+    if target.name != prepared_for:
+        way_out = f"prepare the model with target={target.name!r}, which refuses what the target cannot hold"
+    raise ExportError(listing(f"target {target.name!r} cannot hold the program:", misfits, way_out))
+
+
+def _check_suffix(path: Path, target: Target) -> None:
+    """Refuse a name by which `verify` and `inspect` would take the file for one of another family."""
+    if family_at(path) is not family_of(target):
+        raise ValueError(f"files of target {target.name!r} end with {target.file_format.suffix!r}, got {path.name!r}")
+
+
+def _labels(labels: Sequence[str], integer: GraphModule) -> str:
+    """Write the labels as JSON, if there is one for each channel of the only output."""
     given: object = labels
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
         raise TypeError(f"labels is a list with the name of each output channel, got {brief(given)}")
-    sizes = [output.shape[1] for output in model.graph.outputs if output.shape is not None and len(output.shape) > 1]
-    if len(model.graph.outputs) != 1 or sizes != [len(labels)]:
+    shapes = [sample_shape_of(node) for _, node in outputs(integer)]
+    sizes = [shape[0] for shape in shapes if shape]
+    if len(shapes) != 1 or sizes != [len(labels)]:
         raise ValueError(f"{len(labels)} labels for outputs with {sizes or 'no'} channels, needed one for each")
     return json.dumps(list(labels))

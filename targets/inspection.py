@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ana_fx.targets.files.metadata import Border, borders, metadata_of, texts
-from ana_fx.targets.files.model_file import read_model
-from ana_fx.targets.onnx.writer import FLOAT_TYPE, IO, LABELS, TARGET
+from ana_fx.targets.file_family import family_at
+from ana_fx.targets.files.border import Border
+from ana_fx.targets.files.metadata import FLOAT_TYPE
 from ana_fx.text.plain_text import cell, markup, plain
 
 __all__ = ["FileReport", "inspect"]
 
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
 _MOST_SHOWN = 100
-_BORDERS = {"QuantizeLinear", "DequantizeLinear"}
 
 
 @dataclass(frozen=True)
@@ -89,33 +85,18 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
         VerifyError: It is no file that `export` wrote, or damaged.
     """
     path = Path(path)
-    model = read_model(path)
-    metadata = metadata_of(model)
-    inputs, outputs = borders(model)
-    constants: Counter[str] = Counter()
-    for tensor in model.graph.initializer:
-        constants[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += len(tensor.raw_data)
+    file = family_at(path).read(path)
+    contents = file.contents()
     return FileReport(
         path,
         path.stat().st_size,
-        metadata.get(TARGET, "unknown"),
-        metadata.get(IO, "unknown"),
-        max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
-        inputs,
-        outputs,
-        dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        dict(constants.most_common()),
-        _float_nodes(model),
-        texts(metadata, LABELS),
-    )
-
-
-def _float_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The nodes that give out floats, but for those that quantise or dequantise."""
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
-    return tuple(
-        node.name
-        for node in model.graph.node
-        if node.op_type not in _BORDERS and any(types.get(name) in _FLOATS for name in node.output)
+        file.target_name,
+        file.io,
+        contents.version,
+        file.inputs,
+        file.outputs,
+        contents.operators,
+        contents.constants,
+        contents.float_nodes,
+        file.labels,
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from ana_fx.errors import AnaFxError, VerifyError
 from ana_fx.targets.compare import verify_files
+from ana_fx.targets.file_family import family_at
 from ana_fx.targets.files.regular_file import reason_of
 
 if sys.platform != "win32":
@@ -41,11 +42,11 @@ def verify_in_limits(
     """The report of `verify_files`, as text.
 
     Args:
-        path: As in `verify_files`, like `against`, `inputs` and `trusts_code`.
-        against: As there.
-        inputs: As there.
-        runtime: As there.
-        trusts_code: As there.
+        path: The file, as for `verify_files`.
+        against: What it is compared with, as for `verify_files`.
+        inputs: Files of inputs, as for `verify_files`.
+        runtime: What runs the file, as for `verify_files`.
+        trusts_code: Whether a program of torch is loaded, as for `verify_files`.
         seconds: How long it may take.
         gigabytes: How much memory it may take beyond what its code needs. Windows and macOS have no such limit.
 
@@ -67,16 +68,24 @@ def verify_in_limits(
         )
     except subprocess.TimeoutExpired:
         raise VerifyError(f"{path}: stopped after {seconds:g} seconds; give --seconds if it needs more") from None
-    try:
-        answer: dict[str, str] = json.loads(finished.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+    answer = _answer_in(finished)
+    if answer is None:
         raise VerifyError(
             f"{path}: its process ended with {_ending(finished.returncode)}; needed a file that its runtime survives "
             f"with {gigabytes:g} GiB of memory; give --gigabytes if it needs more"
-        ) from None
+        )
     if "error" in answer:
         raise VerifyError(answer["error"])
     return answer["report"]
+
+
+def _answer_in(finished: subprocess.CompletedProcess[bytes]) -> dict[str, str] | None:
+    """What a process said in its last line; None if it died before."""
+    try:
+        answer: dict[str, str] = json.loads(finished.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return None
+    return answer
 
 
 def _ending(code: int) -> str:
@@ -90,6 +99,8 @@ def main() -> None:
 
 
 def _answer(order: dict[str, Any]) -> dict[str, str]:
+    for path in (order["path"], order["against"]):
+        family_at(Path(path))  # imports what reads and runs it, before memory is counted
     _limit_memory(order["gigabytes"])
     try:
         report = verify_files(

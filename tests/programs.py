@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import ana_fx
@@ -38,6 +38,11 @@ def trained(
         )
         qat.train()(example(kind, signed=awkward))
     return qat.eval()
+
+
+def calibrated(model: nn.Module, x: Tensor, **settings: object) -> GraphModule:
+    """A prepared network whose scales are those of one batch, in eval mode."""
+    return ana_fx.prepare(model, x, calibration=[x], **settings).eval()
 
 
 def settled(qat: GraphModule) -> GraphModule:

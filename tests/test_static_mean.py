@@ -91,8 +91,8 @@ def flow(kind, precision, schedule, folder, *, target="onnxruntime"):
     ("precision", "rounding"), [("all-ternary", "nearest"), ("int4", "floor"), ("int8", "nearest")]
 )
 @pytest.mark.parametrize("kind", [Chain, Residual])
-def test_no_integer_differs_under_the_clipped_relu(kind, precision, rounding, tmp_path):
-    flow(kind, with_rounding(precision, rounding), ana_fx.preset("clipped-relu"), tmp_path)
+def test_no_integer_differs_under_moved_thresholds(kind, precision, rounding, tmp_path):
+    flow(kind, with_rounding(precision, rounding), ana_fx.preset("shifted-ste"), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [Chain, Residual])
@@ -105,5 +105,5 @@ def test_no_integer_differs_when_one_layer_has_a_mean_of_its_own(kind, tmp_path)
 def test_a_static_mean_needs_no_annealing_before_it_is_converted():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     x = torch.rand(16, 4)
-    qat = ana_fx.prepare(model, x, schedule="clipped-relu", calibration=[x]).eval()
+    qat = ana_fx.prepare(model, x, schedule="shifted-ste", calibration=[x]).eval()
     assert torch.equal(ana_fx.convert(qat)(x), qat(x))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
 from ana_fx.kernels.triton_launch import has_kernels, launch
-from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
 
 __all__ = ["Grid", "fused_fake_quantize", "is_fused"]
 
-_KNOWN = Uniform()  # to the kernels
+_NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
 _DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
 
 
@@ -41,9 +41,11 @@ class Grid(NamedTuple):
     maximum: float
 
 
-def is_fused(x: Tensor, noise: Noise, strategy: Strategy, num_neighbours: int) -> bool:
-    """Whether there is a kernel for these numbers and this noise."""
-    return has_kernels(x) and noise == _KNOWN and strategy is Strategy.MODE and num_neighbours == 0
+def is_fused(x: Tensor, noise: Noise, strategy: Strategy, num_neighbours: int, gradient: Gradient) -> bool:
+    """Whether there is a kernel for these numbers, this noise and this gradient."""
+    if not has_kernels(x):
+        return False
+    return strategy is Strategy.MODE and num_neighbours == 0 and noise == _NOISE and gradient == _GRADIENT
 
 
 def fused_fake_quantize(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.triton_launch import launch
-from ana_fx.requantizers.staircase import QLinearStaircase, Staircase
+from ana_fx.requantizers.staircase import QLinearStaircase
 
 __all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "write_levels"]
 
@@ -33,7 +33,7 @@ class Finish:
     factor: int
 
     @classmethod
-    def of(cls, staircase: Staircase | None, output_scale: Tensor, num_channels: int) -> Finish | None:
+    def of(cls, staircase: object, output_scale: Tensor, num_channels: int) -> Finish | None:
         """Of a staircase whose sums stay in 32 bits, else None."""
         if not isinstance(staircase, QLinearStaircase) or staircase.bias.dtype != torch.int32:
             return None

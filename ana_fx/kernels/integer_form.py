@@ -10,6 +10,7 @@ from torch import Tensor
 from ana_fx.kernels.int8_levels import Finish
 from ana_fx.operators.coefficients import Coefficients
 from ana_fx.requantizers.staircase import Staircase
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = ["FastKernel", "IntegerForm"]
 
@@ -47,7 +48,7 @@ class IntegerForm:
     sign: Tensor | None
     bound: int
     output_scale: Tensor
-    staircase: Staircase | None = None
+    staircase: Staircase | ThresholdStaircase | None = None
     factor: int = 1
     bias: Tensor | None = None
     kernel: FastKernel | None = None

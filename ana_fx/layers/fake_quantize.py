@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from ana_fx.numerics.levels import Levels
-from ana_fx.schedule.degrees import Strategy
+from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
 from ana_fx.schedule.noise import Noise
 
 __all__ = ["fake_quantize", "quantize"]
+
+_USUAL = Gradient()
 
 
 def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
@@ -37,6 +39,7 @@ def fake_quantize(
     strategy: Strategy,
     num_neighbours: int,
     scale_gradient: float = 1.0,
+    gradient: Gradient = _USUAL,
 ) -> Tensor:
     """A noisy quantizer (paper, eq. 1 and section 3), with the gradient of its expectation (eq. 3, Proposition 1).
 
@@ -51,16 +54,17 @@ def fake_quantize(
         strategy: Expectation, mode or random.
         num_neighbours: How many thresholds on each side of the nearest one the noise can reach.
         scale_gradient: Factor of the gradient with respect to `scale` (LSQ, section 2.2).
+        gradient: Of which function it is the derivative; the forward pass does not know it.
 
     Returns:
         Multiples of `scale` (for the expectation: values between them), float32, shaped as `x`.
-        The gradient with respect to `scale` is that of scale · σ(x / scale) with the derivative of
-        the expectation in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
+        The gradient with respect to `scale` is that of scale · σ(x / scale) with the derivative that
+        `gradient` says in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
         (Esser et al. 2020, eq. 3).
     """
     learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
     out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, learns_scale
+        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, gradient, learns_scale
     )
     return out
 
@@ -78,12 +82,14 @@ class _FakeQuantize(torch.autograd.Function):
         strategy: Strategy,
         num_neighbours: int,
         scale_gradient: float,
+        gradient: Gradient,
         learns_scale: bool,
     ) -> Tensor:
         u = x.float() / scale
         shift = levels.offset - mean  # in v the thresholds are the integers
         v = u + shift if learns_scale else u.add_(shift)
-        slope = _slope(v, std, levels, noise, num_neighbours)
+        moved = v - gradient.mean if gradient.mean else v
+        slope = _SLOPES[gradient.rule](moved, std, levels, noise, num_neighbours)
         level = _LEVELS[strategy](v, std, levels, noise, num_neighbours)
         scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
         ctx.save_for_backward(slope, scale_slope)
@@ -96,7 +102,7 @@ class _FakeQuantize(torch.autograd.Function):
         slope, scale_slope = ctx.saved_tensors
         grad_x = (grad * slope).to(ctx.dtype)
         grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
-        return grad_x, grad_scale, None, None, None, None, None, None, None, None
+        return grad_x, grad_scale, *(None,) * 9
 
 
 # On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
@@ -114,6 +120,18 @@ def _slope(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours:
         slope = density if slope is None else slope.add_(density)
     assert slope is not None
     return slope
+
+
+def _num_passed(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
+    """The derivative of the sum of ReLUs: how many thresholds v has reached; 0 if there is no noise."""
+    return _clip_(torch.floor(v), levels.lo, levels.hi).sub_(levels.lo).mul_(std > 0)
+
+
+_Formula = Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]
+_SLOPES: Mapping[GradientRule, _Formula] = {  # torch.compile does not read a MappingProxyType
+    GradientRule.EXPECTATION: _slope,
+    GradientRule.RELU: _num_passed,
+}
 
 
 def _expectation(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int) -> Tensor:
@@ -140,7 +158,7 @@ def _random_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbour
     return _clip_(v.sub_(noise.sample_like(v).mul_(std)).floor_(), levels.lo, levels.hi)
 
 
-_LEVELS: Mapping[Strategy, Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]] = {  # torch.compile reads no proxies
+_LEVELS: Mapping[Strategy, _Formula] = {
     Strategy.EXPECTATION: _expectation,
     Strategy.MODE: _mode_,
     Strategy.RANDOM: _random_,

@@ -29,6 +29,7 @@ from ana_fx.requantizers.staircase import (
     fit_shift,
     integer_dtype,
 )
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase, fit_thresholds
 from ana_fx.target import LayerNeeds
 
 __all__ = ["OperatorMap"]
@@ -238,8 +239,11 @@ class OperatorMap(LayerMap):
             return IntegerForm(found, None, bound, output_scale, factor=self.factor, bias=bias)
         gain, offset = torch.broadcast_tensors(gain, offset)
         line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
-        staircase: Staircase
-        if self.shift_arithmetic is None:
+        staircase: Staircase | ThresholdStaircase
+        codebook = self.output_quantizer.integer_type.codebook
+        if codebook is not None:
+            staircase, sign = fit_thresholds(line, self.output_quantizer.moved(codebook))
+        elif self.shift_arithmetic is None:
             staircase, sign = fit_qlinear(line, self.factor)
         else:
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights

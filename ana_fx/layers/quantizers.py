@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from ana_fx.errors import CalibrationError
 from ana_fx.kernels.exact_maps import round_input, rounds_at_once
 from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.layers.fake_quantize import fake_quantize, quantize
+from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.first_scale import clipped_scale, first_scale
 from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
@@ -99,7 +101,7 @@ class Quantizer(Float32Module):
 
     def shape_noise(self, constants: NoiseConstants) -> None:
         """Say of what family the noise is, how wide it can be, and by how much its mean moves the thresholds."""
-        self.noise, self.strategy = constants.noise, constants.strategy
+        self.noise, self.strategy, self.gradient = constants.noise, constants.strategy, constants.gradient
         self.num_neighbours = constants.num_neighbours
         self.offset = self.rounding.offset - constants.threshold_shift
 
@@ -169,7 +171,7 @@ class Quantizer(Float32Module):
         return self.clip_range.minimum, self.clip_range.maximum
 
     @property
-    def _all_levels(self) -> Levels:
+    def _all_levels(self) -> Levels | Codebook:
         """The levels without what the clip range takes, around which a scale is searched."""
         return Levels(self._lowest, self.integer_type.qmax, self.rounding.offset)
 
@@ -192,6 +194,19 @@ class Quantizer(Float32Module):
         hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
         return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
 
+    def moved(self, codebook: Codebook) -> Codebook:
+        """The thresholds of a codebook once the static mean of the noise has moved them."""
+        unit = min(high - low for low, high in itertools.pairwise(codebook.values))
+        return codebook.moved((self.rounding.offset - self.offset) * unit)
+
+    def level_of(self, x: Tensor) -> Tensor:
+        """The levels of reals, float64, without noise, whatever the device."""
+        steps, codebook = x / positive(self.scale).double().to(x.device), self.integer_type.codebook
+        if codebook is not None:
+            return self.moved(codebook).level(steps)
+        levels = self.levels()
+        return torch.floor(steps + levels.offset).clamp(float(levels.lo), float(levels.hi))
+
     def grid(self) -> Grid:
         """What a kernel needs to know of the levels."""
         return Grid(self._lowest, self.integer_type.qmax, self.offset, *self._clip)
@@ -208,7 +223,7 @@ class Quantizer(Float32Module):
         scale_gradient = 1.0
         if scale.requires_grad:
             scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
-        if is_fused(x, self.noise, self.strategy, self.num_neighbours):
+        if is_fused(x, self.noise, self.strategy, self.num_neighbours, self.gradient):
             return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
             x,
@@ -220,6 +235,7 @@ class Quantizer(Float32Module):
             strategy=self.strategy,
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
+            gradient=self.gradient,
         )
 
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -76,6 +76,8 @@ class SoftmaxMap(FunctionMap):
 
     def output_type(self, wanted: IntegerType, *, is_nonnegative: bool, has_bytes: bool) -> IntegerType:
         """As wide as is wanted, unsigned, all levels."""
+        if wanted.levels:  # a codebook has no level for each probability
+            return IntegerType(bits=8, signed=False)
         return replace(wanted, signed=False, narrow=False)
 
     def settle_scale(self, quantizer: Quantizer) -> None:

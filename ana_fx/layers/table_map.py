@@ -113,10 +113,8 @@ class TableMap(FunctionMap):
         assert self.output_quantizer is not None
         (kind,) = self.input_types
         y_scale = positive(self.output_quantizer.scale)
-        levels = self.output_quantizer.levels()
         x = torch.arange(kind.qmin, kind.qmax + 1, dtype=torch.float64) * positive(scales[0]).double().cpu()
-        steps = self._evaluate(x) / y_scale.double().cpu() + levels.offset
-        table = torch.floor(steps).clamp(float(levels.lo), float(levels.hi)).float()
+        table = self.output_quantizer.level_of(self._evaluate(x)).float()
         return TableForm(table.to(y_scale.device), kind.qmin, y_scale)
 
     @torch.enable_grad()

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ana_fx.errors import CalibrationError
+from ana_fx.numerics.codebook import Codebook, codebook_scale
 from ana_fx.numerics.levels import Levels
 from ana_fx.numerics.scale_search import least_squares_scale
 
@@ -14,26 +15,33 @@ __all__ = ["clipped_scale", "first_scale"]
 
 
 def clipped_scale(
-    x: Tensor, levels: Levels, clip: tuple[float, float], num_rows: int = 1, weights: Tensor | None = None
+    x: Tensor,
+    levels: Levels | Codebook,
+    clip: tuple[float, float],
+    num_rows: int = 1,
+    weights: Tensor | None = None,
 ) -> Tensor | None:
     """The scale with the least squared error on `x` once it is clipped, for each row; None if that is all zeros."""
     clipped = x.detach().float().clamp(*clip)
-    clipped = clipped if levels.lo else clipped.clamp_min_(0.0)
+    if isinstance(levels, Levels) and not levels.lo:
+        clipped.clamp_min_(0.0)
     if not bool(clipped.any()):
         return None
     rows = clipped.reshape(num_rows, -1)
+    if isinstance(levels, Codebook):
+        return codebook_scale(rows, levels, None if weights is None else weights.reshape(rows.shape))
     return least_squares_scale(rows, levels, None if weights is None else weights.reshape(rows.shape))
 
 
 def first_scale(
-    x: Tensor, scale: Tensor, levels: Levels, clip: tuple[float, float], *, is_shared: bool, name: str
+    x: Tensor, scale: Tensor, levels: Levels | Codebook, clip: tuple[float, float], *, is_shared: bool, name: str
 ) -> Tensor:
     """The scale that a quantizer takes from the first batch that tells one, from that of the first process.
 
     Args:
         x: What reaches the quantizer.
         scale: The scale so far, which tells the shape.
-        levels: Levels of the quantizer, as ints.
+        levels: Levels of the quantizer, as ints, or its codebook.
         clip: What the activation lets through.
         is_shared: Whether others have this scale too: then none is taken that is smaller, and zeros take theirs.
         name: What the quantizer is called in messages.
@@ -44,22 +52,25 @@ def first_scale(
     Raises:
         CalibrationError: The batch holds NaN or infinite numbers, here or in the first process.
     """
-    lo, hi = int(levels.lo), int(levels.hi)
-    found: Tensor = _first_scale(x.detach(), scale.detach(), lo, hi, levels.offset, *clip, is_shared, name)
+    values, thresholds = levels if isinstance(levels, Codebook) else ((int(levels.lo), int(levels.hi)), ())
+    offset = levels.offset if isinstance(levels, Levels) else 0.0
+    found: Tensor = _first_scale(
+        x.detach(), scale.detach(), list(values), list(thresholds), offset, *clip, is_shared, name
+    )
     return found
 
 
 @torch.library.custom_op(
     "ana_fx::first_scale",
     mutates_args=(),
-    schema="(Tensor x, Tensor scale, int lo, int hi, float offset, float minimum, float maximum, bool is_shared, "
-    "str name) -> Tensor",
+    schema="(Tensor x, Tensor scale, int[] values, float[] thresholds, float offset, float minimum, float maximum, "
+    "bool is_shared, str name) -> Tensor",
 )
 def _first_scale(
     x: Tensor,
     scale: Tensor,
-    lo: int,
-    hi: int,
+    values: list[int],
+    thresholds: list[float],
     offset: float,
     minimum: float,
     maximum: float,
@@ -67,7 +78,10 @@ def _first_scale(
     name: str,
 ) -> Tensor:
     is_finite = bool(torch.isfinite(x).all())
-    told = clipped_scale(x, Levels(lo, hi, offset), (minimum, maximum), max(1, scale.numel())) if is_finite else None
+    levels: Levels | Codebook = Levels(values[0], values[-1], offset)
+    if thresholds:
+        levels = Codebook(tuple(values), tuple(thresholds))
+    told = clipped_scale(x, levels, (minimum, maximum), max(1, scale.numel())) if is_finite else None
     found = torch.zeros_like(scale) if told is None else told.reshape(scale.shape).to(scale)
     if not is_finite:
         found.fill_(torch.nan)

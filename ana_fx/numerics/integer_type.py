@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from ana_fx.text.wording import unknown
+from ana_fx.numerics.codebook import Codebook
+from ana_fx.text.wording import brief, unknown
 
 __all__ = ["EXACT_FLOAT32", "LARGEST_LEVEL", "LARGEST_WEIGHT", "IntegerType"]
 
@@ -15,12 +19,13 @@ EXACT_FLOAT32 = 2**24  # up to here float32 holds every integer
 LARGEST_LEVEL, LARGEST_WEIGHT = 255, 128  # of eight bits, in absolute value
 
 _NAME = re.compile(r"(u?)int([1-9]\d*)")
-_NAMES = ("ternary", *(f"int{bits}" for bits in range(2, 9)), *(f"uint{bits}" for bits in range(2, 9)))
+_NAMES = ("bipolar", "ternary", *(f"int{bits}" for bits in range(2, 9)), *(f"uint{bits}" for bits in range(1, 9)))
+_MOST_LEVELS = 16  # of a codebook: each costs a comparison
 
 
 @dataclass(frozen=True)
 class IntegerType:
-    """A range of integers [qmin, qmax] of two to eight bits.
+    """Integers of one to eight bits: a range [qmin, qmax], or the levels of a codebook.
 
     `narrow` drops the lowest signed level, which makes the range symmetric: two narrow bits are
     the balanced ternary levels -1, 0, 1.
@@ -31,8 +36,13 @@ class IntegerType:
     `limit` cuts a narrow type to [−limit, limit]: weights of eight bits beyond ±63 can saturate in the kernels of
     some processors (see `ana_fx.numerics.pair_sums`).
 
-    Holds: 2 <= bits <= 8; an unsigned type is not narrow and has no zero point; a limit is of a narrow type, and less
-    than its highest level.
+    `levels` are those of a codebook, the K-quantizer of the paper (equation 1), and `thresholds` stand between them, in
+    steps of the quantizer; by default half-way. One bit has the levels 0 and 1, or −1 and 1 if it is signed, and the
+    threshold 0: the Heaviside and the sign function.
+
+    Holds: 1 <= bits <= 8; an unsigned type is not narrow and has no zero point; a limit is of a narrow type, and less
+    than its highest level; levels and thresholds rise, 2 to 16 of the first and one less of the second, and the type is
+    the smallest that holds the levels.
     """
 
     bits: int
@@ -40,10 +50,18 @@ class IntegerType:
     narrow: bool = False
     zero_point: int | None = None
     limit: int | None = None
+    levels: tuple[int, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"an integer type has 2 to 8 bits, got {self.bits}")
+        if not 1 <= self.bits <= 8:
+            raise ValueError(f"an integer type has 1 to 8 bits, got {self.bits}")
+        if self.bits == 1 and not self.levels:
+            object.__setattr__(self, "levels", (-1, 1) if self.signed else (0, 1))
+            object.__setattr__(self, "thresholds", self.thresholds or (0.0,))
+        if self.levels or self.thresholds:
+            self._check_codebook()
+            return
         if self.narrow and not self.signed:
             raise ValueError("only a signed integer type can be narrow")
         highest = (1 << (self.bits - 1)) - 1
@@ -57,13 +75,59 @@ class IntegerType:
                 f"got {self.zero_point}"
             )
 
+    def _check_codebook(self) -> None:
+        if self.narrow or self.zero_point is not None or self.limit is not None:
+            raise ValueError("a codebook says all its levels: it is not narrow and has no zero point and no limit")
+        levels = tuple(int(level) for level in self.levels)
+        thresholds = tuple(float(each) for each in self.thresholds)
+        if not 2 <= len(levels) <= _MOST_LEVELS or any(low >= high for low, high in itertools.pairwise(levels)):
+            raise ValueError(f"a codebook has 2 to {_MOST_LEVELS} levels that rise, got {brief(self.levels)}")
+        thresholds = thresholds or tuple((low + high) / 2 for low, high in itertools.pairwise(levels))
+        is_rising = all(low < high for low, high in itertools.pairwise(thresholds))
+        if len(thresholds) != len(levels) - 1 or not is_rising or not all(map(math.isfinite, thresholds)):
+            raise ValueError(
+                f"{len(levels)} levels have {len(levels) - 1} thresholds between them, finite and rising, "
+                f"got {brief(self.thresholds)}"
+            )
+        object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "thresholds", thresholds)
+        if self.bits != _bits_of(levels) or self.signed != (levels[0] < 0):
+            raise ValueError(
+                f"levels from {levels[0]} to {levels[-1]} are of {_bits_of(levels)} bits, at most 8, "
+                f"{'signed' if levels[0] < 0 else 'unsigned'}, got {self.bits}; write IntegerType.of_levels(...)"
+            )
+
+    @classmethod
+    def of_levels(cls, levels: Sequence[int], thresholds: Sequence[float] | None = None) -> IntegerType:
+        """The type of a codebook: its levels, and the thresholds between them (paper, equation 1).
+
+        Args:
+            levels: 2 to 16 integers that rise, within −128 … 127 or 0 … 255.
+            thresholds: One less, in steps of the quantizer; None for half-way between the levels.
+
+        >>> five = IntegerType.of_levels([-4, -1, 0, 1, 4])
+        >>> five.bits, five.thresholds
+        (4, (-2.5, -0.5, 0.5, 2.5))
+        """
+        whole = tuple(levels)
+        if not all(type(each) is int for each in whole) or len(whole) < 2:
+            raise ValueError(f"a codebook has 2 to {_MOST_LEVELS} levels, which are integers, got {brief(levels)}")
+        return cls(_bits_of(whole), min(whole) < 0, levels=whole, thresholds=tuple(thresholds or ()))
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """The levels and thresholds, if not all integers of the range are levels."""
+        return Codebook(self.levels, self.thresholds) if self.levels else None
+
     @classmethod
     def parse(cls, name: str) -> IntegerType:
-        """The type called `"ternary"`, `"int2"` … `"int8"` or `"uint2"` … `"uint8"`.
+        """The type called `"bipolar"` (−1 and 1), `"uint1"` (0 and 1), `"ternary"`, `"int2"` … or `"uint2"` ….
 
         >>> IntegerType.parse("uint4").qmax
         15
         """
+        if name in ("bipolar", "uint1"):
+            return cls(bits=1, signed=name == "bipolar")
         if name == "ternary":
             return cls(bits=2, signed=True, narrow=True)
         match = _NAME.fullmatch(str(name))
@@ -74,6 +138,8 @@ class IntegerType:
     @property
     def qmin(self) -> int:
         """The lowest level."""
+        if self.levels:
+            return self.levels[0]
         if self.zero_point is not None:
             return -self.zero_point
         if self.limit is not None:
@@ -83,6 +149,8 @@ class IntegerType:
     @property
     def qmax(self) -> int:
         """The highest level."""
+        if self.levels:
+            return self.levels[-1]
         if self.zero_point is not None:
             return (1 << self.bits) - 1 - self.zero_point
         if self.limit is not None:
@@ -111,9 +179,16 @@ class IntegerType:
         """
         if self.magnitude <= limit:
             return self
+        if self.levels:
+            raise ValueError(
+                f"levels of weights lie within ±{limit} next to these inputs, so that no kernel saturates, got {self}; "
+                f"use smaller levels, or target 'onnxruntime-vnni'"
+            )
         return replace(self, narrow=True, limit=limit - (limit % 2 == 0))
 
     def __str__(self) -> str:
+        if self.levels:
+            return self._codebook_name()
         if self.limit is not None:
             return f"int{self.bits} within ±{self.limit}"
         if self.zero_point is not None:
@@ -121,3 +196,20 @@ class IntegerType:
         if self.bits == 2 and self.narrow:
             return "ternary"
         return f"{'' if self.signed else 'u'}int{self.bits}"
+
+    def _codebook_name(self) -> str:
+        levels = f"levels {', '.join(map(str, self.levels))}"
+        if self.bits == 1 and self.thresholds == (0.0,):
+            return "bipolar" if self.signed else "uint1"
+        middles = tuple((low + high) / 2 for low, high in itertools.pairwise(self.levels))
+        if self.thresholds != middles:
+            levels += f" with thresholds {', '.join(f'{each:g}' for each in self.thresholds)}"
+        return levels
+
+
+def _bits_of(levels: tuple[int, ...]) -> int:
+    """The bits of the smallest type that holds these levels; one bit is 0 and 1, or −1 and 1."""
+    if levels in ((0, 1), (-1, 1)):
+        return 1
+    low, high = min(levels), max(levels)
+    return max(2, high.bit_length() if low >= 0 else 1 + max(high.bit_length(), (-low - 1).bit_length()))

@@ -15,7 +15,7 @@ from torch import nn
 import ana_fx.operators
 from ana_fx.operators.base_operator import Functions, Operator
 
-__all__ = ["ENTRY_POINTS", "function_spellings", "module_spellings", "operator_kinds", "operators"]
+__all__ = ["ENTRY_POINTS", "built_in_kinds", "function_spellings", "module_spellings", "operator_kinds", "operators"]
 
 ENTRY_POINTS = "ana_fx.operators"  # a group whose objects are a subclass of Operator each
 
@@ -28,9 +28,19 @@ def operators() -> tuple[type[Operator], ...]:
         TypeError: An entry point is no Operator that can be made.
         ValueError: Two operators have one kind, or one spelling.
     """
-    own = [found for file in pkgutil.iter_modules(ana_fx.operators.__path__) if (found := _defined_in(file.name))]
     added = [_loaded(entry) for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name)]
-    return (*own, *added)
+    return (*_built_in(), *added)
+
+
+@functools.cache
+def _built_in() -> tuple[type[Operator], ...]:
+    files = pkgutil.iter_modules(ana_fx.operators.__path__)
+    return tuple(found for file in files if (found := _defined_in(file.name)) is not None)
+
+
+def built_in_kinds() -> frozenset[str]:
+    """The kinds of the operators of this folder."""
+    return frozenset(operator.kind for operator in _built_in())
 
 
 @functools.cache

@@ -23,10 +23,11 @@ class Precision:
     """Widths of weights, activations, inputs and outputs.
 
     Args:
-        weight: Type of the weights: `"ternary"`, `"int2"` … `"int8"` (eight bits are symmetric).
+        weight: Type of the weights: `"bipolar"` (−1 and 1), `"ternary"`, `"int2"` … `"int8"` (eight bits are
+            symmetric), or an `IntegerType.of_levels(…)`.
         activation: Type of the activations. An unsigned one is used where a tensor is never
-            negative, and its signed sibling of the same width elsewhere. `"ternary"` replaces the
-            activation function; other signed types keep it.
+            negative, and its signed sibling of the same width elsewhere. `"ternary"`, one bit
+            (`"bipolar"`, `"uint1"`) and levels of your own replace the activation function; other signed types keep it.
         input: `"auto"` (eight bits, unsigned if the example inputs are never negative), a type, or an
             `ImageInput` where the integers that come in are the pixels of an image.
         output: `"int32"` (raw accumulators of a linear head), `"int8"`, `"float"` (the last layer
@@ -69,7 +70,7 @@ class Precision:
         others = _overrides({} if overrides is None else overrides)
         object.__setattr__(self, "weight", _weight_type(weight))
         object.__setattr__(self, "activation", _type(activation))
-        object.__setattr__(self, "input", input if input == "auto" or isinstance(input, ImageInput) else _type(input))
+        object.__setattr__(self, "input", input if input == "auto" or isinstance(input, ImageInput) else _input(input))
         object.__setattr__(self, "output", output)
         object.__setattr__(self, "rounding", _rounding(rounding))
         object.__setattr__(self, "first", None if first is None else _weight_type(first))
@@ -80,7 +81,8 @@ class Precision:
     def parse(cls, precision: Precision | str) -> Precision:
         """A Precision as it is, or the preset of that name.
 
-        Presets: `"ternary"` (ternary weights, 2-bit features), `"all-ternary"` (the features are
+        Presets: `"binary"` (weights and features are −1 and 1, and the quantizer replaces the
+        activation), `"ternary"` (ternary weights, 2-bit features), `"all-ternary"` (the features are
         −1, 0, 1 and the quantizer replaces the activation), `"int2"` … `"int8"` (that width for
         both).
 
@@ -89,7 +91,7 @@ class Precision:
         """
         if isinstance(precision, Precision):
             return precision
-        presets = {"ternary": ("ternary", "uint2"), "all-ternary": ("ternary", "ternary")}
+        presets = {"binary": ("bipolar", "bipolar"), "ternary": ("ternary", "uint2"), "all-ternary": ("ternary",) * 2}
         presets |= {f"int{bits}": (f"int{bits}", f"uint{bits}") for bits in range(2, 9)}
         if precision not in presets:
             raise ValueError(unknown("precision", precision, presets))
@@ -104,14 +106,14 @@ class Precision:
 
     def activation_type(self, is_nonnegative: bool) -> IntegerType:
         """The type of an activation, by whether it can be negative."""
-        if self.activation.signed or is_nonnegative:
+        if self.activation.signed or self.activation.levels or is_nonnegative:
             return self.activation
         return replace(self.activation, signed=True)
 
     @property
     def replaces_activation(self) -> bool:
         """Whether the quantizer takes the place of the activation function."""
-        return self.activation.narrow
+        return self.activation.narrow or bool(self.activation.levels)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Mapping proxies cannot be copied, plain dictionaries can."""
@@ -162,8 +164,17 @@ def _type(name: IntegerType | str) -> IntegerType:
     return name if isinstance(name, IntegerType) else IntegerType.parse(name)
 
 
+def _input(name: IntegerType | str) -> IntegerType:
+    input_type = _type(name)
+    if input_type.levels:
+        raise ValueError(
+            f"a model input is quantised to all levels of a range, got {input_type}; use 'int2' to 'uint8'"
+        )
+    return input_type
+
+
 def _weight_type(name: IntegerType | str) -> IntegerType:
     weight_type = _type(name)
-    if not weight_type.signed:
+    if not weight_type.signed and not weight_type.levels:
         raise ValueError(f"weights are signed, got {weight_type}")
-    return replace(weight_type, narrow=True) if weight_type.bits == 8 else weight_type
+    return replace(weight_type, narrow=True) if weight_type.bits == 8 and not weight_type.levels else weight_type

@@ -72,7 +72,10 @@ def type_to_json(
         is_said = parse(name) == integer_type
     except ValueError:
         is_said = False
-    return name if is_said else {each.name: getattr(integer_type, each.name) for each in fields(integer_type)}
+    if is_said:
+        return name
+    written = {each.name: getattr(integer_type, each.name) for each in fields(integer_type)}
+    return {key: value for key, value in written.items() if value != () or key not in ("levels", "thresholds")}
 
 
 def type_from_json(written: Any) -> IntegerType:

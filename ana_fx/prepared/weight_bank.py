@@ -23,6 +23,7 @@ from ana_fx.kernels.fused_quantizer import is_fused
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.layers.layer_map import Phase
 from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.layers.quantizers import Quantizer
 
 __all__ = ["Layout", "WeightBank", "quantize_together"]
 
@@ -84,12 +85,14 @@ def _takes_part(layer_map: OperatorMap) -> bool:
         or not weight.is_contiguous()
     ):
         return False
-    assert quantizer is not None
+    assert isinstance(quantizer, Quantizer)
+    if quantizer.integer_type.levels:  # a codebook's levels are compared one by one
+        return False
     if quantizer._parameters["scale"].requires_grad or not quantizer.is_calibrated:  # type: ignore[union-attr]  # it has one
         return False
     if quantizer._forward_hooks or quantizer._forward_pre_hooks or weight.dtype != torch.float32:
         return False
-    return is_fused(weight, quantizer.noise, quantizer.strategy, quantizer.num_neighbours)  # type: ignore[arg-type]  # a Quantizer's
+    return is_fused(weight, quantizer.noise, quantizer.strategy, quantizer.num_neighbours, quantizer.gradient)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,18 @@ from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
 from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import MultiplyShift
-from ana_fx.requantizers.staircase import Staircase, along
+from ana_fx.requantizers.staircase import QLinearStaircase, Staircase, along
+from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = [
+    "Accumulating",
     "IntegerConstant",
     "IntegerHead",
     "IntegerMap",
     "IntegerMaxPool",
     "IntegerSoftmax",
     "IntegerTable",
+    "IntegerThresholds",
     "Proof",
     "Repeat",
 ]
@@ -39,7 +42,7 @@ class Proof:
     num_thresholds: int
 
 
-class _Accumulating(Float32Module):
+class Accumulating(Float32Module):
     """What integer maps and heads share: coefficients and the range of their accumulators.
 
     `lowest` and `highest` are the extreme accumulators of each channel, int64, [channels] or [1]; no
@@ -58,12 +61,17 @@ class _Accumulating(Float32Module):
         self.pair_sum: int | None = None
         self.register_buffer("weight", weight)
 
+    def stored_weight(self) -> Tensor:
+        """The weight as files store it, with its head-room, int32."""
+        assert self.weight is not None
+        return self.weight.int()
+
     def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The exact accumulators, int64."""
         return accumulate(self.operator, inputs, self.weight, bound=self.bound, integer=torch.int64)
 
 
-class IntegerMap(_Accumulating):
+class IntegerMap(Accumulating):
     """An integer affine map and its requantizer, in two encodings that are proven equal.
 
     `forward` computes with multiplications and shifts; `staircase` is the trained formula with the
@@ -101,6 +109,11 @@ class IntegerMap(_Accumulating):
         self.register_buffer("shift", multiply_shift.shift.clone())
         self.register_buffer("correction", multiply_shift.correction)
 
+    def stored_weight(self) -> Tensor:
+        """A QLinear staircase says how much larger than the trained ones the stored weights are."""
+        factor = self.staircase.factor if isinstance(self.staircase, QLinearStaircase) else 1
+        return super().stored_weight() * factor
+
     def signed_range(self) -> tuple[Tensor, Tensor]:
         """The extreme accumulators once each has the sign of its channel's gain, int64, [channels]."""
         sign = self.sign.cpu()
@@ -125,7 +138,61 @@ class IntegerMap(_Accumulating):
         return self.multiply_shift.level(signed, axis).to(self.integer_type.dtype)
 
 
-class IntegerHead(_Accumulating):
+class IntegerThresholds(Accumulating):
+    """An integer map whose levels are those of a codebook: q_0 + Σ_k (q_k − q_{k−1}) · [acc ≥ T_k].
+
+    Args:
+        operator: The map.
+        weight: Its integer coefficients, if it has any.
+        lowest: The smallest accumulator of each channel.
+        highest: The largest one.
+        sign: That of each channel's gain, int64, [channels] or [1].
+        thresholds: T for accumulators with that sign, int64, [channels, levels − 1].
+        integer_type: The type, whose codebook has the levels.
+        output_scale: The real value of one level, float32.
+    """
+
+    sign: Tensor
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        operator: Operator,
+        weight: Tensor | None,
+        lowest: Tensor,
+        highest: Tensor,
+        *,
+        sign: Tensor,
+        thresholds: Tensor,
+        integer_type: IntegerType,
+        output_scale: Tensor,
+    ) -> None:
+        super().__init__(operator, weight, lowest, highest)
+        if len(integer_type.levels) != thresholds.shape[-1] + 1:
+            raise ValueError(
+                f"{integer_type} has {len(integer_type.levels) - 1} thresholds, got {thresholds.shape[-1]}"
+            )
+        self.integer_type = integer_type
+        self.output_scale = output_scale
+        self.register_buffer("sign", sign.expand(len(thresholds)).clone())
+        self.register_buffer("thresholds", thresholds)
+
+    @property
+    def level_range(self) -> LevelRange:
+        """The levels that it gives, and 0."""
+        lo, hi = min(self.integer_type.qmin, 0), max(self.integer_type.qmax, 0)
+        return LevelRange(self.integer_type, lo, hi, self.output_scale)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Levels to levels."""
+        accumulator = self.accumulate(inputs)
+        axis = self.operator.channel_axis(accumulator.ndim)
+        signed = accumulator * along(self.sign, axis, accumulator.ndim)
+        staircase = ThresholdStaircase(self.integer_type.levels, self.thresholds)
+        return staircase.level(signed, axis).to(self.integer_type.dtype)
+
+
+class IntegerHead(Accumulating):
     """A last layer whose accumulators, `factor` times finer and with a bias, are the output."""
 
     bias: Tensor
@@ -143,6 +210,10 @@ class IntegerHead(_Accumulating):
         super().__init__(operator, weight, lowest, highest)
         self.factor = factor
         self.register_buffer("bias", bias)
+
+    def stored_weight(self) -> Tensor:
+        """As many times the trained ones as the logits are finer."""
+        return super().stored_weight() * self.factor
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Levels to int32 logits."""

@@ -13,6 +13,7 @@ from ana_fx.program.integer_modules import (
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
+    IntegerThresholds,
     Repeat,
 )
 from ana_fx.program.program_borders import Quantize
@@ -20,7 +21,7 @@ from ana_fx.program.tensor_spec import LevelRange, TensorSpec
 
 __all__ = ["levels_given"]
 
-_SOURCES = (Quantize, IntegerConstant, IntegerMap, IntegerSoftmax, IntegerTable)
+_SOURCES = (Quantize, IntegerConstant, IntegerMap, IntegerSoftmax, IntegerTable, IntegerThresholds)
 
 
 def levels_given(module: nn.Module, inputs: Sequence[TensorSpec]) -> LevelRange | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
+from types import MappingProxyType
 
-from ana_fx.schedule.degrees import NoiseRule, Strategy, member
+from ana_fx.schedule.degrees import GradientRule, NoiseRule, Strategy, member
 from ana_fx.schedule.noise import Noise, noise_called
 
 __all__ = ["AnnealingRange", "LayerSchedule", "check_constants"]
 
 _WIDEST = 4.0  # steps
 _STEEPEST = 16.0
+_KINDS: Mapping[str, type[Enum]] = MappingProxyType(
+    {"strategy": Strategy, "mean": NoiseRule, "variance": NoiseRule, "gradient": GradientRule}
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class LayerSchedule:
         strategy: What it computes in the forward pass.
         mean: Whether its mean stays or decays.
         variance: Whether its variance stays or decays.
+        gradient: Of which function its gradient is the derivative.
+        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass.
 
     Raises:
         ValueError: A number is out of its range, or a name unknown.
@@ -43,9 +51,11 @@ class LayerSchedule:
     strategy: Strategy | str | None = None
     mean: NoiseRule | str | None = None
     variance: NoiseRule | str | None = None
+    gradient: GradientRule | str | None = None
+    gradient_mean: float | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("strategy", Strategy), ("mean", NoiseRule), ("variance", NoiseRule)):
+        for name, kind in _KINDS.items():
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, member(kind, name, getattr(self, name)))
         if self.noise is not None:
@@ -54,7 +64,7 @@ class LayerSchedule:
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is a fraction of training, got {value}")
-        check_constants(self.half_width, self.mean_constant, self.mean_power, self.std_power)
+        check_constants(self.half_width, self.mean_constant, self.mean_power, self.std_power, self.gradient_mean)
 
     @property
     def is_timed(self) -> bool:
@@ -103,13 +113,18 @@ class AnnealingRange:
 
 
 def check_constants(
-    half_width: float | None, mean_constant: float | None, mean_power: float | None, std_power: float | None
+    half_width: float | None,
+    mean_constant: float | None,
+    mean_power: float | None,
+    std_power: float | None,
+    gradient_mean: float | None,
 ) -> None:
     """Raise ValueError for a constant of the noise that is out of its range; None is in every range."""
     if half_width is not None and not 0.0 < half_width <= _WIDEST:
         raise ValueError(f"half_width lies in (0, {_WIDEST:g}] steps, got {half_width}")
-    if mean_constant is not None and not abs(mean_constant) <= _WIDEST:
-        raise ValueError(f"mean_constant lies in [-{_WIDEST:g}, {_WIDEST:g}] steps, got {mean_constant}")
+    for name, mean in (("mean_constant", mean_constant), ("gradient_mean", gradient_mean)):
+        if mean is not None and not abs(mean) <= _WIDEST:
+            raise ValueError(f"{name} lies in [-{_WIDEST:g}, {_WIDEST:g}] steps, got {mean}")
     for name, power in (("mean_power", mean_power), ("std_power", std_power)):
         if power is not None and not 0.0 < power <= _STEEPEST:
             raise ValueError(f"{name} lies in (0, {_STEEPEST:g}], got {power}")

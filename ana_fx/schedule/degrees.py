@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ana_fx.text.wording import unknown
 
-__all__ = ["DecayInterval", "DecayPower", "NoiseRule", "Strategy", "member"]
+__all__ = ["DecayInterval", "DecayPower", "Gradient", "GradientRule", "NoiseRule", "Strategy", "member"]
 
 Member = TypeVar("Member", bound=Enum)
 
 
 class Strategy(str, Enum):
-    """What a noisy quantizer computes in the forward pass (paper, section 3); the backward pass is the same for all."""
+    """What a noisy quantizer computes in the forward pass (paper, section 3); the backward pass is the same for all.
+
+    `mode` is the quantizer of x less the mean of the noise. That is the most likely level while the half-width is at
+    most half a step; under wider noise the outermost levels, whose bins have no end, can be likelier near them.
+    """
 
     EXPECTATION = "expectation"
     MODE = "mode"
@@ -77,6 +81,34 @@ class NoiseRule(str, Enum):
         """What is left of the parameter (paper, eqs. 20 and 21): 1, or λ to the power."""
         decayed: float = remaining**power
         return {NoiseRule.STATIC: 1.0, NoiseRule.DYNAMIC: decayed}[self]
+
+
+class GradientRule(str, Enum):
+    """What the backward pass takes for the quantizer: the STE regularisation σ̃ of its target σ (paper, section 2.1).
+
+    `expectation` is E[σ(x − ν)], ν the noise (Proposition 1). `relu` is the sum of max(0, x − θ) over all thresholds θ,
+    whose derivative is the number of thresholds at or below x: 1 above the threshold of the Heaviside function, but up
+    to K − 1 for K levels. No noise has it, since its density, 1 on [0, ∞), has no finite mass.
+    """
+
+    EXPECTATION = "expectation"
+    RELU = "relu"
+
+
+class Gradient(NamedTuple):
+    """The gradient of a noisy quantizer.
+
+    Args:
+        rule: Of which function it is the derivative.
+        mean: By how many steps that function's thresholds lie above those of the forward pass.
+    """
+
+    rule: GradientRule = GradientRule.EXPECTATION
+    mean: float = 0.0
+
+    def __str__(self) -> str:
+        moved = f" moved by {self.mean:g} steps" if self.mean else ""
+        return f"gradient of the {self.rule.value}{moved}"
 
 
 def member(kind: type[Member], field: str, value: object) -> Member:

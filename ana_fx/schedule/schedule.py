@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ana_fx.schedule.annealing_range import AnnealingRange, LayerSchedule, check_constants
-from ana_fx.schedule.degrees import DecayInterval, DecayPower, NoiseRule, Strategy, member
+from ana_fx.schedule.degrees import DecayInterval, DecayPower, Gradient, GradientRule, NoiseRule, Strategy, member
 from ana_fx.schedule.noise import NOISES, Noise, noise_called
+from ana_fx.schedule.noise_constants import NoiseConstants
 from ana_fx.schedule.own_schedule import LayerPosition, ScheduleFunction, noise_given, span_given
 from ana_fx.text.patterns import matches
 from ana_fx.text.wording import brief
@@ -26,34 +27,6 @@ __all__ = [
     "Schedule",
     "Strategy",
 ]
-
-
-class NoiseConstants(NamedTuple):
-    """What the noise of a layer map is, what it starts from, in steps, and how fast it decays."""
-
-    half_width: float
-    mean: float
-    mean_power: float
-    std_power: float
-    noise: Noise
-    strategy: Strategy
-    mean_rule: NoiseRule
-    std_rule: NoiseRule
-
-    @property
-    def is_static(self) -> bool:
-        """Whether the noise never changes."""
-        return self.mean_rule is NoiseRule.STATIC and self.std_rule is NoiseRule.STATIC
-
-    @property
-    def threshold_shift(self) -> float:
-        """By how many steps a static mean moves the thresholds, upwards."""
-        return self.mean if self.mean_rule is NoiseRule.STATIC else 0.0
-
-    @property
-    def num_neighbours(self) -> int:
-        """How many thresholds on either side of the nearest one the noise reaches."""
-        return self.noise.num_neighbours(self.half_width)
 
 
 @dataclass(frozen=True)
@@ -73,7 +46,8 @@ class Schedule:
         stop: Fraction of training at which the last layer's noise is gone.
         learn_scales: Whether the steps of weights and activations are trained.
         mean_constant: c_α, the initial mean in steps; None is 0 if static and minus the half-width if
-            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too.
+            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too. Noise is subtracted
+            (paper, Proposition 1); where the paper adds it (section 2.4) its c_α has the other sign.
         mean_power: d_α, the power with which the mean decays.
         std_power: d_β, the power with which the standard deviation decays.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
@@ -85,6 +59,11 @@ class Schedule:
             depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
             mean counted from the thresholds of the deployed quantizer, the half-width at most `half_width`, and both
             the same whenever it is asked. It alone says when and how noise decays; what else would is refused.
+        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper ReLU
+            (see `GradientRule`).
+        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass: 0.5 is
+            the clipped ReLU. Another gradient than the usual one needs the strategy `mode`, whose forward pass is the
+            quantizer; the other strategies compute with the noise there too.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
 
@@ -114,6 +93,8 @@ class Schedule:
     overrides: tuple[tuple[str, LayerSchedule], ...]
     allows_disorder: bool
     function: ScheduleFunction | None
+    gradient: GradientRule
+    gradient_mean: float
 
     def __init__(
         self,
@@ -135,8 +116,10 @@ class Schedule:
         overrides: Mapping[str, LayerSchedule] | Iterable[tuple[str, LayerSchedule]] = (),
         allows_disorder: bool = False,
         function: ScheduleFunction | None = None,
+        gradient: GradientRule | str = GradientRule.EXPECTATION,
+        gradient_mean: float = 0.0,
     ) -> None:
-        check_constants(half_width, mean_constant, mean_power, std_power)
+        check_constants(half_width, mean_constant, mean_power, std_power, gradient_mean)
         if not 0.0 <= start < stop <= 1.0:
             raise ValueError(f"start and stop are fractions with start < stop, got {start} and {stop}")
         values: dict[str, object] = {
@@ -146,16 +129,18 @@ class Schedule:
             "power": member(DecayPower, "power", power),
             "mean": member(NoiseRule, "mean", mean),
             "variance": member(NoiseRule, "variance", variance),
+            "gradient": member(GradientRule, "gradient", gradient),
             "depth_overrides": _pairs(int, depth_overrides),
             "overrides": _pairs(str, overrides),
         }
         values |= {"half_width": half_width, "start": start, "stop": stop, "learn_scales": learn_scales}
         values |= {"mean_constant": mean_constant, "mean_power": mean_power, "std_power": std_power}
-        values |= {"allows_disorder": allows_disorder, "function": function}
+        values |= {"allows_disorder": allows_disorder, "function": function, "gradient_mean": gradient_mean}
         for name, value in values.items():
             object.__setattr__(self, name, value)
         if function is not None:
             _check_alone(self)
+        _check_gradient(self.constants())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """From a copy or a pickle, of an older version too, whose noise was a name."""
@@ -181,9 +166,11 @@ class Schedule:
 
         Raises:
             TypeError: The schedule is a function that gives no pair of numbers.
-            ValueError: An override starts after the end, or such a function gives numbers that are out of range.
+            ValueError: An override starts after the end or asks for a gradient that its strategy cannot have, or such
+                a function gives numbers that are out of range.
         """
         own = self.override(depth, path)
+        _check_gradient(self.constants(AnnealingRange(depth, 0.0, 0.0, own)))
         if self.function is not None:
             layer = LayerPosition(path or "", depth, num_depths)
             return AnnealingRange(depth, *span_given(self.function, layer, self.half_width), own, layer.path)
@@ -219,20 +206,23 @@ class Schedule:
     def constants(self, annealing_range: AnnealingRange | None = None) -> NoiseConstants:
         """What the noise of a layer map is, overrides included; None is a layer map without any."""
         own = _NO_OVERRIDE if annealing_range is None else annealing_range.override or _NO_OVERRIDE
-        mean_rule, std_rule = own.mean or self.mean, own.variance or self.variance
+        mean_rule, std_rule = _or(own.mean, self.mean), _or(own.variance, self.variance)
         if self.function is not None:
             mean_rule = std_rule = NoiseRule.DYNAMIC
-        half_width = _first(own.half_width, self.half_width)
-        mean = _first(own.mean_constant, self.mean_constant, -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0)
+        half_width = _or(own.half_width, self.half_width)
+        mean = _or(own.mean_constant, self.mean_constant)
+        if mean is None:
+            mean = -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0
         return NoiseConstants(
             half_width,
             mean,
-            _first(own.mean_power, self.mean_power),
-            _first(own.std_power, self.std_power),
-            noise_called(own.noise or self.noise),
-            Strategy(own.strategy or self.strategy),
-            NoiseRule(mean_rule),
-            NoiseRule(std_rule),
+            _or(own.mean_power, self.mean_power),
+            _or(own.std_power, self.std_power),
+            _or(own.noise, self.noise),
+            _or(own.strategy, self.strategy),
+            mean_rule,
+            std_rule,
+            Gradient(_or(own.gradient, self.gradient), _or(own.gradient_mean, self.gradient_mean)),
         )
 
     def never_vanishes(self, annealing_range: AnnealingRange, num_depths: int) -> bool:
@@ -248,8 +238,17 @@ _NO_OVERRIDE = LayerSchedule()
 _TIMED = ("interval", "power", "mean", "variance", "start", "stop", "mean_constant", "mean_power", "std_power")
 
 
-def _first(*numbers: float | None) -> float:
-    return next(number for number in numbers if number is not None)
+def _or(own: Any, usual: Any) -> Any:
+    """What an override says, whose names have become members, or what is usual."""
+    return usual if own is None else own
+
+
+def _check_gradient(constants: NoiseConstants) -> None:
+    if constants.gradient != Gradient() and constants.strategy is not Strategy.MODE:
+        raise ValueError(
+            f"the {constants.gradient} needs strategy 'mode', whose forward pass is the quantizer; found strategy "
+            f"{constants.strategy.value!r}"
+        )
 
 
 def _check_alone(schedule: Schedule) -> None:

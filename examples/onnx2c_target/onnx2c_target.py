@@ -2,41 +2,31 @@
 
 onnx2c, which turns ONNX into C, is such a reader. Install this folder with pip, and
 `ana_fx.prepare(model, target="onnx2c")` and `ana_fx.export(program, path, target="onnx2c")` work:
-the entry point in pyproject.toml names TARGET, TARGET names the emitter.
+the entry point in pyproject.toml names TARGET, TARGET names DIALECT, which extends a dialect of ana_fx.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ana_fx import Target
-from ana_fx.targets.dialects.integer import IntegerEmitter
+from ana_fx.targets.dialects.integer import INTEGER
 
-__all__ = ["TARGET", "Onnx2cEmitter"]
+__all__ = ["DIALECT", "TARGET"]
 
 _BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
-@dataclass(frozen=True)
-class Onnx2cEmitter(IntegerEmitter):
-    """The operators of the integer target; levels become bytes by QuantizeLinear with scale 1.
+def narrow_by_quantizing(model: ir.Model) -> ir.Model:
+    """Let levels become bytes by QuantizeLinear with scale 1 rather than by Cast.
 
     They pass through float32 on the way, which holds them exactly.
     """
-
-    opset: ClassVar[int] = 13
-    ir_version: ClassVar[int] = 8
-
-    def finish(self, model: ir.Model) -> ir.Model:
-        """Replace what narrows."""
-        casts = [node for node in model.graph if node.op_type == "Cast" and node.outputs[0].dtype in _BYTES]
-        for cast in casts:
-            _quantize_instead(model.graph, cast)
-        return model
+    casts = [node for node in model.graph if node.op_type == "Cast" and node.outputs[0].dtype in _BYTES]
+    for cast in casts:
+        _quantize_instead(model.graph, cast)
+    return model
 
 
 def _quantize_instead(graph: ir.Graph, cast: ir.Node) -> None:
@@ -55,10 +45,12 @@ def _quantize_instead(graph: ir.Graph, cast: ir.Node) -> None:
     ir.convenience.replace_nodes_and_values(graph, cast, [cast], [as_float, quantize], [old], [new])
 
 
+DIALECT = INTEGER.extended(opset=13, ir_version=8, finish=narrow_by_quantizing)
+
 TARGET = Target(
     "onnx2c",
     "the integer dialect without casts to bytes, for onnx2c: C for microcontrollers",
-    emitter="onnx2c_target:Onnx2cEmitter",
+    emitter="onnx2c_target:DIALECT",
     operators=frozenset({"average", "convolution", "identity", "linear", "max_pool", "movement", "sum"}),
     holds_floats=False,
     borders=("integer",),

@@ -1,11 +1,10 @@
-"""No two neighbouring products of a program leave 16 bits, where kernels of its target add them there."""
+"""Proves that no two neighbouring products leave 16 bits, where kernels of the target add these in 16 bits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.fx import GraphModule
 
 from ana_fx.errors import ProofError, listing
@@ -13,10 +12,9 @@ from ana_fx.graph import location, module_of
 from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
+from ana_fx.program.integer_modules import Accumulating
 from ana_fx.program.tensor_spec import integer_type_of
-from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target, stored_magnitude
 
 __all__ = ["BoundPairs"]
@@ -39,11 +37,14 @@ class BoundPairs(Pass):
         problems, is_new = [], False
         for node in gm.graph.nodes:
             module = module_of(node)
-            if not isinstance(module, (IntegerHead, IntegerMap)) or not self._adds_pairs(module):
+            if not isinstance(module, Accumulating) or not self._adds_pairs(module):
                 continue
             input_type = integer_type_of(node.all_input_nodes[0])
             assert input_type is not None  # logits have no reader that multiplies
-            before, module.pair_sum = module.pair_sum, largest_pair_sum(_stored(module), stored_magnitude(input_type))
+            before, module.pair_sum = (
+                module.pair_sum,
+                largest_pair_sum(module.stored_weight(), stored_magnitude(input_type)),
+            )
             is_new |= module.pair_sum != before
             if module.pair_sum > PAIR_LIMIT:
                 problems.append(f"{location(node)}: two products can add up to {module.pair_sum:,}")
@@ -52,17 +53,6 @@ class BoundPairs(Pass):
             raise ProofError(listing(f"pairs of products leave 16 bits ({PAIR_LIMIT:,}):", problems, way_out))
         return is_new
 
-    def _adds_pairs(self, module: IntegerHead | IntegerMap) -> bool:
-        operator, weight = module.operator, module.weight
-        if not operator.has_weight or weight is None or operator.kind not in self.target.sums_pairs_in_16_bits:
-            return False
-        return not operator.is_depthwise(weight)
-
-
-def _stored(module: IntegerHead | IntegerMap) -> Tensor:
-    """The weight with its head-room."""
-    assert module.weight is not None
-    if isinstance(module, IntegerHead):
-        return module.weight.int() * module.factor
-    factor = module.staircase.factor if isinstance(module.staircase, QLinearStaircase) else 1
-    return module.weight.int() * factor
+    def _adds_pairs(self, module: Accumulating) -> bool:
+        operator = module.operator
+        return operator.kind in self.target.sums_pairs_in_16_bits and operator.adds_pairs(module.weight)

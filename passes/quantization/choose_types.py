@@ -59,11 +59,17 @@ def choose_types(gm: GraphModule, precision: Precision, inputs: dict[Node, Integ
             for node in group
             if leaving[node] in (None, Leaving.LEVELS)
         }
-        bits = max((kind.bits for kind in kinds.values()), default=0)
-        signed = any(kind.signed for kind in kinds.values())
-        for node, kind in kinds.items():
-            types[node] = kind if len(kinds) == 1 else IntegerType(bits, signed, narrow=kind.narrow and signed)
+        types |= _joined(kinds)
     return {node: TensorPlan(types.get(node), leaving[node]) for node in leaving}
+
+
+def _joined(kinds: dict[Node, IntegerType]) -> dict[Node, IntegerType]:
+    """One type for all tensors that are joined: their own if it is one, else a range that holds all."""
+    if len(set(kinds.values())) <= 1:
+        return kinds
+    bits = max(max(2, kind.bits) for kind in kinds.values())
+    signed = any(kind.signed for kind in kinds.values())
+    return {node: IntegerType(bits, signed, narrow=kind.narrow and signed) for node, kind in kinds.items()}
 
 
 def _output_type(node: Node, precision: Precision, leaving: Leaving | None, *, is_nonnegative: bool) -> IntegerType:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of, module_of, unique_path
+from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
 from ana_fx.numerics.integer_type import IntegerType
@@ -147,8 +148,8 @@ class InsertQuantizers(Pass):
 
     def _output_quantizer(self, layer_map: LayerMap, integer_type: IntegerType, precision: Precision) -> Quantizer:
         """The output quantizer of a layer map, with a scale if the layer map tells one."""
-        is_replaced = precision.replaces_activation and integer_type.narrow
-        quantizer = Quantizer(
+        is_replaced = precision.replaces_activation and (integer_type.narrow or bool(integer_type.levels))
+        quantizer = quantizer_of(
             integer_type,
             self.schedule,
             precision.rounding,

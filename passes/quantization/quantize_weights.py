@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of
+from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.passes.base_dialect import Dialect
@@ -78,7 +79,7 @@ class QuantizeWeights(Pass):
         assert weight is not None
         is_head = first.output_quantizer is None
         has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel
-        quantizer = Quantizer(
+        quantizer = quantizer_of(
             precision.weight.within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
             precision.rounding,
@@ -103,7 +104,8 @@ class QuantizeWeights(Pass):
     def _factor(self, layer_map: OperatorMap) -> int:
         """By how much the stored weights are larger than the trained ones."""
         operator, input_type = layer_map.operator, layer_map.input_types[0]
-        if not operator.has_headroom:
+        output = layer_map.output_quantizer
+        if not operator.has_headroom or (output is not None and output.integer_type.levels):
             return 1
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
         factor = self.target.headroom(operator.kind, magnitude, input_type)

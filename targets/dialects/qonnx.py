@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,283 +16,257 @@ from torch.fx import GraphModule
 from ana_fx.graph import calls_to, location, module_of
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
+from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.identity import Identity
+from ana_fx.operators.interpolation import Interpolation
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
-from ana_fx.operators.resampling import Resampling
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
-from ana_fx.program.program_borders import Quantize, QuantizeImage
-from ana_fx.targets.dialects.float_staircase import EXACT, FloatStaircase, float_staircase, thresholds_of
-from ana_fx.targets.onnx.builder import Builder
-from ana_fx.targets.onnx.convolution_attributes import has_one_window, pooling_attributes
-from ana_fx.targets.onnx.emitter import Carrier, Emitter, NodeReport, numpy
-from ana_fx.targets.onnx.integer_arithmetic import (
-    Scribe,
-    write_normalization,
-    write_resampling,
-    write_softmax,
-    write_table,
+from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.program.program_borders import Dequantize, Quantize
+from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.dialects.float_staircase import EXACT, float_staircase
+from ana_fx.targets.dialects.qonnx_nodes import (
+    apply,
+    codebook_levels,
+    multi_threshold,
+    quant,
+    quantized_weight,
+    round_to_levels,
 )
+from ana_fx.targets.onnx.dialect import Dialect, Writer
+from ana_fx.targets.onnx.node_writer import NodeWriter
+from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
+from ana_fx.targets.onnx.writer_table import WriterTable
+from ana_fx.targets.writers.convolution_attributes import convolution_attributes, window_attributes
+from ana_fx.targets.writers.write_accumulators import accumulators as integer_accumulators
+from ana_fx.targets.writers.write_borders import borders
+from ana_fx.targets.writers.write_constant import constants
+from ana_fx.targets.writers.write_max_pool import write_max_pool
+from ana_fx.targets.writers.write_movement import movements
+from ana_fx.targets.writers.write_table import functions
 
-__all__ = ["MultiThresholdEmitter", "QonnxEmitter"]
+__all__ = ["MULTI_THRESHOLD", "QONNX"]
 
-_DOMAIN = "qonnx.custom_op.general"
-_CHANNELS_FIRST = {2: "NC", 3: "NCW", 4: "NCHW", 5: "NCDHW"}
-_CHANNELS_LAST = {2: "NC", 3: "NWC", 4: "NHWC", 5: "NDHWC"}
+_FLOAT = ir.DataType.FLOAT
 
-
-@dataclass(frozen=True)
-class QonnxEmitter(Emitter):
-    """Conv and MatMul on integers in float32, which holds them exactly, then Mul, Add and Quant.
-
-    All scales are 1, so that no product of scales rounds; those of the borders stand in the metadata. Where no
-    chain of float32 operators is proven equal to a staircase, it is a MultiThreshold.
-    """
-
-    pads_max_pools: ClassVar[bool] = True
-    writes_zero_pads: ClassVar[bool] = True  # its transformation to channels last reads them
-
-    def misfits(self, program: GraphModule) -> list[str]:
-        """Heads whose logits float32 does not hold; accumulators are in the target's description."""
-        misfits = []
-        for node in calls_to(program, IntegerHead):
-            module = module_of(node)
-            assert isinstance(module, IntegerHead)
-            largest = module.bound * module.factor + int(module.bias.abs().max())
-            if largest >= EXACT:
-                misfits.append(f"{location(node)}: its logits can reach {largest}, needed less than {EXACT} (float32)")
-        return misfits
-
-    def container(self, integer_type: IntegerType) -> tuple[ir.DataType, int]:
-        """float32, which holds the level itself."""
-        return ir.DataType.FLOAT, 0
-
-    def border(self, natural: ir.DataType) -> ir.DataType:
-        """float32, as its readers expect."""
-        return ir.DataType.FLOAT
-
-    def take(
-        self, builder: Builder, path: str, integer_type: IntegerType, x: ir.Value, shape: tuple[int, ...]
-    ) -> ir.Value:
-        """The levels as floats, and a Quant that changes nothing but says the type."""
-        scribe = Scribe(builder, path, ir.DataType.FLOAT)
-        x = scribe.cast(x, scribe.dtype, shape)
-        if integer_type.zero_point:
-            x = scribe.op("Sub", [x, scribe.number(integer_type.zero_point, "zero_point")], shape)
-        return _quant(scribe, x, integer_type, shape)
-
-    def quantize(self, builder: Builder, path: str, module: Quantize, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        """A Div by the scale and a Quant with scale 1; an image as in every file."""
-        if isinstance(module, QuantizeImage):
-            return super().quantize(builder, path, module, x, shape)
-        scribe = Scribe(builder, path, ir.DataType.FLOAT)
-        levels = scribe.op("Div", [x, scribe.number(numpy(module.scale), "scale")], shape)
-        return _quant(scribe, levels, module.integer_type, shape)
-
-    def dequantize(self, builder: Builder, path: str, x: Carrier, scale: np.ndarray[Any, Any]) -> ir.Value:
-        """A Mul."""
-        scribe = Scribe(builder, path, ir.DataType.FLOAT)
-        return scribe.op("Mul", [x.value, scribe.number(scale, "scale")], x.shape)
-
-    def integer_map(
-        self,
-        builder: Builder,
-        path: str,
-        module: IntegerMap,
-        inputs: Sequence[Carrier],
-        shape: tuple[int, ...],
-    ) -> tuple[Carrier, NodeReport]:
-        """The accumulator, then the staircase."""
-        scribe = Scribe(builder, path, ir.DataType.FLOAT)
-        staircase = self._staircase(module)
-        accumulator, operator = _accumulate(scribe, module, inputs, shape)
-        if staircase is None:
-            value, rounding = _multi_threshold(scribe, module, accumulator, shape), "MultiThreshold"
-        else:
-            value, rounding = _round(scribe, module, staircase, accumulator, shape), "Quant"
-        return Carrier(value, 0, shape, module.hi), NodeReport(path, f"{operator}, {rounding}", "float32")
-
-    def _staircase(self, module: IntegerMap) -> FloatStaircase | None:
-        return float_staircase(module)
-
-    def head(
-        self, builder: Builder, path: str, module: IntegerHead, x: Carrier, shape: tuple[int, ...]
-    ) -> tuple[Carrier, NodeReport]:
-        """The accumulator, times the head-room, plus the bias."""
-        scribe = Scribe(builder, path, ir.DataType.FLOAT)
-        assert module.weight is not None
-        value, operator = _multiply(scribe, module.operator, module.weight, x, shape)
-        axis = module.operator.channel_axis(len(shape) + 1)
-        value = _apply(scribe, "Mul", value, torch.tensor([module.factor]), axis, shape)
-        value = _apply(scribe, "Add", value, module.bias, axis, shape)
-        return Carrier(value, 0, shape), NodeReport(path, operator, "float32")
-
-    def table(
-        self, builder: Builder, path: str, module: IntegerTable, x: Carrier, shape: tuple[int, ...]
-    ) -> tuple[Carrier, NodeReport]:
-        """A Gather, and a Quant that says the type."""
-        value = write_table(Scribe(builder, path), module, x, shape, *self.container(module.integer_type))
-        value = _quant(Scribe(builder, path, ir.DataType.FLOAT), value, module.integer_type, shape)
-        return Carrier(value, 0, shape, module.hi), NodeReport(path, "Gather", "table")
-
-    def softmax(
-        self, builder: Builder, path: str, module: IntegerSoftmax, x: Carrier, shape: tuple[int, ...]
-    ) -> tuple[Carrier, NodeReport]:
-        """Exponentials from a table, an integer Div, and a Quant that says the type."""
-        value = write_softmax(Scribe(builder, path), module, x, shape, *self.container(module.integer_type))
-        value = _quant(Scribe(builder, path, ir.DataType.FLOAT), value, module.integer_type, shape)
-        return Carrier(value, 0, shape, module.highest), NodeReport(path, "Gather, Div", "int32")
+accumulators: WriterTable[ir.Value] = WriterTable(__name__)
+"""Writers of accumulators as float32, which holds them exactly."""
 
 
-@dataclass(frozen=True)
-class MultiThresholdEmitter(QonnxEmitter):
-    """As its base class, with a MultiThreshold for every staircase."""
-
-    def _staircase(self, module: IntegerMap) -> FloatStaircase | None:
-        return None
+@accumulators.writes(Sum)
+def write_sum(w: NodeWriter, op: Sum) -> ir.Value:
+    """Write c₀·n₀ + c₁·n₁."""
+    return w.op("Add", *_terms(w))
 
 
-def _accumulate(
-    scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]
-) -> tuple[ir.Value, str]:
-    """The accumulators as float32, and the operator that computes them."""
-    operator, x = module.operator, inputs[0]
-    if len(inputs) > 1 and inputs[0].value is inputs[1].value:  # qonnx cannot rename what a node reads twice
-        inputs = [x, replace(x, value=scribe.op("Identity", [x.value], x.shape))]
-    values = [each.value for each in inputs]
-    if isinstance(operator, MatMul):
-        return scribe.op("MatMul", values, shape), "MatMul"
-    if isinstance(operator, Product):
-        return scribe.op("Mul", values, shape), "Mul"
-    if isinstance(operator, Sum):
-        return _weighted_sum(scribe, module, inputs, shape), "Add"
-    if isinstance(operator, Identity):
-        return x.value, "Identity"
-    if isinstance(operator, Reduce):
-        axes = scribe.axes(*(axis % (len(x.shape) + 1) for axis in operator.axes))
-        return scribe.op("ReduceSum", [x.value, axes], shape, keepdims=int(operator.keepdim)), "ReduceSum"
-    if isinstance(operator, Normalization):
-        assert module.weight is not None
-        value = write_normalization(scribe.builder, scribe.path, operator, module.weight, module.bound, x)
-        return scribe.cast(value, scribe.dtype, shape), "normalization"
-    if isinstance(operator, Resampling) and not has_one_window(operator, x.shape):
-        value = write_resampling(scribe.builder, scribe.path, operator.matrices((1, *x.shape)), x)
-        return scribe.cast(value, scribe.dtype, shape), "MatMul"
-    weight = module.weight
-    if isinstance(operator, Average):
-        weight = torch.ones((x.shape[0], 1, *operator.kernel), dtype=torch.int8)
-    assert weight is not None
-    return _multiply(scribe, operator, weight, x, shape)
+@accumulators.writes(Maximum)
+def write_maximum(w: NodeWriter, op: Maximum) -> ir.Value:
+    """Write max(c₀·n₀, c₁·n₁)."""
+    return w.op("Max", *_terms(w))
 
 
-def _weighted_sum(scribe: Scribe, module: IntegerMap, inputs: Sequence[Carrier], shape: tuple[int, ...]) -> ir.Value:
-    assert module.weight is not None
+@accumulators.writes(Minimum)
+def write_minimum(w: NodeWriter, op: Minimum) -> ir.Value:
+    """Write min(c₀·n₀, c₁·n₁)."""
+    return w.op("Min", *_terms(w))
+
+
+def _terms(w: NodeWriter) -> list[ir.Value]:
+    """Write each tensor times its coefficient, without the products by 1."""
+    assert w.weight is not None
     terms = []
-    for x, coefficient in zip(inputs, module.weight.tolist(), strict=True):
+    for x, coefficient in zip(w.inputs, w.weight.tolist(), strict=True):
         term = x.value
         if coefficient != 1:
-            term = scribe.op("Mul", [x.value, scribe.number(coefficient, "coefficient")], x.shape)
+            term = w.op("Mul", x.value, w.number(coefficient, "coefficient"), shape=x.shape)
         terms.append(term)
-    return scribe.op("Add", terms, shape)
+    return terms
 
 
-def _multiply(
-    scribe: Scribe, operator: Any, weight: Tensor, x: Carrier, shape: tuple[int, ...]
-) -> tuple[ir.Value, str]:
-    """Conv or MatMul with weights [out, in, …] behind a Quant or BipolarQuant."""
-    array = numpy(weight).astype(np.float32)
-    if isinstance(operator, Linear):
-        array = array.T.copy()
-    stored = _quantized_weight(scribe, array, weight)
-    if isinstance(operator, Linear):
-        return scribe.op("MatMul", [x.value, stored], shape), "MatMul"
-    attributes = pooling_attributes(operator, x.shape[0]) | {"kernel_shape": list(weight.shape[2:])}
-    return scribe.op("Conv", [x.value, stored], shape, **attributes), "Conv"
+@accumulators.writes(Product)
+def write_product(w: NodeWriter, op: Product) -> ir.Value:
+    """Write n₀ · n₁."""
+    return w.op("Mul", *(x.value for x in w.inputs))
 
 
-def _quantized_weight(scribe: Scribe, array: np.ndarray[Any, Any], weight: Tensor) -> ir.Value:
-    stored = scribe.number(array, "weight")
-    if bool((weight.abs() == 1).all()):
-        inputs = [stored, scribe.number(1, "weight_scale")]
-        return scribe.builder.op(
-            "BipolarQuant", inputs, path=scribe.path, dtype=scribe.dtype, shape=array.shape, domain=_DOMAIN,
-            has_batch=False,
-        )  # fmt: skip
-    low, high = int(weight.min()), int(weight.max())
-    bits = max(2, max(high, -low - 1).bit_length() + 1)
-    integer_type = IntegerType(bits, signed=True, narrow=low > -(2 ** (bits - 1)))
-    return _quant(scribe, stored, integer_type, array.shape, has_batch=False, name="weight")
+@accumulators.writes(MatMul)
+def write_matrix_product(w: NodeWriter, op: MatMul) -> ir.Value:
+    """Write n₀ @ n₁."""
+    return w.op("MatMul", *(x.value for x in w.inputs))
 
 
-def _quant(
-    scribe: Scribe,
-    value: ir.Value,
-    integer_type: IntegerType,
-    shape: tuple[int, ...],
-    *,
-    rounding: str = "ROUND",
-    name: str = "output",
-    has_batch: bool = True,
-) -> ir.Value:
-    """A Quant with scale 1, and zero point 0 if the type has no other."""
-    zero_point = integer_type.zero_point
-    settings = {"scale": 1, "zero_point": zero_point or 0, "bits": integer_type.bits}
-    inputs = [value, *(scribe.number(number, f"{name}_{key}") for key, number in settings.items())]
-    is_signed = integer_type.signed and zero_point is None
-    attributes = {"signed": int(is_signed), "narrow": int(integer_type.narrow), "rounding_mode": rounding}
-    return scribe.builder.op(
-        "Quant", inputs, path=scribe.path, dtype=scribe.dtype, shape=shape, attributes=attributes, domain=_DOMAIN,
-        has_batch=has_batch,
-    )  # fmt: skip
+@accumulators.writes(Identity)
+def write_identity(w: NodeWriter, op: Identity) -> ir.Value:
+    """Write nothing: the levels are the accumulators."""
+    w.note(operator="Identity")
+    return w.x.value
 
 
-def _round(
-    scribe: Scribe, module: IntegerMap, staircase: FloatStaircase, value: ir.Value, shape: tuple[int, ...]
-) -> ir.Value:
-    """Mul, Add, Mul and Quant, without the steps that do nothing."""
-    axis = module.operator.channel_axis(len(shape) + 1)
-    value = _apply(scribe, "Mul", value, staircase.before * module.sign, axis, shape)
-    value = _apply(scribe, "Add", value, staircase.offset, axis, shape)
-    value = _apply(scribe, "Mul", value, staircase.after, axis, shape)
+@accumulators.writes(Reduce)
+def write_reduction(w: NodeWriter, op: Reduce) -> ir.Value:
+    """Write the sum over axes."""
+    axes = w.axes(*(axis % (len(w.x.shape) + 1) for axis in op.axes))
+    return w.op("ReduceSum", w.x.value, axes, keepdims=int(op.keepdim))
+
+
+@accumulators.writes(Normalization, Interpolation)
+def write_in_integers(w: NodeWriter, op: Operator) -> ir.Value:
+    """Write what standard integer operators compute, and cast it to floats."""
+    return w.cast(integer_accumulators[type(op)](w.typed(ir.DataType.INT32), op), w.dtype)
+
+
+@accumulators.writes(Average)
+def write_average(w: NodeWriter, op: Average) -> ir.Value:
+    """Write the sum over each window."""
+    if op.window((1, *w.x.shape)) is None:
+        return write_in_integers(w, op)
+    channels = w.x.shape[0]
+    weight = torch.ones((channels, 1, *op.kernel), dtype=torch.int8)
+    return _convolve(w, weight, window_attributes(op, channels))
+
+
+@accumulators.writes(Convolution)
+def write_convolution(w: NodeWriter, op: Convolution) -> ir.Value:
+    """Write Conv."""
+    assert w.weight is not None
+    return _convolve(w, w.weight, convolution_attributes(op))
+
+
+@accumulators.writes(Linear)
+def write_linear(w: NodeWriter, op: Linear) -> ir.Value:
+    """Write MatMul."""
+    assert w.weight is not None
+    array = numpy(w.weight).astype(np.float32).T.copy()
+    return w.op("MatMul", w.x.value, quantized_weight(w, array, w.weight))
+
+
+def _convolve(w: NodeWriter, weight: Tensor, attributes: dict[str, Any]) -> ir.Value:
+    stored = quantized_weight(w, numpy(weight).astype(np.float32), weight)
+    return w.op("Conv", w.x.value, stored, **attributes, kernel_shape=list(weight.shape[2:]))
+
+
+def write_quantize(w: NodeWriter, module: Quantize) -> StoredTensor:
+    """Write a Div by the scale and a Quant with scale 1."""
+    w = w.typed(_FLOAT)
+    levels = w.op("Div", w.x.value, w.number(numpy(module.scale), "scale"))
     integer_type = module.integer_type
-    if (module.lo, module.hi) != (integer_type.qmin, integer_type.qmax):
-        bounds = [scribe.number(bound, "bound") for bound in (module.lo, module.hi)]
-        value = scribe.op("Clip", [value, *bounds], shape)
-    return _quant(scribe, value, integer_type, shape, rounding="FLOOR" if staircase.is_floor else "ROUND")
+    return w.stored(quant(w, levels, integer_type), integer_type.qmin, integer_type.qmax)
 
 
-def _multi_threshold(scribe: Scribe, module: IntegerMap, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    """The number of thresholds that an accumulator reaches, plus the lowest level."""
-    rank = len(shape) + 1
-    axis = module.operator.channel_axis(rank)
-    value = _apply(scribe, "Mul", value, module.sign, axis, shape)
-    thresholds = numpy(thresholds_of(module))
-    if (thresholds == thresholds[:1]).all():
-        thresholds = thresholds[:1]
-    attributes = {
-        "out_dtype": f"{'INT' if module.integer_type.signed else 'UINT'}{module.integer_type.bits}",
-        "out_scale": 1.0,
-        "out_bias": float(module.lo),
-        "data_layout": (_CHANNELS_FIRST if axis == 1 else _CHANNELS_LAST)[rank],
-    }
-    inputs = [value, scribe.number(thresholds, "thresholds")]
-    return scribe.builder.op(
-        "MultiThreshold", inputs, path=scribe.path, dtype=scribe.dtype, shape=shape, attributes=attributes,
-        domain=_DOMAIN,
-    )  # fmt: skip
+def write_dequantize(w: NodeWriter, module: Dequantize) -> StoredTensor:
+    """Write a Mul by the scale."""
+    w = w.typed(_FLOAT)
+    value = w.op("Mul", w.x.value, w.number(numpy(module.scale), "scale"))
+    return StoredTensor(value, 0, w.shape, is_real=True)
 
 
-def _apply(
-    scribe: Scribe, op_type: str, value: ir.Value, channels: Tensor, axis: int, shape: tuple[int, ...]
-) -> ir.Value:
-    """Apply an operator with a number for each channel, unless that changes nothing."""
-    if bool((channels == (1 if op_type == "Mul" else 0)).all()):
-        return value
-    if bool((channels == channels[0]).all()):
-        channels = channels[:1]
-    array = numpy(channels).reshape([-1] + [1] * (len(shape) - axis))
-    return scribe.op(op_type, [value, scribe.number(array, op_type.lower())], shape)
+def write_head(w: NodeWriter, op: Operator) -> StoredTensor:
+    """Write the accumulator, times the head-room, plus the bias."""
+    w, head = w.typed(_FLOAT), w.module
+    accumulator = accumulators[type(op)](w, op)
+    producer = accumulator.producer()
+    assert producer is not None
+    w.note(operator=producer.op_type, arithmetic="float32")
+    value = apply(w, "Mul", accumulator, torch.tensor([head.factor]))
+    return StoredTensor(apply(w, "Add", value, head.bias), 0, w.shape)
+
+
+def write_function(w: NodeWriter, module: IntegerTable | IntegerSoftmax) -> StoredTensor:
+    """Write a function of levels in integer operators, and a Quant that says the type."""
+    found = functions[type(module)](w, module)
+    return replace(found, value=quant(w.typed(_FLOAT), found.value, module.integer_type))
+
+
+def _in_floats(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Callable[[type], Writer]:
+    """Make the writer of layer maps with that staircase, for each class of operators."""
+
+    def writer(kind: type) -> Writer:
+        def write(w: NodeWriter, op: object) -> StoredTensor:
+            w = _reading_each_once(w.typed(_FLOAT))
+            accumulator = accumulators[kind](w, op)
+            producer = accumulator.producer()
+            operator = w.notes.get("operator") or (producer.op_type if producer else "")
+            value = write_staircase(w, accumulator)
+            rounding = value.producer()
+            assert rounding is not None
+            w.note(operator=f"{operator}, {rounding.op_type}", arithmetic="float32")
+            return w.stored(value)
+
+        return write
+
+    return writer
+
+
+def _reading_each_once(w: NodeWriter) -> NodeWriter:
+    """Return the writer with a copy of what it would read twice: qonnx cannot rename that."""
+    if len(w.inputs) < 2 or w.inputs[0].value is not w.inputs[1].value:
+        return w
+    return replace(w, inputs=(w.x, replace(w.x, value=w.op("Identity", w.x.value, shape=w.x.shape))))
+
+
+def _round_or_multi_threshold(w: NodeWriter, accumulator: ir.Value) -> ir.Value:
+    """Write a chain of float32 operators where one is proven equal, else a MultiThreshold."""
+    staircase = float_staircase(w.module)
+    return multi_threshold(w, accumulator) if staircase is None else round_to_levels(w, staircase, accumulator)
+
+
+def _take(w: NodeWriter, x: ir.Value) -> ir.Value:
+    """Write the levels as floats, and a Quant that changes nothing but says the type."""
+    w = w.typed(_FLOAT)
+    integer_type: IntegerType = w.module.integer_type
+    x = w.cast(x, _FLOAT)
+    if integer_type.zero_point:
+        x = w.op("Sub", x, w.number(integer_type.zero_point, "zero_point"))
+    return quant(w, x, integer_type)
+
+
+def _misfits(program: GraphModule) -> list[str]:
+    """List the heads whose logits float32 does not hold; accumulators are in the target's description."""
+    heads: list[tuple[Any, Any]] = [(node, module_of(node)) for node in calls_to(program, IntegerHead)]
+    reaches = [(node, head.bound * head.factor + int(head.bias.abs().max())) for node, head in heads]
+    return [
+        f"{location(node)}: its logits can reach {largest}, needed less than {EXACT} (float32)"
+        for node, largest in reaches
+        if largest >= EXACT
+    ]
+
+
+def _dialect(write_staircase: Callable[[NodeWriter, ir.Value], ir.Value]) -> Dialect:
+    writer = _in_floats(write_staircase)
+    return Dialect(
+        operators={kind: writer(kind) for kind in accumulators},
+        heads=dict.fromkeys((Convolution, Linear), write_head),
+        codebooks={kind: _in_floats(codebook_levels)(kind) for kind in accumulators},
+        float_layers={},
+        modules={
+            **borders,
+            **constants,
+            **movements,
+            **dict.fromkeys(functions, write_function),
+            Quantize: write_quantize,
+            Dequantize: write_dequantize,
+            IntegerMaxPool: partial(write_max_pool, pads_itself=True, writes_zero_pads=True),  # read to turn channels
+        },
+        container=lambda integer_type: Container(_FLOAT, 0),
+        border=lambda natural: _FLOAT,
+        take=_take,
+        misfits=_misfits,
+    )
+
+
+QONNX = _dialect(_round_or_multi_threshold)
+"""Conv and MatMul on integers in float32, which holds them exactly, then Mul, Add and Quant.
+
+All scales are 1, so that no product of scales rounds; those of the borders stand in the metadata. Where no chain of
+float32 operators is proven equal to a staircase, it is a MultiThreshold.
+"""
+
+MULTI_THRESHOLD = _dialect(multi_threshold)
+"""The same with a MultiThreshold for every staircase."""

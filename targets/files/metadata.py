@@ -1,23 +1,39 @@
-"""What the metadata of a file say of its inputs and outputs, and how to feed and read these."""
+"""The metadata of a file, whatever its family: what they say of its inputs and outputs, and under which keys."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ana_fx.errors import VerifyError
-from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.targets.files.array_file import parse_json
-from ana_fx.targets.onnx.writer import FLOAT_INPUT, FLOAT_TYPE, IO
+from ana_fx.targets.files.border import Border
 from ana_fx.text.plain_text import plain
 
-__all__ = ["Border", "borders", "input_borders", "metadata_of", "texts"]
+__all__ = [
+    "FLOAT_INPUT",
+    "FLOAT_TYPE",
+    "IO",
+    "LABELS",
+    "NEEDS_VNNI",
+    "TARGET",
+    "check_metadata",
+    "read_border",
+    "texts",
+]
+
+TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
+    "ana_fx.target",
+    "ana_fx.io",
+    "ana_fx.float_input",
+    "ana_fx.labels",
+    "ana_fx.needs_vnni",
+)  # keys
+FLOAT_TYPE = "float32"  # of an output that a float layer gives
 
 Array = np.ndarray[Any, Any]
 
@@ -27,97 +43,26 @@ _LARGEST_ZERO_POINT = 255
 _LEVELS = re.compile(r"ternary|u?int[2-8]|int32|float32")
 
 
-@dataclass(frozen=True)
-class Border:
-    """One input or output of a file: real = (stored − zero_point) · scale.
+def read_border(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], metadata: Mapping[str, str]) -> Border:
+    """What the metadata of a file say of one of its inputs or outputs.
 
     Args:
         name: Its name.
-        dtype: The stored type; of some targets float32 holds integers.
+        dtype: The type that it has in the file.
         shape: Of one sample.
-        scale: The real value of one step; of a float border, that of the levels behind it.
-        zero_point: The stored number of zero.
-        levels: The integer type of the levels, "uint4" in uint8 for example; "float32" of an output that a float layer
-            gives, with output="float", which has no levels, and the scale 1.
-        pixel: For images that are normalised for each channel, (gain, shift): pixel = gain · x + shift.
-        is_float: Whether the file itself quantises or dequantises there.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    scale: float
-    zero_point: int
-    levels: str
-    pixel: tuple[Array, Array] | None = None
-    is_float: bool = False
-
-    def store(self, x: Array) -> Array:
-        """Reals as the file takes them, rounded half to even and clipped."""
-        if self.is_float:
-            return x.astype(np.float32)
-        if self.pixel is not None:
-            gain, shift = self.pixel
-            pixels: Array = np.rint(x.astype(np.float32) * gain + shift)
-            return pixels.clip(0, 255).astype(self.dtype)
-        levels: Array = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero_point
-        low, high = self.limits
-        return levels.clip(low, high).astype(self.dtype)
-
-    def real(self, stored: Array) -> Array:
-        """What stored numbers stand for, float32."""
-        if self.is_float:
-            return stored
-        if self.pixel is not None:
-            gain, shift = self.pixel
-            return np.asarray((stored.astype(np.float32) - shift) / gain, np.float32)
-        levels = (stored.astype(np.int64) - self.zero_point).astype(np.float32)
-        return np.asarray(levels * np.float32(self.scale))
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        """The lowest and the highest stored number."""
-        if self.zero_point:
-            info = np.iinfo(self.levels)
-            return int(info.min), int(info.max)
-        integer_type = IntegerType.parse(self.levels)
-        return integer_type.qmin, integer_type.qmax
-
-
-def borders(model: onnx.ModelProto) -> tuple[tuple[Border, ...], tuple[Border, ...]]:
-    """The inputs and the outputs of a file that `export` wrote.
+        metadata: Those of the file.
 
     Raises:
-        VerifyError: Its metadata do not describe them.
+        VerifyError: They do not describe it.
     """
-    metadata = metadata_of(model)
-    both = (model.graph.input, model.graph.output)
-    inputs, outputs = (tuple(_border(value, metadata) for value in values) for values in both)
-    return inputs, outputs
-
-
-def input_borders(model: onnx.ModelProto) -> tuple[Border, ...]:
-    """The inputs of a file that `export` wrote.
-
-    Raises:
-        VerifyError: Its metadata do not describe them.
-    """
-    metadata = metadata_of(model)
-    return tuple(_border(value, metadata) for value in model.graph.input)
-
-
-def _border(value: onnx.ValueInfoProto, metadata: Mapping[str, str]) -> Border:
-    name, kind = value.name, value.type.tensor_type
     try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        shape = tuple(each.dim_value for each in kind.shape.dim[1:])
-        if _comes_from_a_float_layer(name, np.dtype(dtype), metadata):
-            return Border(name, np.dtype(dtype), shape, 1.0, 0, FLOAT_TYPE, is_float=True)
+        if _comes_from_a_float_layer(name, dtype, metadata):
+            return Border(name, dtype, shape, 1.0, 0, FLOAT_TYPE, is_float=True)
         gain, shift = (metadata.get(f"{name}.pixel_{part}") for part in ("gain", "shift"))
         zero_point = _zero_point(metadata[f"{name}.zero_point"])
         return Border(
             name,
-            np.dtype(dtype),
+            dtype,
             shape,
             _scale(metadata[f"{name}.scale"]),
             zero_point,
@@ -138,19 +83,17 @@ def _comes_from_a_float_layer(name: str, dtype: np.dtype[Any], metadata: Mapping
     return FLOAT_INPUT in metadata and dtype == np.float32
 
 
-def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
-    """The metadata of a file.
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuse metadata with an entry that is longer than any that `export` writes.
 
     Raises:
-        VerifyError: An entry is longer than any that `export` writes.
+        VerifyError: There is one.
     """
-    for entry in model.metadata_props:
-        if len(entry.key) > _LONGEST or len(entry.value) > _LONGEST:
+    for key, text in metadata.items():
+        if len(key) > _LONGEST or len(text) > _LONGEST:
             raise VerifyError(
-                f"the metadata have an entry {entry.key[:40]!r} of {len(entry.value):,} characters, needed at most "
-                f"{_LONGEST:,}"
+                f"the metadata have an entry {key[:40]!r} of {len(text):,} characters, needed at most {_LONGEST:,}"
             )
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def texts(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:

@@ -23,16 +23,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.layers.softmax_map import SoftmaxForm
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.operators.average import Average
-from ana_fx.operators.convolution import Convolution
-from ana_fx.operators.identity import Identity
-from ana_fx.operators.interpolation import Interpolation
-from ana_fx.operators.linear import Linear
-from ana_fx.operators.matmul import MatMul
-from ana_fx.operators.normalization import Normalization
-from ana_fx.operators.product import Product
-from ana_fx.operators.reduce import Reduce
-from ana_fx.operators.sum import Sum
+from ana_fx.operators.operator_list import operators
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.rounding import Rounding
@@ -44,6 +35,7 @@ from ana_fx.program.integer_modules import (
     IntegerMaxPool,
     IntegerSoftmax,
     IntegerTable,
+    IntegerThresholds,
     Repeat,
 )
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
@@ -57,12 +49,11 @@ Plain = Any  # what JSON can say
 
 MODULES: tuple[type[nn.Module], ...] = (
     OperatorMap, Concat, Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax,
-    IntegerTable, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
+    IntegerTable, IntegerThresholds, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
 )  # fmt: skip
 _VALUES: tuple[type, ...] = (
-    AnnealingRange, Average, ChannelAffine, ClipRange, Convolution, Identity, ImageInput, IntegerType, Interpolation,
-    LayerSchedule, Linear, MatMul, MultiplyShift, Normalization, OrderBreak, Precision, Product, QLinearStaircase,
-    Reduce, Rounding, ShiftStaircase, SoftmaxForm, Sum,
+    AnnealingRange, ChannelAffine, ClipRange, ImageInput, IntegerType, LayerSchedule, MultiplyShift, OrderBreak,
+    Precision, QLinearStaircase, Rounding, ShiftStaircase, SoftmaxForm, *operators(),
 )  # fmt: skip
 _WRITTEN = {"OperatorMap": "AffineMap", "operator": "affine"}  # names that files of format 1 know by others
 _READ = {written: name for name, written in _WRITTEN.items()}
@@ -72,7 +63,10 @@ _FORMS: dict[type, Callable[[Any], dict[str, Any]]] = {
         "axis": each.axis,
         "form": SoftmaxForm(each.table, each.highest, each.is_nearest, each.output_scale),
         "integer_type": each.integer_type,
-    }
+    },
+    IntegerType: lambda each: {
+        name: value for name, value in vars(each).items() if value or name not in ("levels", "thresholds")
+    },
 }  # arguments that are no attributes
 _LARGEST_INTEGER = 2**31
 _LARGEST_SIZE = 2**24  # of a number in a tuple: sizes, strides, pads

@@ -28,7 +28,7 @@ def read_regular_file(path: Path, largest: int) -> bytes:
         if status.st_size > largest:
             raise OSError(0, f"found {status.st_size:,} bytes, needed at most {largest:,}")
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(largest)
+            return file.read(status.st_size)  # not the largest: so much memory would be reserved
     finally:
         os.close(descriptor)
 

@@ -94,7 +94,7 @@ def common_shift(module: IntegerMap) -> CommonShift | None:
 
 
 def _line(module: IntegerMap, code: ShiftStaircase) -> CommonShift:
-    unit = int(module.weight.abs().min()) if isinstance(module.operator, Sum) and module.weight is not None else 1
+    unit = int(module.weight.abs().min()) if type(module.operator) is Sum and module.weight is not None else 1
     columns = torch.broadcast_tensors(
         *(each.cpu() for each in (code.multiplier, code.offset, code.shift, module.sign, module.lowest, module.highest))
     )

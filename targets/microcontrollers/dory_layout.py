@@ -25,7 +25,7 @@ def weight_bits(weight: Tensor) -> int:
 
 
 def flatten_reasons(node: Node) -> list[str]:
-    """The parser skips reshapes: they must flatten what was computed last."""
+    """Say why a reshape cannot be skipped, as the parser does: it must flatten what was computed last."""
     (source,) = node.all_input_nodes
     reasons = []
     if len(sample_shape_of(node)) > 1:
@@ -36,7 +36,7 @@ def flatten_reasons(node: Node) -> list[str]:
 
 
 def packing_reasons(node: Node, integer_type: IntegerType) -> list[str]:
-    """Levels of less than a byte lie side by side, channel after channel."""
+    """Say why levels do not fill whole bytes: they lie side by side, channel after channel."""
     channels = sample_shape_of(node)[0]
     if channels * integer_type.bits % _BYTE == 0:
         return []
@@ -44,4 +44,5 @@ def packing_reasons(node: Node, integer_type: IntegerType) -> list[str]:
 
 
 def stride_reasons(stride: tuple[int, ...]) -> list[str]:
+    """Say why strides are refused: kernels step equally along both axes."""
     return [] if len(set(stride)) == 1 else [f"its strides are {stride}, needed one for both axes"]

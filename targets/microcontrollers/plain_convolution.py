@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,22 +71,41 @@ def plain_convolution(operator: Operator, weight: Tensor | None, shape: tuple[in
 
 
 def _convolution(operator: Operator, weight: Tensor | None, shape: tuple[int, ...]) -> PlainConvolution | None:
-    channels, *sizes = shape
+    form = _FORMS.get(type(operator))
+    return form(operator, weight, shape) if form else None
+
+
+def _trained(operator: Convolution, weight: Tensor, shape: tuple[int, ...]) -> PlainConvolution:
+    return _without_groups(operator, weight, shape[0])
+
+
+def _average(operator: Average, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    window = operator.window((1, *shape))
+    if window is None:
+        return None
+    kernel, stride, padding = window
+    return _ones(shape[0], kernel, stride, tuple((pad, pad) for pad in padding))
+
+
+def _reduction(operator: Reduce, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    channels, *sizes = shape or (1,)
     rank = len(sizes)
-    if isinstance(operator, Convolution):
-        assert weight is not None
-        return _without_groups(operator, weight, channels)
-    if isinstance(operator, Average):
-        window = operator.window((1, *shape))
-        if window is None:
-            return None
-        kernel, stride, padding = window
-        return _ones(channels, kernel, stride, tuple((pad, pad) for pad in padding))
-    if isinstance(operator, Reduce) and rank and sorted(operator.axes) == list(range(2, 2 + rank)):
-        return _ones(channels, tuple(sizes), (1,) * rank, ((0, 0),) * rank)
-    if isinstance(operator, Identity) and rank:
-        return _ones(channels, (1,) * rank, (1,) * rank, ((0, 0),) * rank)
-    return None
+    if not rank or sorted(operator.axes) != list(range(2, 2 + rank)):
+        return None
+    return _ones(channels, tuple(sizes), (1,) * rank, ((0, 0),) * rank)
+
+
+def _identity(operator: Identity, weight: None, shape: tuple[int, ...]) -> PlainConvolution | None:
+    rank = len(shape) - 1
+    return _ones(shape[0], (1,) * rank, (1,) * rank, ((0, 0),) * rank) if rank > 0 else None
+
+
+_FORMS: dict[type, Callable[..., PlainConvolution | None]] = {
+    Average: _average,
+    Convolution: _trained,
+    Identity: _identity,
+    Reduce: _reduction,
+}
 
 
 def _ones(

@@ -1,1 +1,1 @@
-"""Writing ONNX, whatever the dialect."""
+"""ONNX as a family of files: how they are built, read, described and run."""

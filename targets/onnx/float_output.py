@@ -8,18 +8,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ana_fx.targets.onnx.float_layer import rounding_of_two
-from ana_fx.targets.onnx.writer import FLOAT_INPUT
+from ana_fx.targets.files.metadata import FLOAT_INPUT
+from ana_fx.targets.float_tolerance import rounding_of_two
 
-__all__ = ["float_layer_tolerance", "show_float_inputs"]
+__all__ = ["float_inputs", "float_layer_tolerance"]
 
 
-def show_float_inputs(model: onnx.ModelProto) -> list[str]:
-    """Make what each float layer reads an output too, the last ones; their names, none if there is no float layer."""
+def float_inputs(model: onnx.ModelProto) -> list[str]:
+    """The names of what the float layers read, none if there are none."""
     listed = {entry.key: entry.value for entry in model.metadata_props}.get(FLOAT_INPUT, "")
-    names = listed.split("\n") if listed else []
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    return names
+    return listed.split("\n") if listed else []
 
 
 def float_layer_tolerance(model: onnx.ModelProto, name: str, x: np.ndarray[Any, Any]) -> float:

@@ -11,9 +11,18 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from ana_fx.targets.microcontrollers.dory_attributes import WIDTH_ATTRIBUTES
+__all__ = ["ADD_ATTRIBUTES", "WIDTH_ATTRIBUTES", "emulate"]
 
-__all__ = ["emulate"]
+WIDTH_ATTRIBUTES = frozenset({"weight_bits", "out_bits"})
+"""What DORY's operators say of widths, which no number depends on."""
+ADD_ATTRIBUTES = frozenset(
+    {
+        *(f"{place}_{name}" for place in ("in1", "in2", "out") for name in ("mul", "add", "shift", "n_levels", "rq")),
+        "out_signed",
+        "add_bits",
+    }
+)
+"""What DORY's sum says of its requantizers."""
 
 _Array = np.ndarray[Any, Any]
 

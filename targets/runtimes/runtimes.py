@@ -1,14 +1,11 @@
-"""What runs exported files: each runtime of another project as one function."""
+"""What runs ONNX files: each runtime of another project as one function."""
 
 from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,56 +16,18 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops import op_max_pool
 
-from ana_fx.errors import VerifyError
+from ana_fx.targets.runtimes.base_runtime import Arrays, Runtime, runtime_among
 from ana_fx.targets.runtimes.emulation import emulate
-from ana_fx.text.wording import unknown
 
-__all__ = ["RUNTIMES", "Runtime", "runtime_called", "with_batch"]
+__all__ = ["RUNTIMES", "runtime_called", "with_batch"]
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 _QONNX = threading.Lock()  # a name in its module is replaced while it runs
 _NUMPY_TO_TRACT = {"float32": "f32", "int8": "i8", "int32": "i32", "uint8": "u8"}
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """A package that runs ONNX files.
-
-    Args:
-        name: What `verify(runtimes=…)` takes.
-        package: Its distribution.
-        run: From a model and named inputs to its outputs, in their order.
-        samples: How many samples `verify` gives it at most, or None for all.
-    """
-
-    name: str
-    package: str
-    run: Callable[[onnx.ModelProto, Arrays], list[np.ndarray[Any, Any]]]
-    samples: int | None = None
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.name} {version(self.package)}"
-
-
 def runtime_called(name: str) -> Runtime:
-    """The runtime of that name.
-
-    Raises:
-        ValueError: There is none.
-        VerifyError: Its package is not installed.
-    """
-    if name not in RUNTIMES:
-        raise ValueError(unknown("runtime", name, RUNTIMES))
-    runtime = RUNTIMES[name]
-    try:
-        import_module(runtime.package)
-    except ImportError as error:
-        raise VerifyError(
-            f"runtime {name!r} needs the package {runtime.package!r} ({error}); install ana_fx[consumers]"
-        ) from error
-    return runtime
+    """The runtime of ONNX files of that name; raises what `runtime_among` does."""
+    return runtime_among(RUNTIMES, name)
 
 
 def _onnxruntime(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:

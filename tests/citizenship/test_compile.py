@@ -69,6 +69,11 @@ def test_no_noise_and_no_strategy_breaks_the_graph(noise, strategy):
     assert breaks(qat, X) == 0
 
 
+@pytest.mark.parametrize("settings", [{"gradient": "relu"}, {"gradient_mean": 0.5}])
+def test_no_gradient_breaks_the_graph(settings):
+    assert breaks(prepared(Linear, variance="static", **settings), X) == 0
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("kind", [Residual, *map(slow, [Chain, Depthwise, OneDimensional, Shared])])
 def test_no_network_breaks_the_graph(kind, is_training):

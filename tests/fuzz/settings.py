@@ -31,7 +31,8 @@ DEFAULTS: dict[str, Any] = {
 }
 _WEIGHTS = ("ternary", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int8")
 _ACTIVATIONS = ("ternary", "uint2", "uint3", "uint4", "uint6", "uint8", "uint8", "int4", "int8")
-_SCHEDULES = ("ste", "clipped-relu", "piecewise-polynomial", "error-function", "logistic", "lsq", "lsq", "whetstone")
+_VARIANTS = ("ste", "clipped-relu", "relu", "shifted-ste", "piecewise-polynomial", "error-function", "logistic")
+_SCHEDULES = (*_VARIANTS, "lsq", "lsq", "whetstone")
 
 
 def draw_settings(rng: random.Random) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The first batch: what it must be to set scales, and that scale groups learn from it on."""
+"""The first batch: what it must be to set scales, and that scale groups learn from it on.
+
+This covers passes/quantization/sample_scales.py too.
+"""
 
 import copy
 

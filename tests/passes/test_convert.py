@@ -13,23 +13,16 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
-from ana_fx.graph import calls_to, module_of
-from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
-from ana_fx.passes.lowering.prove import Prove
+from ana_fx.graph import module_of
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.integer_modules import IntegerHead, IntegerMap
 from ana_fx.program.program_borders import Dequantize, Quantize
 from tests.graphs import Written, assert_graph
-from tests.models import INPUT_SHAPES, Chain, Depthwise, Residual, Shared, example
-from tests.programs import converted, trained
+from tests.models import INPUT_SHAPES, Chain, Residual, Shared, example
+from tests.programs import calibrated, converted, trained
 
 NETWORKS = list(INPUT_SHAPES)
 IMAGES = torch.linspace(0, 1, 4 * 3 * 6 * 6).reshape(4, 3, 6, 6)
-
-
-def calibrated(model: nn.Module, x: torch.Tensor, **settings: object) -> GraphModule:
-    return ana_fx.prepare(model, x, calibration=[x], **settings).eval()
 
 
 def integer_maps(program: GraphModule) -> Iterator[IntegerMap]:
@@ -133,27 +126,6 @@ def test_conversion_is_repeatable():
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_every_requantizer_is_proven(kind):
-    for integer_map in integer_maps(converted(kind, awkward=True)):
-        assert integer_map.proof is not None
-        assert integer_map.proof.num_channels == len(integer_map.signed_range()[0])
-        assert integer_map.proof.num_thresholds <= integer_map.proof.num_channels * (integer_map.hi - integer_map.lo)
-
-
-@pytest.mark.parametrize("target", ["onnxruntime", "integer"])
-@pytest.mark.parametrize("precision", ["ternary", "int4", "int8"])
-@pytest.mark.parametrize("kind", [Chain, Depthwise])
-def test_a_proof_holds_at_every_accumulator_and_not_only_at_thresholds(kind, precision, target):
-    for integer_map in integer_maps(converted(kind, precision, awkward=True, target=target)):
-        low, high = (ends[:, None] for ends in integer_map.signed_range())
-        step = max(1, int((high - low).max()) // 100_000)  # all of them, where there are not too many
-        every = torch.minimum(low + torch.arange(0, int((high - low).max()) + step, step), high)
-        wanted = integer_map.staircase.level(every, 0)
-        assert torch.equal(integer_map.multiply_shift.level(every, 0), wanted)
-        assert bool((wanted.diff(dim=1) >= 0).all())
-
-
 @pytest.mark.parametrize("precision", ["ternary", "int2", "int8"])
 def test_weights_are_stored_as_int8(precision):
     program = converted(Chain, precision)
@@ -250,76 +222,6 @@ def test_a_program_that_was_converted_already_is_refused():
         ana_fx.convert(converted(Chain))
 
 
-def test_unknown_scales_are_all_listed():
-    qat = ana_fx.prepare(Residual(), example(Residual))
-    with pytest.raises(ana_fx.CalibrationError) as caught:
-        ana_fx.convert(qat)
-    for key in (
-        "4 scale(s) are not known yet",
-        "x_quantizer",
-        "blocks.0.add.output_quantizer",
-        "mean.output_quantizer",
-    ):
-        assert key in str(caught.value)
-
-
-@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
-def test_numbers_that_are_not_finite_are_all_listed(number):
-    qat = copy.deepcopy(trained(Chain))
-    qat.get_submodule("hidden").weight.data[0, 0] = number
-    qat.get_submodule("head").bias.data[:2] = number
-    qat.get_submodule("features.0").norm.running_var[1] = number
-    with pytest.raises(ana_fx.UnsupportedError) as caught:
-        ana_fx.convert(qat)
-    for key in (
-        "3 tensor(s) are not finite",
-        "'hidden'",
-        "weight holds 1 NaN or infinite of 192 numbers",
-        "bias holds 2 NaN or infinite of 10 numbers",
-        "norm.running_var holds 1",
-        "Way out: ",
-    ):
-        assert key in str(caught.value)
-
-
-def test_a_model_with_nan_weights_is_refused_by_prepare_already():
-    model = Chain()
-    model.hidden.weight.data[3] = torch.nan
-    with pytest.raises(
-        ana_fx.UnsupportedError, match=r"(?s)1 tensor.*'hidden'.*weight holds 12 NaN or infinite of 192"
-    ):
-        ana_fx.prepare(model)
-
-
-def test_expectation_with_noise_is_refused_until_it_is_annealed():
-    schedule = ana_fx.Schedule(strategy="expectation", stop=0.5)
-    x = example(Chain)
-    qat = calibrated(Chain(), x, schedule=schedule)
-    annealer = ana_fx.Annealer(qat, 10)
-    for _ in range(4):
-        annealer.step()
-    with pytest.raises(
-        ana_fx.NotAnnealedError, match=r"(?s)quantizer.*head.weight_quantizer: expectation.*progress is 0.5"
-    ):
-        ana_fx.convert(qat)
-    annealer.step()
-    assert torch.equal(ana_fx.convert(qat)(x), qat(x))
-
-
-def test_a_mean_that_is_not_annealed_is_refused_for_every_strategy():
-    qat = calibrated(Chain(), example(Chain), schedule=ana_fx.Schedule(mean="dynamic"))
-    ana_fx.Annealer(qat, 10)
-    with pytest.raises(ana_fx.NotAnnealedError, match=r"7 quantizer.*\n.*noise of mean -0.5"):
-        ana_fx.convert(qat)
-
-
-def test_the_mode_with_a_static_mean_can_be_converted_at_any_time():
-    x = example(Chain)
-    qat = calibrated(Chain(), x)
-    ana_fx.Annealer(qat, 10)
-    assert torch.equal(ana_fx.convert(qat)(x), qat(x))
-
-
 def test_an_accumulator_that_cannot_fit_is_refused():
     model = nn.Sequential(nn.Linear(700_000, 2), nn.ReLU(), nn.Linear(2, 2))
     with pytest.raises(ana_fx.AccumulatorError) as caught:
@@ -332,87 +234,3 @@ def test_all_accumulators_that_cannot_fit_are_refused_at_once():
     model = Written(lambda m, x: m.a(x) + m.b(x), a=nn.Linear(700_000, 1), b=nn.Linear(700_000, 1))
     with pytest.raises(ana_fx.AccumulatorError, match=r"(?s)module 'a'.*module 'b'"):
         ana_fx.convert(calibrated(model, torch.rand(2, 700_000)))
-
-
-def test_a_shape_that_no_batch_has_told_is_refused():
-    qat = ana_fx.prepare(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)))
-    qat.get_submodule("input_1_quantizer").set_scale(torch.tensor(0.1))
-    with pytest.raises(ana_fx.ConvertError, match=r"shape of input 'input_1' is not known.*example_inputs, or train"):
-        ana_fx.convert(qat)
-
-
-def test_calibration_tells_the_shape_too():
-    x = example(Chain)
-    qat = ana_fx.prepare(Chain(), calibration=[x]).eval()
-    assert torch.equal(ana_fx.convert(qat)(x), qat(x))
-
-
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda m, x: m.conv(x).view(4, -1),  # the batch written down
-        lambda m, x: m.head(m.conv(x).view(4, -1)),
-        lambda m, x: m.conv(x).view(1, -1),  # the batch swallowed
-    ],
-)
-def test_a_batch_axis_that_is_written_down_is_refused(forward):
-    model = Written(forward, conv=nn.Conv2d(3, 2, 1), head=nn.Linear(72, 2))
-    with pytest.raises(ana_fx.ConvertError, match="needed a leading batch axis"):
-        ana_fx.convert(calibrated(model, IMAGES))
-
-
-class Tamper(Pass):
-    """Changes one weight of the layer map at `hidden`."""
-
-    name = "tamper"
-    requires = ensures = PROGRAM
-
-    def run(self, gm: GraphModule) -> bool:
-        gm.get_submodule("hidden").weight[0, 0] += 64
-        return True
-
-
-def test_the_last_guard_names_the_first_node_that_differs(monkeypatch):
-    monkeypatch.setattr("ana_fx.passes.convert.Prove", Tamper)
-    with pytest.raises(ana_fx.MismatchError, match=r"module 'hidden'.*differs.* found .*, needed .*report it"):
-        ana_fx.convert(trained(Chain))
-
-
-@pytest.mark.parametrize("field", ["multiplier", "offset", "shift"])
-def test_an_encoding_that_is_off_is_not_proven(field):
-    program = copy.deepcopy(converted(Chain))
-    first = module_of(calls_to(program, IntegerMap)[0])
-    getattr(first, field)[2] += 2 ** first.shift[2] if field == "offset" else 1
-    with pytest.raises(
-        ana_fx.ProofError,
-        match=r"'features.0'.*multiplier and shift of channel 2 does not reach level \d+ first at .*: it gives level",
-    ):
-        Prove()(program)
-
-
-def test_thresholds_that_are_off_are_not_trusted():
-    program = copy.deepcopy(converted(Chain))
-    node = calls_to(program, IntegerMap)[0]
-    integer_map = module_of(node)
-    thresholds = integer_map.staircase.thresholds(*integer_map.signed_range())
-    thresholds[2, 0] += 1
-    node.meta["thresholds"] = thresholds
-    with pytest.raises(ana_fx.ProofError, match=r"'features.0'.*channel 2 does not reach level -?\d+ first at"):
-        Prove()(program)
-
-
-def test_thresholds_do_not_stay_in_the_program():
-    assert not any("thresholds" in node.meta for node in converted(Chain).graph.nodes)
-
-
-def test_logits_above_two_to_the_24_are_compared_as_floats(tmp_path):
-    model = nn.Sequential(nn.Linear(2001, 3, bias=False))
-    model[0].weight.data.copy_(1.0 + torch.arange(6003).reshape(3, 2001) / 6003)
-    x = torch.ones(2, 2001) - torch.arange(2001) / 4002
-    qat = ana_fx.prepare(model, x, calibration=[x]).eval()
-    program = ana_fx.convert(qat)
-    logits = run(program, (x,))
-    assert max(int(y.abs().max()) for y in logits.values() if y.dtype is torch.int32) > 2**24
-    assert torch.equal(program(x), qat(x))
-    ana_fx.export(program, tmp_path / "a.onnx")
-    assert ana_fx.verify(program, tmp_path / "a.onnx", x).num_different == 0

@@ -1,4 +1,7 @@
-"""Images: uint8 pixels in, whatever the normalisation."""
+"""Images: uint8 pixels in, whatever the normalisation.
+
+This covers passes/fusion/fold_image_normalization.py too.
+"""
 
 import numpy as np
 import onnx

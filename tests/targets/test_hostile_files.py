@@ -1,4 +1,8 @@
-"""Files of strangers: one clear line, whatever they say, and nothing of theirs runs, grows or reaches a terminal."""
+"""Files of strangers: one clear line, whatever they say, and nothing of theirs runs, grows or reaches a terminal.
+
+They cover `onnx/model_file.py`, `onnx/onnx_parts.py`, `onnx/file_operators.py`, `files/arrays.py`,
+`files/regular_file.py`, `limited_verify.py` too.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,9 @@ from ana_fx.target_registry import targets
 from ana_fx.targets.command_line import app
 from ana_fx.targets.compare import verify_files
 from ana_fx.targets.files.arrays import read_archive, read_array
-from ana_fx.targets.files.file_operators import OPERATORS
-from ana_fx.targets.files.model_file import read_model
 from ana_fx.targets.limited_verify import verify_in_limits
+from ana_fx.targets.onnx.file_operators import OPERATORS
+from ana_fx.targets.onnx.model_file import read_model
 from tests.models import Chain
 from tests.programs import converted
 from tests.targets.files.test_program_file import programs

@@ -1,4 +1,8 @@
-"""Verification: it counts what it compared, and raises at the first difference."""
+"""Verification: it counts what it compared, and raises at the first difference.
+
+They cover `compare.py`, `program_outputs.py`, `arrays_of_tensors.py`, `onnx/float_output.py`,
+`writers/write_float_layer.py` too.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.targets.compare import verify_against
-from ana_fx.targets.files.metadata import borders
+from ana_fx.targets.onnx.onnx_file import borders
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, this_family
 from tests.models import Chain, OneDimensional, Residual, example
 from tests.programs import converted

@@ -1,4 +1,7 @@
-"""Attention and contractions are written out, and compute what torch computes."""
+"""Attention and contractions are written out, and compute what torch computes.
+
+This covers passes/frontend/decompositions.py too.
+"""
 
 import pytest
 import torch

@@ -156,25 +156,6 @@ def test_a_tensor_can_be_added_to_itself():
     assert_same_numbers(gm, model, torch.randn(IMAGE))
 
 
-def test_an_activation_behind_a_max_pool_is_hoisted():
-    model = nn.Sequential(conv(), norm(), nn.MaxPool2d(2), nn.ReLU())
-    gm = fused(model)
-    assert_graph(gm, "input -> Convolution+norm+relu -> MaxPool2d -> output")
-    assert_same_numbers(gm, model, torch.randn(IMAGE))
-
-
-def test_an_activation_behind_two_max_pools_keeps_the_bits():
-    model = nn.Sequential(conv(), nn.MaxPool2d(2), nn.MaxPool2d(2, 1), nn.ReLU6())
-    assert_same_numbers(fused(model), model, torch.randn(IMAGE))
-
-
-def test_an_activation_behind_a_max_pool_with_two_readers_stays():
-    model = Written(lambda m, x: (lambda y: F.relu(y) + y)(F.max_pool2d(m.conv(x), 2)), conv=conv())
-    gm = fused(model)
-    assert_graph(gm, "x -> Convolution -> MaxPool2d -> Identity+relu -> Sum(Identity+relu, MaxPool2d) -> output")
-    assert_same_numbers(gm, model, torch.randn(IMAGE))
-
-
 PADS = {
     "asymmetric": (lambda: nn.ZeroPad2d((0, 1, 2, 3)), conv, ((2, 3), (0, 1))),
     "on top of the convolution's": (lambda: nn.ZeroPad2d((1, 0, 0, 2)), lambda: conv(padding=(1, 2)), ((1, 3), (3, 2))),

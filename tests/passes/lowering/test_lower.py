@@ -1,4 +1,7 @@
-"""The borders of a program: what it takes, what it refuses, and what it makes of numbers that are none."""
+"""The borders of a program: what it takes, what it refuses, and what it makes of numbers that are none.
+
+This covers passes/lowering/lower_borders.py and passes/lowering/lowering_context.py too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.table_map import TableMap
+from ana_fx.passes.lowering.lower import rule_of
 from tests.graphs import WrittenForTwo
 
 IMAGE = ana_fx.ImageInput(mean=(0.5, 0.4), std=(0.2, 0.3))
@@ -79,3 +85,35 @@ def test_an_input_that_nothing_reads_is_taken_by_the_program_and_left_out_of_the
     assert ana_fx.verify(program, tmp_path / "model.onnx", inputs).num_outputs == 3 * 2
     with pytest.raises(ValueError, match=r"the program has 2 input\(s\), verify\(\) was given 1"):
         ana_fx.verify(program, tmp_path / "model.onnx", x)
+
+
+class Halved(LayerMap):
+    """A layer map of other hands, for which lowering has no rule."""
+
+    kind = "halved"
+
+    def real(self, tensors):
+        return tensors[0] / 2
+
+    integer_form = deployed = real
+
+
+class HalvedTable(TableMap):
+    """Computes something else than the class for which there is a rule."""
+
+    def real(self, tensors):
+        return super().real(tensors) / 2
+
+
+@pytest.mark.parametrize("make", [Halved, lambda: HalvedTable(nn.Tanh())], ids=["a kind of its own", "a subclass"])
+def test_a_layer_map_without_a_rule_of_lowering_is_refused_by_its_name(make):
+    qat = ready(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(4, 3))
+    quantizer = qat.get_submodule("0").output_quantizer
+    strange = make()
+    strange.output_quantizer, strange.input_types = quantizer, (quantizer.integer_type,)
+    qat.set_submodule("0", strange)
+    node = next(node for node in qat.graph.nodes if node.target == "0")
+    with pytest.raises(
+        ana_fx.ConvertError, match=rf"module '0'.*{type(strange).__name__} has no integer form, needed one of"
+    ):
+        rule_of(node, {})

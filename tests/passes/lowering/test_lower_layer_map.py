@@ -18,7 +18,6 @@ from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement, Pad, Rearrange
 from ana_fx.program.integer_modules import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize
-from ana_fx.program.tensor_spec import LevelRange
 from tests.graphs import Written
 
 SHAPE = (2, 6, 6)
@@ -172,8 +171,3 @@ def test_partial_sums_above_two_to_the_24_are_exact():
     qat = ready(model, torch.rand(4, 20_000))
     x = torch.rand(256, 20_000)
     assert torch.equal(ana_fx.convert(qat)(x), qat(x))
-
-
-def test_a_range_without_zero_is_no_range():
-    with pytest.raises(ValueError, match=r"holds 0, got \[3, 7\]"):
-        LevelRange(None, 3, 7, torch.ones(()))

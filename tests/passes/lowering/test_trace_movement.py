@@ -1,4 +1,8 @@
-"""Movements that are derived from operations do on any batch what the operation does."""
+"""Movements that are derived from operations do on any batch what the operation does.
+
+This covers passes/lowering/classify_movement.py and passes/lowering/lower_movement.py, which put what is derived here
+into words, and into a program.
+"""
 
 import functools
 from collections.abc import Callable, Sequence

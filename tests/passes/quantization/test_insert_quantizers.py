@@ -1,4 +1,7 @@
-"""Quantizers: their types, their first scales, and the head-room of what they feed."""
+"""Quantizers: their types, their first scales, and the head-room of what they feed.
+
+This covers passes/quantization/choose_types.py too.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,4 +1,7 @@
-"""Scale groups: what a join puts together has one scale, and what cannot have it is requantised before."""
+"""Scale groups: what a join puts together has one scale, and what cannot have it is requantised before.
+
+This covers passes/quantization/insert_requantizers.py too.
+"""
 
 import pytest
 import torch

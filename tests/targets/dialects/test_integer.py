@@ -1,4 +1,9 @@
-"""The portable target: every path of its requantizer, exact in two runtimes."""
+"""The portable target: every path of its requantizer, exact in two runtimes.
+
+They cover `writers/write_accumulators.py`, `writers/write_requantizer.py`, `writers/write_normalization.py`,
+`writers/write_resampling.py`, `writers/write_table.py`, `writers/write_constant.py`,
+`writers/convolution_attributes.py` too.
+"""
 
 from __future__ import annotations
 

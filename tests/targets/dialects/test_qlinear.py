@@ -1,4 +1,7 @@
-"""The fast target: QLinear operators where they are proven, integer arithmetic elsewhere."""
+"""The fast target: QLinear operators where they are proven, integer arithmetic elsewhere.
+
+They cover `dialects/product_form.py`, `dialects/qlinear_proofs.py`, `dialects/clip_behind_pool.py` too.
+"""
 
 from __future__ import annotations
 

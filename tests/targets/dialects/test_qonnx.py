@@ -1,4 +1,7 @@
-"""QONNX: what the files hold, which staircases become what, and what is refused; test_consumers.py runs them."""
+"""QONNX: what the files hold, which staircases become what, and what is refused; test_consumers.py runs them.
+
+They cover `dialects/float_staircase.py`, `dialects/qonnx_nodes.py` too.
+"""
 
 from __future__ import annotations
 

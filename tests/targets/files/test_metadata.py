@@ -1,4 +1,7 @@
-"""What the metadata say of a file's borders, those of a float layer included."""
+"""What the metadata say of a file's borders, those of a float layer included.
+
+They cover `files/border.py` too.
+"""
 
 import numpy as np
 import onnx
@@ -8,7 +11,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.targets.compare import verify_against
-from ana_fx.targets.files.metadata import borders
+from ana_fx.targets.onnx.onnx_file import borders
 
 HEADS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 5)),

@@ -1,4 +1,8 @@
-"""The DORY dialect: what its Quantlab front end asks for, equal numbers in its arithmetic, golden files."""
+"""The DORY dialect: what its Quantlab front end asks for, equal numbers in its arithmetic, golden files.
+
+They cover `microcontrollers/dory_layout.py`, `microcontrollers/dory_limits.py`, `microcontrollers/float_typed.py`,
+`microcontrollers/float_typed_limits.py`, `onnx/foreign_attributes.py` too.
+"""
 
 import json
 from dataclasses import replace
@@ -12,7 +16,9 @@ from torch import nn
 
 import ana_fx
 from ana_fx.target_registry import target_called
-from ana_fx.targets.microcontrollers.dory_attributes import ADD_ATTRIBUTES, without_dory_attributes
+from ana_fx.targets.microcontrollers.dory import DORY
+from ana_fx.targets.onnx.foreign_attributes import without_attributes
+from ana_fx.targets.runtimes.emulation import ADD_ATTRIBUTES
 from tests.models import Chain, Residual, Shared
 from tests.programs import converted
 from tests.targets.dialect_helpers import (
@@ -123,7 +129,7 @@ def test_values_below_2_to_the_24_stay_in_float32_and_are_equal_in_onnxruntime(t
     integer = network("vgg8", "ternary", "dory")
     model = written(integer, tmp_path)
     assert not any(node.op_type == "Cast" for node in model.graph.node)
-    session = onnxruntime.InferenceSession(without_dory_attributes(model).SerializeToString())
+    session = onnxruntime.InferenceSession(without_attributes(model, DORY.foreign_attributes).SerializeToString())
     levels = torch.randint(0, 256, (5, 3, 32, 32))
     (logits,) = integers(integer, integer.get_submodule("images_quantizer").real(levels))
     for sample, wanted in zip(levels, logits, strict=True):

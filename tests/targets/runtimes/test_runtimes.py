@@ -1,4 +1,7 @@
-"""Which runtimes there are, what they are called with, and what is said where one is missing."""
+"""Which runtimes there are, what they are called with, and what is said where one is missing.
+
+They cover `runtimes/base_runtime.py` too.
+"""
 
 from __future__ import annotations
 

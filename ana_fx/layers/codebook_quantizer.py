@@ -1,0 +1,171 @@
+"""The quantizer of a codebook: levels and thresholds that need not be alike, down to one bit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ana_fx.layers.quantizers import Quantizer
+from ana_fx.numerics.codebook import Codebook
+from ana_fx.numerics.scale_search import positive
+from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
+from ana_fx.schedule.noise import Noise
+
+__all__ = ["CodebookQuantizer", "fake_quantize_codebook", "quantizer_of"]
+
+
+class CodebookQuantizer(Quantizer):
+    """A K-quantizer with annealed noise (paper, equation 1). Its work is K − 1 comparisons a number, K at most 16.
+
+    Noise is measured in the smallest distance of two levels: for −1 and 1 half a unit reaches from −1 to 1.
+    """
+
+    @property
+    def codebook(self) -> Codebook:
+        """The levels and thresholds, moved by the static mean of the noise if it has one."""
+        found = self.integer_type.codebook
+        assert found is not None
+        return self.moved(found)
+
+    @property
+    def unit(self) -> int:
+        """What noise is measured in, in steps."""
+        levels = self.integer_type.levels
+        return min(high - low for low, high in itertools.pairwise(levels))
+
+    @property
+    def _clip(self) -> tuple[float, float]:
+        return -torch.inf, torch.inf
+
+    @property
+    def _all_levels(self) -> Codebook:
+        return self.codebook
+
+    def _filled(self, scale: Tensor) -> Tensor:
+        return scale
+
+    @torch.no_grad()
+    def loses(self, x: Tensor) -> bool:
+        """Whether numbers that differ all get one level."""
+        least, most = torch.aminmax(x.float())
+        first, last = (float(self.quantize(end)) for end in (least, most))
+        return bool(least < most) and first == last
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The levels of `x` without noise, as float32 integers."""
+        return self.codebook.level(x.float() / positive(self.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The noisy quantizer; float32, shaped as `x`."""
+        if not self.is_calibrated:
+            self._calibrate_on_first_batch(x)
+        scale = self.scale
+        factor = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5 if scale.requires_grad else 1.0
+        mean, std = self.mean * self.unit, self.std * self.unit
+        return fake_quantize_codebook(x, positive(scale), (mean, std), self, factor)
+
+
+def fake_quantize_codebook(
+    x: Tensor, scale: Tensor, noise: tuple[Tensor, Tensor], quantizer: CodebookQuantizer, scale_gradient: float = 1.0
+) -> Tensor:
+    """A noisy K-quantizer (paper, eqs. 1 and 3, section 3), with the gradient of its expectation (Proposition 1).
+
+    Args:
+        x: Any shape.
+        scale: The step; positive; broadcasts against `x`.
+        noise: Mean and standard deviation of the noise in steps, 0-dimensional.
+        quantizer: What tells levels, family, strategy and gradient.
+        scale_gradient: Factor of the gradient with respect to `scale`.
+
+    Returns:
+        Multiples of `scale`, float32, shaped as `x`.
+    """
+    gradient = quantizer.gradient._replace(mean=quantizer.gradient.mean * quantizer.unit)
+    settings = (quantizer.codebook, quantizer.noise, quantizer.strategy, gradient)
+    factors = (scale_gradient, scale.requires_grad)
+    out: Tensor = _FakeQuantize.apply(x, scale, *noise, *settings, *factors)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        codebook: Codebook,
+        noise: Noise,
+        strategy: Strategy,
+        gradient: Gradient,
+        scale_gradient: float,
+        learns_scale: bool,
+    ) -> Tensor:
+        u = x.float() / scale
+        v = u - mean  # in v the thresholds stand where the codebook says
+        slope = _SLOPES[gradient.rule](v - gradient.mean, std, codebook, noise)
+        level = _LEVELS[strategy](v, std, codebook, noise)
+        scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
+        ctx.save_for_backward(slope, scale_slope)
+        ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
+        return level * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        slope, scale_slope = ctx.saved_tensors
+        grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
+        return (grad * slope).to(ctx.dtype), grad_scale, *(None,) * 8
+
+
+def _slope(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The derivative of the expectation."""
+    slope = torch.zeros_like(v)
+    for jump, threshold in zip(codebook.jumps, codebook.thresholds, strict=True):
+        slope.add_(noise.density_(threshold - v, std), alpha=jump)
+    return slope
+
+
+def _height(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The derivative of the sum of ReLUs: how far v has come above the lowest level; 0 if there is no noise."""
+    return (codebook.level(v) - codebook.values[0]) * (std > 0)
+
+
+def _mode(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The quantizer itself."""
+    return codebook.level(v)
+
+
+def _random(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """The quantizer of a draw of v − ν."""
+    return codebook.level(v - noise.sample_like(v) * std)
+
+
+def _expectation(v: Tensor, std: Tensor, codebook: Codebook, noise: Noise) -> Tensor:
+    """E[σ(v − ν)] = q_0 + Σ_k (q_k − q_{k−1}) · F(v − θ_k), F the distribution function of the noise."""
+    is_noisy = std > 0
+    divisor = torch.where(is_noisy, std, 1.0)
+    level = torch.full_like(v, codebook.values[0])
+    for jump, threshold in zip(codebook.jumps, codebook.thresholds, strict=True):
+        past = v - threshold
+        level.add_(torch.where(is_noisy, noise.cdf(past / divisor), (past >= 0).to(v.dtype)), alpha=jump)
+    return level
+
+
+_Formula = Callable[[Tensor, Tensor, Codebook, Noise], Tensor]
+_SLOPES: Mapping[GradientRule, _Formula] = {GradientRule.EXPECTATION: _slope, GradientRule.RELU: _height}
+_LEVELS: Mapping[Strategy, _Formula] = {
+    Strategy.EXPECTATION: _expectation,
+    Strategy.MODE: _mode,
+    Strategy.RANDOM: _random,
+}
+
+
+def quantizer_of(integer_type: Any, *settings: Any, **options: Any) -> Quantizer:
+    """The quantizer of a type; arguments are those of `Quantizer`."""
+    kind = CodebookQuantizer if integer_type.levels else Quantizer
+    return kind(integer_type, *settings, **options)
