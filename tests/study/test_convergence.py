@@ -119,6 +119,21 @@ def test_without_a_rate_there_are_no_ratios():
     assert {(each.power, each.ratios) for each in compositional_convergence(qat, x).layers} == {(None, None)}
 
 
+@pytest.mark.parametrize("noise", ["uniform", "triangular", "normal", "logistic"])
+def test_a_prepared_network_of_heavisides_is_exact_layer_by_layer(noise):
+    """The network of Theorem 2, out of `prepare`: one-bit features 0 and 1, one-bit weights."""
+    x = torch.randn(64, 16)
+    net = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+    precision = ana_fx.Precision("bipolar", "uint1", output="float")
+    schedule = Schedule(noise, mean="dynamic", stop=0.75)
+    qat = ana_fx.prepare(net, x, precision=precision, schedule=schedule, calibration=[x])
+    found = compositional_convergence(qat, x, progress=[step / 32 for step in range(25)])
+    assert len(found.layers) == 3
+    for depth, layer in enumerate(found.layers):
+        assert layer.norms[8 * depth] > 0.0  # 8 of 32 moments a layer
+        assert set(layer.norms[8 * (depth + 1) :]) == {0.0}
+
+
 def test_a_schedule_that_is_a_function_is_measured_without_rates():
     schedule = Schedule("normal", function=lambda layer, time: (0.0, 0.5 * max(0.0, 1.0 - time)))
     qat, x = unit_chain(schedule)
