@@ -105,4 +105,4 @@ def test_a_layer_map_without_a_rule_of_lowering_is_refused_by_its_name():
     qat.set_submodule("0", strange)
     node = next(node for node in qat.graph.nodes if node.target == "0")
     with pytest.raises(ana_fx.ConvertError, match=r"module '0'.*Halved has no integer form, needed one of"):
-        rule_of(node, strange, {})
+        rule_of(node, {})
