@@ -45,6 +45,7 @@ class LayerNeeds:
         num_gains: How many slopes its requantizer has: 1, or one for each channel.
         num_axes: Spatial axes of a convolution or a pool, else 0.
         leaves_float: Whether it stays in floats.
+        leaves_logits: Whether its accumulators leave the model.
         clips_negative: Whether its activation clips at a negative number.
     """
 
@@ -55,6 +56,7 @@ class LayerNeeds:
     num_gains: int = 1
     num_axes: int = 0
     leaves_float: bool = False
+    leaves_logits: bool = False
     clips_negative: bool = False
 
 
@@ -75,6 +77,7 @@ class Target:
         per_channel: Whether each channel may have a slope of its own.
         spatial_axes: Numbers of spatial axes that convolutions and pools may have.
         holds_floats: Whether a last layer may stay in floats.
+        holds_logits: Whether a last layer's accumulators may leave the model; if not, it gives levels of 8 bits.
         accumulator_bits: Width of accumulators.
         requantizer: The formula that eval mode uses for models that are prepared for it.
         requantizer_bits: Width in which multiplier · acc + offset is computed.
@@ -105,6 +108,7 @@ class Target:
     per_channel: bool = True
     spatial_axes: frozenset[int] = frozenset({1, 2, 3})
     holds_floats: bool = True
+    holds_logits: bool = True
     accumulator_bits: int = 32
     requantizer: Requantizer = Requantizer.SHIFT
     requantizer_bits: int = 64
@@ -154,6 +158,8 @@ class Target:
             reasons.append(f"it has {layer.num_axes} spatial axes, needed {allowed}")
         if layer.leaves_float and not self.holds_floats:
             reasons.append("it stays in floats, needed integers")
+        if layer.leaves_logits and not self.holds_logits:
+            reasons.append("its output is int32, needed output='int8'")
         if layer.weight is not None:
             reasons += _width("weights", layer.weight, self.weight_bits)
         for name, each in (*(("input", each) for each in layer.inputs), ("output", layer.output)):

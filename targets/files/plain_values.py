@@ -39,6 +39,7 @@ from ana_fx.program.integer_modules import (
     Repeat,
 )
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import QLinearStaircase, ShiftStaircase
 from ana_fx.schedule.schedule import AnnealingRange, LayerSchedule
@@ -52,8 +53,8 @@ MODULES: tuple[type[nn.Module], ...] = (
     IntegerTable, IntegerThresholds, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
 )  # fmt: skip
 _VALUES: tuple[type, ...] = (
-    AnnealingRange, ChannelAffine, ClipRange, ImageInput, IntegerType, LayerSchedule, MultiplyShift, OrderBreak,
-    Precision, QLinearStaircase, Rounding, ShiftStaircase, SoftmaxForm, *operators(),
+    AnnealingRange, ChannelAffine, ClipRange, FixedPointStaircase, ImageInput, IntegerType, LayerSchedule,
+    MultiplyShift, OrderBreak, Precision, QLinearStaircase, Rounding, ShiftStaircase, SoftmaxForm, *operators(),
 )  # fmt: skip
 _WRITTEN = {"OperatorMap": "AffineMap", "operator": "affine"}  # names that files of format 1 know by others
 _READ = {written: name for name, written in _WRITTEN.items()}
