@@ -240,6 +240,8 @@ class OperatorMap(LayerMap):
         if codebook is not None:
             staircase, sign = fit_thresholds(line, self.output_quantizer.moved(codebook))
         elif self.shift_arithmetic is None:
+            if self.requantizer is Requantizer.EVERY_TFLITE:  # where these weights cannot come, kernels may disagree
+                line = replace(line, bound=self._reach(found.integers, input_shape))
             staircase, sign = KERNEL_FITS[self.requantizer](line, self.factor)
         else:
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
