@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["LARGEST_RATIO", "Coefficients", "Epsilon", "Kernel", "Operands", "Ratios", "ratios_of", "ratios_of_one_scale"]
+__all__ = [
+    "LARGEST_RATIO",
+    "Coefficients",
+    "Epsilon",
+    "Kernel",
+    "Operands",
+    "Ratios",
+    "ratios_of",
+    "ratios_of_one_scale",
+]
 
 LARGEST_RATIO = 2**12 - 1
 _RATIO_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
@@ -112,7 +121,7 @@ def ratios_of(operands: Operands, factors: tuple[float, ...]) -> Ratios:
 
 
 def ratios_of_one_scale(operands: Operands, factors: tuple[float, ...]) -> Ratios:
-    """Of tensors with one scale times factors: ±1 where these are equal but for their sign, else parts of the largest."""
+    """Of tensors with one scale times factors: ±1 if these are equal but for their sign, else parts of the largest."""
     largest = max(map(abs, factors))
     parts = 1 if {abs(each) for each in factors} == {largest} else _RATIO_DIVISOR
     whole = [(1 if each > 0 else -1) * max(1, round(parts * abs(each) / largest)) for each in factors]

@@ -57,7 +57,10 @@ def _slopes(factor: int, num_thresholds: int) -> list[float]:
     """
     is_hopeless = num_thresholds * math.log(1.0 - 0.75 / factor) < _HOPELESS
     steps = () if is_hopeless else _STEPS
-    return [1.0, *(1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size for count, size in steps for step in range(count))]
+    return [
+        1.0,
+        *(1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size for count, size in steps for step in range(count)),
+    ]
 
 
 def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """ADD in the kernels of TFLite, and whether it gives a sum's trained levels.
 
-    XNNPACK     (m · (a − za) + m' · (b − zb) + 2**(S − 1)) >> S, m = rint(scale ratio · 2**S), the larger one of 21 bits
-    the others  each level times 2**20, times a multiplier of 31 bits; their sum times another; each rounded
+XNNPACK     (m · (a − za) + m' · (b − zb) + 2**(S − 1)) >> S, m = rint(scale ratio · 2**S), the larger one of 21 bits
+the others  each level times 2**20, times a multiplier of 31 bits; their sum times another; each rounded
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def xnnpack_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Array:
     ratio = np.float32(x_scale / y_scale)
     shift = _LEFT_SHIFT - (math.frexp(float(ratio))[1] - 1)
     multiplier = int(np.rint(np.ldexp(ratio, shift)))
-    return (sums.astype(np.int64) * multiplier + (1 << (shift - 1))) >> shift
+    return np.asarray((sums.astype(np.int64) * multiplier + (1 << (shift - 1))) >> shift)
 
 
 def reference_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Array:
@@ -61,7 +61,7 @@ def reference_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Arra
     total = sums.astype(np.int64) << (_LEFT_SHIFT - 1)
     first = (total * 2 ** max(exponent, 0) * multiplier + 2 ** (_BITS - 1)) >> _BITS
     shift = max(-exponent, 0)
-    return np.sign(first) * ((np.abs(first) + ((1 << shift) >> 1)) >> shift)
+    return np.asarray(np.sign(first) * ((np.abs(first) + ((1 << shift) >> 1)) >> shift))
 
 
 def _fixed_point(slope: float) -> tuple[int, int]:

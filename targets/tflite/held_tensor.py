@@ -54,7 +54,7 @@ class HeldTensor:
 
 def positions(image: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The place in an image of each number once its axes have that order."""
-    return np.arange(math.prod(image)).reshape(image).transpose(order).ravel()
+    return np.asarray(np.arange(math.prod(image)).reshape(image).transpose(order).ravel())
 
 
 def channels_last(rank: int) -> tuple[int, ...]:

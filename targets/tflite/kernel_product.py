@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.reduce import Reduce
 from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.requantizers.staircase import ScaledStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
 
 __all__ = ["KernelProduct", "average_product", "convolution_product", "mean_product", "ones"]
@@ -61,10 +61,10 @@ def convolution_product(module: IntegerMap, op: Convolution, shape: tuple[int, .
     weight = module.stored_weight().cpu()
     weight = weight.unsqueeze(2) if op.rank == 1 else weight
     channels = shape[0]
-    is_depthwise = op.groups == channels and weight.shape[1] == 1 and len(weight) % channels == 0
+    is_depthwise = op.groups == channels > 1
     stored = weight.permute(1, 2, 3, 0) if is_depthwise else weight.permute(0, 2, 3, 1)
     return KernelProduct(
-        numpy(stored.to(torch.int8).contiguous()),
+        numpy(stored.contiguous()).astype(np.int8),
         is_depthwise,
         _down_and_right(op.stride, 1),
         _down_and_right(op.padding, (0, 0)),
@@ -93,10 +93,11 @@ def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> Kern
 
 def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[int, ...] = (1,)) -> Array:
     """A depthwise kernel of ones, or of a coefficient for each row, with the sign and head-room of each channel."""
-    factor = np.ones(channels, np.int64) * numpy(module.sign) * module.staircase.factor  # type: ignore[attr-defined]
-    rows = np.resize(np.array(coefficients, np.int64), (1, *kernel, 1)) if len(coefficients) == 1 else None
-    plain = rows if rows is not None else np.array(coefficients, np.int64).reshape(1, -1, 1, 1)
-    return np.asarray(plain * factor, np.int8)
+    staircase = module.staircase
+    assert isinstance(staircase, ScaledStaircase)
+    rows = np.broadcast_to(np.array(coefficients, np.int64).reshape(1, -1, 1, 1), (1, *kernel, 1))
+    factors = numpy(module.sign.cpu()) * staircase.factor * np.ones(channels, np.int64)
+    return np.asarray(rows * factors, np.int8)
 
 
 def _down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ class Scales:
         axis: Which axis has the channels.
     """
 
-    scale: Array
+    scale: Array | np.float32
     zero_point: int = 0
     axis: int = 0
 

@@ -42,7 +42,9 @@ class TfliteFamily(FileFamily):
                 continue
             if dialect.writer(module) is None:
                 kind = type(dialect.subject(module)).__name__
-                found.append(f"{location(node)}: target {target.name!r} has no writer for {kind}, needed one in its table")
+                found.append(
+                    f"{location(node)}: target {target.name!r} has no writer for {kind}, needed one in its table"
+                )
             else:
                 found += misfits_of(program, node, target)
         return found
@@ -64,7 +66,9 @@ def _dialect_of(target: Target) -> TfliteDialect:
     module, _, name = target.emitter.partition(":")
     found = getattr(import_module(module), name)
     if not isinstance(found, TfliteDialect):
-        raise TypeError(f"emitter {target.emitter!r} of target {target.name!r} is {brief(found)}, needed a TfliteDialect")
+        raise TypeError(
+            f"emitter {target.emitter!r} of target {target.name!r} is {brief(found)}, needed a TfliteDialect"
+        )
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,11 @@ class TfliteFile(ExportedFile):
         dims = tuple(int(size) for size in entry["tensor"]["shape"][1:])
         order = self._order(name, len(dims))
         shape = tuple(dims[order.index(axis)] for axis in range(len(dims)))
-        return read_border(name, dtype, shape, self.metadata)
+        border = read_border(name, dtype, shape, self.metadata)
+        point = int(entry["tensor"]["quantization"]["zero_point"][0])
+        if (point, order) == (border.zero_point, tuple(range(len(dims)))):
+            return border
+        return replace(border, held=f"int8 {'x'.join(('N', *map(str, dims)))}, zero point {point}")
 
     def _order(self, name: str, rank: int) -> tuple[int, ...]:
         """The axes of a program's sample as they follow each other in the file."""

@@ -21,7 +21,6 @@ from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
-from ana_fx.targets.tflite.kernel_product import average_product, mean_product
 
 __all__ = ["misfits_of"]
 
@@ -68,7 +67,7 @@ def _staircase_reasons(module: IntegerMap, target: Target) -> list[str]:
         return [f"its staircase is one of integer shifts, needed {wanted.value!r}"]
     if wanted not in (Requantizer.XNNPACK, Requantizer.EVERY_TFLITE):
         return [f"its staircase is that of float32 kernels, needed {wanted.value!r}"]
-    if float(staircase.stored_slope.max()) >= 256:  # noqa: PLR2004
+    if float(staircase.stored_slope.max()) >= 256:
         return [f"a channel has {float(staircase.stored_slope.max()):g} levels for each accumulator unit, needed < 256"]
     return _agreement_reasons(module, staircase) if wanted is Requantizer.EVERY_TFLITE else []
 
@@ -96,7 +95,7 @@ def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[s
 
 def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
     shapes = [sample_shape_of(each) for each in node.all_input_nodes]
-    if len(node.all_input_nodes) != 2 or len(set(shapes)) > 1:  # noqa: PLR2004
+    if len(node.all_input_nodes) != 2 or len(set(shapes)) > 1:
         return [f"it adds tensors of shapes {' and '.join(map(str, shapes))}, needed two of one shape"]
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
@@ -111,16 +110,14 @@ def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
 
 def _average_reasons(node: Node, module: IntegerMap) -> list[str]:
     assert isinstance(module.operator, Average)
-    if module.operator.window((1, *sample_shape_of(node.all_input_nodes[0]))) is None:
-        return ["its windows have several sizes, needed one"]
-    fits = average_product(module, module.operator, sample_shape_of(node.all_input_nodes[0])) is not None
-    return [] if fits else ["its windows have several sizes, needed one"]
+    window = module.operator.window((1, *sample_shape_of(node.all_input_nodes[0])))
+    return [] if window else ["its windows have several sizes, needed one"]
 
 
 def _mean_reasons(node: Node, module: IntegerMap) -> list[str]:
     assert isinstance(module.operator, Reduce)
     shape = sample_shape_of(node.all_input_nodes[0])
-    is_whole = 2 <= len(shape) <= 3 and sorted(module.operator.axes) == list(range(2, 1 + len(shape)))  # noqa: PLR2004
+    is_whole = 2 <= len(shape) <= 3 and sorted(module.operator.axes) == list(range(2, 1 + len(shape)))
     return [] if is_whole else [f"it is a mean over axes {module.operator.axes}, needed all axes behind the channels"]
 
 

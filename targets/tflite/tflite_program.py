@@ -132,6 +132,6 @@ def _are_images(node: Node) -> bool:
         if isinstance(module, IntegerMaxPool):
             return True
         if isinstance(module, IntegerMap):
-            return module.operator.num_spatial_axes > 0 or len(sample_shape_of(node)) == 3  # noqa: PLR2004
+            return module.operator.num_spatial_axes > 0 or len(sample_shape_of(node)) == 3
         todo += list(reader.users)
     return False

@@ -119,9 +119,7 @@ class TfliteWriter:
             return index
         assert math.prod(dims) == math.prod(wanted)
         shape = np.array([-1, *wanted], np.int32)
-        return self.op(
-            Code.RESHAPE, [index, self.constant(shape, "shape")], wanted, scales, new_shape=shape
-        )
+        return self.op(Code.RESHAPE, [index, self.constant(shape, "shape")], wanted, scales, new_shape=shape)
 
     def _transposed(self, x: HeldTensor, index: int, order: Sequence[int], dims: Shape) -> int:
         permutation = np.array([0, *(axis + 1 for axis in order)], np.int32)

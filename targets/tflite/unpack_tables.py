@@ -17,6 +17,7 @@ from ana_fx.targets.tflite.schema import FILE_IDENTIFIER, OPTIONS, TABLES
 
 __all__ = ["unpack_model"]
 
+_LETTERS = 64  # that count as much as a table: many strings can lie in one place
 _OPTIONS = {number: table for number, table, _ in OPTIONS.values()}
 
 
@@ -97,7 +98,7 @@ class _Reader:
 
     def text(self, position: int, length: int) -> str:
         """A string."""
-        self._count()
+        self._count(1 + length // _LETTERS)
         return bytes(self.scalars("uint8", position, length)).decode("utf-8")
 
     def scalars(self, kind: str, position: int, length: int) -> np.ndarray[Any, Any]:
@@ -107,7 +108,7 @@ class _Reader:
             raise ValueError("it is cut, or no TFLite file")
         return np.frombuffer(self.data, dtype, length, position)
 
-    def _count(self) -> None:
-        self.left -= 1
+    def _count(self, number: int = 1) -> None:
+        self.left -= number
         if self.left < 0:
             raise ValueError("it has more tables than any file that export() writes")

@@ -31,6 +31,7 @@ Array = np.ndarray[Any, Any]
 
 __all__ = ["write_average", "write_convolution", "write_identity", "write_linear", "write_mean", "write_product"]
 
+
 def write_convolution(w: TfliteWriter, op: Convolution) -> HeldTensor:
     """Write CONV_2D, or DEPTHWISE_CONV_2D where each output has one input channel."""
     return _over_images(w, convolution_product(w.module, op, w.x.shape))
@@ -67,17 +68,18 @@ def write_linear(w: TfliteWriter, op: Linear) -> HeldTensor:
         x = w.reshaped(x, w.x.shape, (1, math.prod(rows), num_inputs), w.scales_of(w.x))
     product = KernelProduct(weight.reshape(num_outputs, 1, 1, num_inputs), is_depthwise=False)
     found = write_product(w, product, x, (1, math.prod(rows), num_inputs), w.scales_of(w.x))
-    image = (math.prod(rows), num_outputs)
-    return w.held(w.reshaped(found, (1, *image), w.shape, w.scales), w.shape, tuple(range(len(w.shape))))
+    if not rows:
+        return w.held(found, (num_outputs, 1, 1), channels_last(3))  # as the next linear layer reads it
+    found = w.reshaped(found, (1, math.prod(rows), num_outputs), w.shape, w.scales)
+    return w.held(found, w.shape, tuple(range(len(w.shape))))
 
 
 def write_identity(w: TfliteWriter, op: Identity) -> HeldTensor:
     """Write DEPTHWISE_CONV_2D with a kernel of one number."""
     x, staircase = w.x, w.module.staircase
+    image, order = x.image, x.order
     if max(staircase.bias.numel(), staircase.weight_scale.numel(), w.module.sign.numel()) > 1:
         image, order = (x.shape[0], math.prod(x.shape[1:])), (1, 0)  # channels have numbers of their own
-    else:
-        image, order = x.image, x.order
     index = w.arranged(x, image, order)
     dims = tuple(image[axis] for axis in order) or (1,)
     flat = (1, math.prod(dims[:-1]), dims[-1])
@@ -95,7 +97,7 @@ def _over_images(w: TfliteWriter, product: KernelProduct) -> HeldTensor:
     index = w.reshaped(index, (*sizes, channels), (height, width, channels), w.scales_of(w.x))
     found = write_product(w, product, index, (height, width, channels), w.scales_of(w.x))
     down, right = product.sizes((height, width))
-    image = (product.num_outputs, down, right)
+    image: tuple[int, ...] = (product.num_outputs, down, right)
     if len(sizes) == 1:
         image = (product.num_outputs, right)
         found = w.reshaped(found, (1, right, product.num_outputs), (right, product.num_outputs), w.scales)

@@ -53,7 +53,9 @@ def one_product(code: Code, zero_point: int, activation: Activation, *, is_int4:
     is_depthwise, is_matrix = code is Code.DEPTHWISE_CONV_2D, code is Code.FULLY_CONNECTED
     channels_in, axis = (CHANNELS, 3) if is_depthwise else (1, 0)
     image = (1,) if is_matrix else (1, 1, channels_in)
-    weight_shape = {Code.FULLY_CONNECTED: (CHANNELS, 1), Code.CONV_2D: (CHANNELS, 1, 1, 1)}.get(code, (1, 1, 1, CHANNELS))
+    weight_shape = {Code.FULLY_CONNECTED: (CHANNELS, 1), Code.CONV_2D: (CHANNELS, 1, 1, 1)}.get(
+        code, (1, 1, 1, CHANNELS)
+    )
     x = builder.tensor("x", image, Scales(X_SCALE, X_ZERO))
     weight = builder.constant("w", np.ones(weight_shape, np.int8), Scales(weight_scale, 0, axis), is_int4=is_int4)
     added = builder.constant("b", bias, Scales(weight_scale * X_SCALE))
