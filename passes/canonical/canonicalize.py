@@ -17,7 +17,7 @@ from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.canonical.rewrites import OVERWRITES, UnfitError, is_overwritten_early, spelled
-from ana_fx.passes.canonical.spellings import spellings
+from ana_fx.passes.canonical.spellings import ADVICE, spellings
 
 __all__ = ["Canonicalize"]
 
@@ -83,6 +83,8 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
     spelling = spellings().get(node.target)
     if spelling is None and is_movement(node):
         return None
+    if node.target in ADVICE:
+        return f"{spelled(node)}() {ADVICE[node.target]}"
     if spelling is None:
         return f"{spelled(node)}() has no integer form here (ana_fx.supported_operators() lists what has)"
     if spelled(node).endswith("_") and is_overwritten_early(node):

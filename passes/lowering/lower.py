@@ -105,7 +105,8 @@ def rule_of(node: Node, values: Container[Node]) -> Rule:
         return dequantize_inputs
     if layer_map is None and node in values:  # a size, a scale, or a constant in floats
         return _leave
-    for kind in type(module).__mro__:
+    kinds = type(module).__mro__ if layer_map is None else (type(module),)  # a kind of layer map has a rule of its own
+    for kind in kinds:
         if kind in RULES:
             return RULES[kind]
     if is_dropout(module):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter

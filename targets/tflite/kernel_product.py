@@ -10,7 +10,7 @@ import numpy as np
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.reduce import Reduce
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import ScaledStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
 

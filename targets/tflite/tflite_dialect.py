@@ -14,7 +14,8 @@ from ana_fx.operators.linear import Linear
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.targets.tflite.held_tensor import HeldTensor
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool, write_sum

@@ -14,7 +14,8 @@ from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
 from ana_fx.requantizers.agreed_staircase import agreed_channels
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase

@@ -11,7 +11,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import module_of, outputs
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
 from ana_fx.program.tensor_spec import LevelRange, sample_shape_of, spec_of
 from ana_fx.target import Target
