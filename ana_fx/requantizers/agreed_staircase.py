@@ -9,6 +9,7 @@ met; a slope that is off by a little finds more.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,8 @@ from ana_fx.requantizers.staircase import LineFit, QLinearStaircase, fit_qlinear
 __all__ = ["agreed_channels", "fit_agreed"]
 
 _OTHERS = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROUNDING)
+_LARGEST_DENOMINATOR = 8
+_FURTHEST = 2.0**-6  # by which a slope is moved at most, of itself
 _STEPS = ((512, 2.0**-16), (128, 2.0**-12))  # slopes within 0.4 %, then within 1.6 %, each a chance of its own
 _HOPELESS = -16.0  # the logarithm of the chance of one bias, below which no other slope is tried
 _MOST = 2**22  # levels that are tried at once
@@ -38,9 +41,9 @@ def fit_agreed(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
     bias, weight_scale = best.bias.clone(), best.weight_scale.expand(len(best.bias)).clone()
     best = replace(best, weight_scale=weight_scale.clone())
     todo = torch.arange(len(bias), device=bias.device)
-    for slope in _slopes(factor, int(best.hi) - int(best.lo)):
+    for slope in _slopes(best):
         for part in todo.split(max(1, _MOST // (factor * max(1, int(best.hi) - int(best.lo))))):
-            moved = replace(best, bias=best.bias[part], weight_scale=best.weight_scale[part] * slope)
+            moved = replace(best, bias=best.bias[part], weight_scale=best.weight_scale[part] * slope[part])
             distance, is_found = _nearest_agreed(moved, bound[part])
             bias[part] = torch.where(is_found, moved.bias + distance, bias[part])
             weight_scale[part] = torch.where(is_found, moved.weight_scale, weight_scale[part])
@@ -50,17 +53,24 @@ def fit_agreed(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
     return replace(fitted, bias=bias, weight_scale=weight_scale), sign
 
 
-def _slopes(factor: int, num_thresholds: int) -> list[float]:
-    """What slopes are multiplied with, nearest first.
+def _slopes(staircase: QLinearStaircase) -> Iterator[Tensor]:
+    """What the slopes of each channel are multiplied with, one try after the other; float32, [channels].
 
-    A threshold is met by a tie that kernels round differently with a chance of about 3/4 in one of `factor` places.
+    Ties lie as many accumulators apart as an accumulator is parts of a level. Where that is a fraction with a small
+    denominator, they meet stored accumulators in few places modulo `factor`, and a bias passes all of them. Others
+    are left to chance: a threshold is met by a tie that kernels round differently in about 3 of 4 · `factor` places.
     """
-    is_hopeless = num_thresholds * math.log(1.0 - 0.75 / factor) < _HOPELESS
-    steps = () if is_hopeless else _STEPS
-    return [
-        1.0,
-        *(1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size for count, size in steps for step in range(count)),
-    ]
+    distance = 1.0 / staircase.slope
+    yield torch.ones_like(staircase.weight_scale)
+    for denominator in range(min(_LARGEST_DENOMINATOR, staircase.factor // 2), 0, -1):
+        nearest = distance * denominator / torch.round(distance * denominator).clamp_min(1.0)
+        yield torch.where((nearest - 1.0).abs() < _FURTHEST, nearest, 1.0).to(staircase.weight_scale.dtype)
+    num_thresholds = int(staircase.hi) - int(staircase.lo)
+    if num_thresholds * math.log(1.0 - 0.75 / staircase.factor) < _HOPELESS:
+        return
+    for count, size in _STEPS:
+        for step in range(count):
+            yield torch.full_like(staircase.weight_scale, 1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size)
 
 
 def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:
