@@ -86,6 +86,8 @@ class Target:
         whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else, so that an activation
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
+        least_headroom: The least factor by which weights are stored larger than they are trained; 3 keeps trained ones
+            within ±42.
         sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
             saturate (x86 without VNNI; see `ana_fx.numerics.pair_sums`). Their weights are trained and stored within
             what cannot saturate. Depthwise convolutions add no pairs.
@@ -116,6 +118,7 @@ class Target:
     aligned_sums: bool = False
     whole_ranges: bool = False
     stored_weight_max: int = 127
+    least_headroom: int = 1
     sums_pairs_in_16_bits: frozenset[str] = frozenset()
     saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
@@ -139,18 +142,22 @@ class Target:
             )
 
     def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
-        """The largest absolute value of a weight that this operator stores next to inputs of that type."""
-        if operator not in self.sums_pairs_in_16_bits or is_depthwise:
-            return self.stored_weight_max
-        return min(self.stored_weight_max, largest_safe_weight(stored_magnitude(input_type)))
+        """The largest absolute value of a trained weight that this operator has next to inputs of that type."""
+        return self._largest_stored(operator, input_type, is_depthwise=is_depthwise) // self.least_headroom
 
     def headroom(self, operator: str, weight_magnitude: int, input_type: IntegerType) -> int:
         """The largest odd factor by which weights of that magnitude may be stored.
 
         It is odd because then no accumulator meets a tie of an odd number of half steps.
         """
-        factor = self.largest_weight(operator, input_type) // weight_magnitude
+        factor = self._largest_stored(operator, input_type) // weight_magnitude
         return max(1, factor - (factor % 2 == 0))
+
+    def _largest_stored(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
+        """The largest absolute value of a weight that this operator stores next to inputs of that type."""
+        if operator not in self.sums_pairs_in_16_bits or is_depthwise:
+            return self.stored_weight_max
+        return min(self.stored_weight_max, largest_safe_weight(stored_magnitude(input_type)))
 
     def refusals(self, layer: LayerNeeds) -> list[str]:
         """Why this target cannot hold a layer, a reason for each; empty if it can."""

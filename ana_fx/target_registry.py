@@ -140,9 +140,9 @@ _BUILT_IN = (
     ),
     Target(
         "tflite",
-        "TFLite files with one answer in LiteRT, with and without XNNPACK, TFLite Micro and CMSIS-NN: few bits",
+        "TFLite files with one answer in LiteRT, with and without XNNPACK, TFLite Micro and CMSIS-NN",
         emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
-        weight_bits=(1, 7),  # with eight there is no head-room, and no bias on which all kernels agree
+        least_headroom=3,  # with less there is no bias on which all kernels agree
         requantizer=Requantizer.EVERY_TFLITE,
         runtimes=("litert", "litert-builtin", "litert-reference", "tflite-micro"),
         **_TFLITE_LIMITS,

@@ -22,8 +22,8 @@ from ana_fx.requantizers.staircase import LineFit, QLinearStaircase, fit_qlinear
 __all__ = ["agreed_channels", "fit_agreed"]
 
 _OTHERS = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROUNDING)
-_LARGEST_DENOMINATOR = 8
-_FURTHEST = 2.0**-6  # by which a slope is moved at most, of itself
+_LARGEST_DENOMINATOR, _NUM_NEIGHBORS = 8, 16
+_NEAR, _FAR = 2.0**-6, 0.05  # by which a slope is moved at most, of itself: at first, and before giving up
 _STEPS = ((512, 2.0**-16), (128, 2.0**-12))  # slopes within 0.4 %, then within 1.6 %, each a chance of its own
 _HOPELESS = -16.0  # the logarithm of the chance of one bias, below which no other slope is tried
 _MOST = 2**22  # levels that are tried at once
@@ -60,17 +60,26 @@ def _slopes(staircase: QLinearStaircase) -> Iterator[Tensor]:
     denominator, they meet stored accumulators in few places modulo `factor`, and a bias passes all of them. Others
     are left to chance: a threshold is met by a tie that kernels round differently in about 3 of 4 · `factor` places.
     """
-    distance = 1.0 / staircase.slope
     yield torch.ones_like(staircase.weight_scale)
-    for denominator in range(min(_LARGEST_DENOMINATOR, staircase.factor // 2), 0, -1):
-        nearest = distance * denominator / torch.round(distance * denominator).clamp_min(1.0)
-        yield torch.where((nearest - 1.0).abs() < _FURTHEST, nearest, 1.0).to(staircase.weight_scale.dtype)
+    yield from _fractions(staircase, _NEAR)
     num_thresholds = int(staircase.hi) - int(staircase.lo)
-    if num_thresholds * math.log(1.0 - 0.75 / staircase.factor) < _HOPELESS:
-        return
-    for count, size in _STEPS:
-        for step in range(count):
-            yield torch.full_like(staircase.weight_scale, 1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size)
+    if num_thresholds * math.log(1.0 - 0.75 / staircase.factor) > _HOPELESS:
+        for count, size in _STEPS:
+            for step in range(count):
+                yield torch.full_like(staircase.weight_scale, 1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size)
+    yield from _fractions(staircase, _FAR)
+
+
+def _fractions(staircase: QLinearStaircase, furthest: float) -> Iterator[Tensor]:
+    """What makes fractions with small denominators of the distances of ties, where it is that near to 1, else 1."""
+    distance = 1.0 / staircase.slope
+    largest = min(_LARGEST_DENOMINATOR, staircase.factor // 2)
+    parts = [(denominator, 0) for denominator in range(largest, 0, -1)]
+    if largest:  # float32 holds one slope more exactly than its neighbour
+        parts += [(1, step * sign) for step in range(1, _NUM_NEIGHBORS + 1) for sign in (1, -1)]
+    for denominator, step in parts:
+        nearest = distance * denominator / (torch.round(distance * denominator) + step).clamp_min(1.0)
+        yield torch.where((nearest - 1.0).abs() < furthest, nearest, 1.0).to(staircase.weight_scale.dtype)
 
 
 def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,6 +128,8 @@ class QuantizeWeights(Pass):
         if not limits:
             return []
         named = ", ".join(f"±{limit}" for limit in sorted(set(limits)))
+        if self.target.least_headroom > 1:
+            return [f"{len(limits)} layer map(s) keep weights within {named}, so that all kernels round them alike."]
         twin = " Target 'onnxruntime-vnni' has all 8 bits." if self.target.requantizer is Requantizer.QLINEAR else ""
         return [
             f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without "

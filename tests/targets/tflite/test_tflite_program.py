@@ -13,6 +13,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.errors import ExportError, PrecisionError
+from ana_fx.graph import quantizers
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last, zero_point_of
 from ana_fx.targets.tflite.schema import Activation, Padding
@@ -102,9 +103,19 @@ def test_logits_leave_as_bytes_unless_the_precision_says_otherwise(target):
         )
 
 
-def test_eight_bits_are_refused_where_all_kernels_must_agree():
-    with pytest.raises(PrecisionError, match=r"weights have 8 bits .* needed 1 to 7"):
-        ana_fx.prepare(VGG8(16), torch.rand(2, 3, 32, 32), precision="int8", target="tflite")
+def test_weights_leave_head_room_where_all_kernels_must_agree():
+    qat = ana_fx.prepare(VGG8(16), torch.rand(2, 3, 32, 32), precision="int8", target="tflite")
+    assert {str(q.integer_type) for _, q in quantizers(qat) if "weight" in q.name} == {"int8 within ±41"}
+    assert "8 layer map(s) keep weights within ±41, so that all kernels round them alike." in qat.meta["notes"]
+
+
+def test_channels_on_which_kernels_differ_are_refused_by_name(tmp_path):
+    integer = program(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)), 1, 8, 8, target="litert")
+    integer.meta["target"] = "tflite"  # its staircases were fitted for XNNPACK alone
+    with pytest.raises(
+        ExportError, match=r"module '0'.* kernels round 2 of 2 channels \(0, 1\) differently, needed none"
+    ):
+        ana_fx.export(integer, tmp_path / "m.tflite")
 
 
 @pytest.mark.parametrize(

@@ -69,20 +69,12 @@ RUNTIMES = {
     "tflite-micro": [("litert-reference",), ("tflite-micro",)],
     "tflite": [("litert", "litert-builtin", "litert-reference"), ("tflite-micro",)],
 }
-AGREED = [
-    ("VGG8/8", "ternary"),
-    ("DS-CNN", "ternary"),
-    ("DS-CNN", "int4"),
-    ("ResNet-20", "ternary"),
-    ("residual", "ternary"),
-]
 CASES = [
     pytest.param(target, name, precision, runtimes, marks=[micro if "tflite-micro" in runtimes else litert])
     for target, sets in RUNTIMES.items()
     for runtimes in sets
     for name in NETWORKS
     for precision in ("ternary", "int4", "int8")
-    if target != "tflite" or (name, precision) in AGREED
 ]
 
 
