@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tflite [targets]`: the TFLite targets in every kernel set that they name, many inputs, and their speed.
+"""`python -m benchmarks.tflite [targets]`: TFLite files in every kernel set that their target names, and their speed.
 
 The rows are those of docs/targets/tflite.md. Networks with random weights, trained for a step; half of the inputs lie
 beyond the calibrated range. Speed is that of LiteRT's kernels on one thread and one sample, over onnxruntime's on the

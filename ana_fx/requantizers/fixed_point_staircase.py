@@ -53,7 +53,7 @@ class FixedPointStaircase(ScaledStaircase):
             raise ValueError(f"rounding is one of {[each.value for each in _FIXED_POINT]}, got {self.rounding!r}")
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
-        """See the base class."""
+        """Multiply by M, shift by 31 bits, and by what is left of the exponent, each rounded as the formula says."""
         rank = accumulator.ndim
         multiplier, exponent = (along(each, channel_axis, rank) for each in self.fixed_point())
         stored = accumulator.to(torch.int64) * self.factor + along(self.bias.to(torch.int64), channel_axis, rank)
@@ -68,7 +68,7 @@ class FixedPointStaircase(ScaledStaircase):
         return rounded.to(torch.float32).clamp_min_(self.lo).clamp_max_(self.hi)
 
     def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """A level begins half a step below it; the first rounding moves that by up to half of its own unit."""
         multiplier, exponent = (each.double().reshape(-1, 1) for each in self.fixed_point())
         slope = multiplier * torch.exp2(exponent - _BITS)
         stored = (level - 0.5) / slope
@@ -87,7 +87,7 @@ class FixedPointStaircase(ScaledStaircase):
 
     @property
     def slope(self) -> Tensor:
-        """See the base class."""
+        """M · 2**(e − 31) before it is rounded to 31 bits, times the head-room of the weights."""
         weight_scale = self.weight_scale.double()
         return self.x_scale.double() * weight_scale / self.y_scale.double() * self.factor
 
