@@ -200,7 +200,7 @@ def _describe(canvas: Canvas, figure: Figure, conditions: _Conditions, trials: S
     study = STUDIES[figure.study]
     canvas.suptitle(f"Figure {figure.number}. {study.title}: {figure.title}", x=0.01, ha="left", weight="bold")
     is_full = conditions.scale == Scale() and conditions.data == study.name
-    text = f"{conditions.data}, {conditions.scale.describe(study.recipe)}\n{_repeats(conditions, trials)}"
+    text = f"data: {conditions.data}, {conditions.scale.describe(study.recipe)}\n{_repeats(conditions, trials)}"
     colour = STYLE["text.color"] if is_full else _SCALED
     canvas.supxlabel(text, x=0.01, ha="left", fontsize=7, style="italic", color=colour)
     handles = [

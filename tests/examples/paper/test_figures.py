@@ -104,9 +104,11 @@ def test_a_scaled_run_says_so_in_the_picture_and_a_full_one_too(canvases, tmp_pa
     draw(FIGURES[0], finished("cifar10"), tmp_path)
     draw(FIGURES[0], finished("cifar10", scale=Scale(), data="cifar10"), tmp_path)
     small, full = (canvas.get_supxlabel() for canvas in canvases)
-    assert small.startswith("small set, reduced scale: 1/8 of the width, 5 of 500 epochs, 50% of the given data\n")
+    assert small.startswith(
+        "data: small set, reduced scale: 1/8 of the width, 5 of 500 epochs, 50% of the given data\n"
+    )
     assert small.endswith("over 2 of 2 folds")
-    assert full.startswith("cifar10, full scale: full width, 500 epochs, all data\n")
+    assert full.startswith("data: cifar10, full scale: full width, 500 epochs, all data\n")
 
 
 def test_a_panel_says_how_many_of_its_curves_were_run(canvases, tmp_path):
