@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(EXTRAS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,ray,peers]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,tflite,ray,peers]' --constraint constraints.txt
 	touch $@
 
 demo: $(INSTALLED)  ## digits, from a float model to integer ONNX
