@@ -14,16 +14,8 @@ from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
-from ana_fx.program.integer_modules import (
-    Accumulating,
-    IntegerConstant,
-    IntegerHead,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-)
+from ana_fx.program.integer_layers import Accumulating, IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.tensor_spec import has_spec, integer_type_of
 from ana_fx.target import LayerNeeds, Target
 
@@ -78,8 +70,8 @@ def _codebook_needs(module: IntegerThresholds, inputs: Types) -> LayerNeeds:
 
 
 def _head_needs(module: IntegerHead, inputs: Types) -> LayerNeeds:
-    num_axes = module.operator.num_spatial_axes
-    return LayerNeeds(module.operator.kind, weight=_weight_type(module), inputs=inputs, num_axes=num_axes)
+    num_axes, weight = module.operator.num_spatial_axes, _weight_type(module)
+    return LayerNeeds(module.operator.kind, weight=weight, inputs=inputs, num_axes=num_axes, leaves_logits=True)
 
 
 def _float_needs(module: OperatorMap, inputs: Types) -> LayerNeeds:

@@ -27,9 +27,9 @@ from ana_fx.target_registry import find_target
 from ana_fx.targets.files.array_file import pack, parse_json, unpack
 from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.files.plain_values import MODULES, Plain, Reader, Store
-from ana_fx.targets.files.program_graph import check_paths, graph_of, identifier, plain_node
-from ana_fx.targets.files.program_specs import specify
 from ana_fx.targets.files.regular_file import read_regular_file, reason_of
+from ana_fx.targets.files.saved_graph import check_paths, graph_of, identifier, plain_node
+from ana_fx.targets.files.saved_specs import specify
 
 __all__ = ["load", "save"]
 
