@@ -29,7 +29,7 @@ from examples.trained_networks import TRAINED, Examples, TrainedNetwork
 __all__ = ["Point", "main", "picture", "points"]
 
 _WIDTHS = ("int2", "int3", "int4", "int5", "int6", "int7", "int8")
-_UNIFORM = ("int2", "int3", "int4", "int5", "int6")
+_UNIFORM = ("int2", "int3", "int4", "int5")
 _BATCH_SIZE, _NUM_PROBES = 64, 128
 _UNITS = {
     "weight_bytes": ("bytes of weights, activations of 8 bits; kB", 1e3),

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from ana_fx.analysis.least_squares_rounding import LeastSquares, round_rows
 from ana_fx.annealing.annealing_notes import start_record
@@ -21,17 +21,14 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.numerics.spread_samples import spread_samples
-from ana_fx.operators.sum import Sum
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches, patches, rows_of
 from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for
 from ana_fx.prepared.recognize import prepared
-from ana_fx.requantizers.staircase import along
 
 __all__ = ["reconstruct"]
 
 _NUM_ROWS = 2**15  # of the least squares problem of a layer
-_CLOSED = 1e-3  # of the largest slope of a layer: a channel with less has no part in its sum
 _NUM_SAMPLES = 2**15  # from which the step of an output is taken
 
 
@@ -42,7 +39,6 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
 
     - weights become those with which the layer's outputs have the least squared distance to the float network's, and
       are rounded so that this distance stays small (see `ana_fx.analysis.least_squares_rounding`);
-    - a layer that only a sum reads makes up for the error of the other summand too, where that is computed before;
     - the mean error that is left goes into the bias, or the mean of the batch norm;
     - the step of the output is taken anew, from the outputs that there are now.
 
@@ -82,7 +78,7 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
         for node in track(runs.nodes, "reconstructing", console=console, transient=True, disable=hidden):
             layer_map = layer_map_of(node)
             if layer_map is not None and layer_map.is_quantized:
-                _rebuild(layer_map, runs.read_by(node, layer_map.num_inputs), own, _lack_of_other(node, runs))
+                _rebuild(layer_map, runs.read_by(node, layer_map.num_inputs), own)
             runs.run(node)
         start_record(gm)  # its weights are new, but it was not trained
     finally:
@@ -100,14 +96,12 @@ def _own_weights(gm: GraphModule) -> set[int]:
 
 
 @torch.no_grad()
-def _rebuild(layer_map: LayerMap, read: _Read, own: set[int], lack: list[Tensor] | None) -> None:
-    """Give a layer map new weights, offsets and output steps, for what it reads now, and what its sum lacks."""
+def _rebuild(layer_map: LayerMap, read: _Read, own: set[int]) -> None:
+    """Give a layer map new weights, offsets and output steps, for what it reads now."""
     if not isinstance(layer_map, OperatorMap):
         return
     if id(layer_map.weight) in own and layer_map.weight_quantizer is not None:
         wanted = [layer_map.operator.real(floats, layer_map.weight, layer_map.bias) for _, floats in read]
-        if lack is not None and has_patches(layer_map):
-            wanted = [y + _before_norm(layer_map, each) for y, each in zip(wanted, lack, strict=True)]
         if has_patches(layer_map) and not layer_map.weight_quantizer.integer_type.levels:
             _round_weight(layer_map, [ours[0] for ours, _ in read], wanted)
         _shift(layer_map, [ours for ours, _ in read], wanted)
@@ -116,37 +110,6 @@ def _rebuild(layer_map: LayerMap, read: _Read, own: set[int], lack: list[Tensor]
         each_gives = -(-_NUM_SAMPLES // len(read))
         reals = [spread_samples(_before_quantizer(layer_map, ours), each_gives) for ours, _ in read]
         output.calibrate(torch.cat(reals))
-
-
-def _lack_of_other(node: Node, runs: SideBySide) -> list[Tensor] | None:
-    """What a sum of this node's output lacks of the float network's, because of its other summand; None if nothing.
-
-    The node must have no other reader and no activation, and the other summand must be known.
-    """
-    layer_map, readers = layer_map_of(node), list(node.users)
-    reader = layer_map_of(readers[0]) if len(readers) == 1 else None
-    if not isinstance(layer_map, OperatorMap) or not isinstance(reader, OperatorMap):
-        return None
-    if not isinstance(reader.operator, Sum) or layer_map.clip_range != ClipRange():
-        return None
-    summands = list(readers[0].args[:2])
-    place = summands.index(node)
-    other = summands[1 - place]
-    known = runs.given_by(other) if isinstance(other, Node) and other is not node else None
-    if known is None:
-        return None
-    factors = reader.operator.factors
-    return [(floats - ours) * (factors[1 - place] / factors[place]) for ours, floats in known]
-
-
-def _before_norm(layer_map: OperatorMap, difference: Tensor) -> Tensor:
-    """By how much the operator's outputs must differ so that the layer map's do; 0 in channels that it closes."""
-    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    slope = one if layer_map.norm is None else gain_and_offset(layer_map.norm, one, zero)[0]
-    slope = slope * layer_map.line[0]
-    is_open = slope.abs() > _CLOSED * slope.abs().max()
-    inverse = torch.where(is_open, 1.0 / torch.where(is_open, slope, 1.0), 0.0).to(difference)
-    return difference * along(inverse, layer_map.operator.channel_axis(difference.ndim), difference.ndim)
 
 
 def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Tensor]) -> None:

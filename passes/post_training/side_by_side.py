@@ -68,13 +68,6 @@ class SideBySide:
             for ours, theirs in zip(*self._values, strict=True)
         ]
 
-    def given_by(self, node: Node) -> list[Pair] | None:
-        """For each batch what a node gave, quantised and float; None if it did not run, or nobody reads it any more."""
-        if any(node not in ours for ours in self._values[0]) or node.name not in self._twins:
-            return None
-        twin = self._twins[node.name]
-        return [(ours[node], theirs[twin]) for ours, theirs in zip(*self._values, strict=True)]
-
     @torch.no_grad()
     def run(self, node: Node) -> list[Pair]:
         """Run a node; for each batch what it gives, quantised and float (None where the twin has no such node)."""
