@@ -16,9 +16,8 @@ from ana_fx.analysis.least_squares_rounding import LeastSquares, round_rows
 from ana_fx.annealing.annealing_notes import start_record
 from ana_fx.graph import calls_of, layer_map_of
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.norms import gain_and_offset
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.quantizers import ClipRange, Quantizer
+from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.numerics.spread_samples import spread_samples
 from ana_fx.passes.post_training.float_twin import float_twin
