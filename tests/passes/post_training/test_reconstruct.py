@@ -43,6 +43,15 @@ def test_what_is_converted_is_what_eval_mode_computes(target):
     assert torch.equal(program(batches[0]), qat.eval()(batches[0]))
 
 
+@pytest.mark.parametrize("schedule", [None, "ste", "lsq", "best-static", "best-dynamic"])
+def test_a_model_that_was_never_trained_is_converted_without_a_word_on_training(schedule, caplog):
+    _, qat, batches = prepared("residual", schedule=schedule)
+    for each in (qat, ana_fx.reconstruct(qat, batches)):
+        program = ana_fx.convert(each)
+        assert torch.equal(program(batches[0]), each.eval()(batches[0]))
+    assert caplog.records == []
+
+
 def test_weights_stand_in_the_middle_of_their_levels():
     _, qat, batches = prepared("residual", ana_fx.Precision("int3", "uint3", rounding="floor"))
     ana_fx.reconstruct(qat, batches)
