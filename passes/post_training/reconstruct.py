@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from ana_fx.analysis.least_squares_rounding import LeastSquares, round_rows
+from ana_fx.analysis.least_squares_rounding import LeastSquares, RoundedRows, round_rows
 from ana_fx.annealing.annealing_notes import start_record
 from ana_fx.graph import calls_of, layer_map_of
 from ana_fx.layers.layer_map import LayerMap
@@ -25,7 +25,7 @@ from ana_fx.passes.post_training.patches import has_patches, patches, rows_of
 from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for
 from ana_fx.prepared.recognize import prepared
 
-__all__ = ["reconstruct"]
+__all__ = ["reconstruct", "rounded_weight"]
 
 _NUM_ROWS = 2**15  # of the least squares problem of a layer
 _NUM_SAMPLES = 2**15  # from which the step of an output is taken
@@ -115,6 +115,25 @@ def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Ten
     weight, quantizer = layer_map.weight, layer_map.weight_quantizer
     assert weight is not None
     assert quantizer is not None
+    rounded = rounded_weight(layer_map, quantizer, inputs, wanted)
+    quantizer.set_scale(rounded.steps.float())
+    middle = 0.5 - quantizer.offset  # of the numbers that have a level, so that rounding errors change none
+    weight.copy_(((rounded.levels + middle) * rounded.steps).reshape(weight.shape))
+
+
+def rounded_weight(
+    layer_map: OperatorMap, quantizer: Quantizer, inputs: list[Tensor], wanted: list[Tensor]
+) -> RoundedRows:
+    """The weight of a convolution or linear layer as levels and steps, rounded for what the layer should give.
+
+    Args:
+        layer_map: The layer.
+        quantizer: What tells the levels and first steps.
+        inputs: What the layer reads, batch by batch.
+        wanted: What its operator should give.
+    """
+    weight = layer_map.weight
+    assert weight is not None
     num_rows = -(-_NUM_ROWS // len(inputs))
     x = torch.cat([patches(layer_map, each, num_rows) for each in inputs], dim=1)
     y = torch.cat([rows_of(layer_map, each, num_rows) for each in wanted])
@@ -124,11 +143,7 @@ def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Ten
     scale = positive(quantizer.scale.detach())
     steps = scale.reshape(1, 1, 1) if scale.numel() == 1 else scale.reshape(groups, -1, 1)
     levels = quantizer.levels()
-    rounded = round_rows(problem, steps, int(levels.lo), int(levels.hi))
-    quantizer.set_scale(rounded.steps.float())
-    middle = 0.5 - quantizer.offset  # of the numbers that have a level, so that rounding errors change none
-    new = (rounded.levels + middle) * rounded.steps
-    weight.copy_(new.reshape(weight.shape))
+    return round_rows(problem, steps, int(levels.lo), int(levels.hi))
 
 
 def _shift(layer_map: OperatorMap, inputs: list[tuple[Tensor, ...]], wanted: list[Tensor]) -> None:

@@ -23,6 +23,8 @@ from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.numerics.spread_samples import spread_samples
 from ana_fx.passes.post_training.float_twin import float_twin
+from ana_fx.passes.post_training.patches import has_patches
+from ana_fx.passes.post_training.reconstruct import rounded_weight
 from ana_fx.passes.post_training.side_by_side import batches_for
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.quantization.scale_groups import level_producers, scale_groups
@@ -48,8 +50,8 @@ def sensitivity(
 ) -> Sensitivities:
     """Measure, without labels, what each weight and each activation costs at each width, all else being float.
 
-    The float network runs once; for each tensor and width only what lies behind it runs again. So it takes about half a
-    float run for each tensor and width.
+    Weights are rounded, and means corrected, as by `reconstruct`. The float network runs once; for each tensor and width
+    only what lies behind it runs again. So it takes about half a float run for each tensor and width.
 
     Args:
         model: The float network; it is not touched.
@@ -193,20 +195,40 @@ class _Measurement:
             if known is not None:
                 errors[name] = errors.pop(known)
             elif is_weight:
-                errors[name] = self._error(nodes, partial(self._with_weight, quantizer=quantizer))
+                weight = self._rounded(nodes, quantizer)
+                errors[name] = self._error(nodes, partial(self._with_weight, weight=weight))
             else:
                 errors[name] = sum(self._error([node], self._with_output(quantized[node.name])) for node in nodes)
             seen[quantizer.integer_type] = name
         return errors
 
-    def _with_weight(self, node: Node, quantizer: Quantizer) -> Tensor:
-        """What a layer map gives with its quantised weight, whatever it reads now."""
-        layer_map = self._calls[node]
+    def _rounded(self, nodes: list[Node], quantizer: Quantizer) -> Tensor:
+        """The quantised weight of some nodes, rounded as `reconstruct` does it where that can be done."""
+        layer_map = self._calls[nodes[0]]
         assert isinstance(layer_map, OperatorMap)
         assert layer_map.weight is not None
-        weight = quantizer.quantize(layer_map.weight) * positive(quantizer.scale.detach())
+        if len(nodes) > 1 or not has_patches(layer_map) or quantizer.integer_type.levels:
+            return quantizer.quantize(layer_map.weight) * positive(quantizer.scale.detach())
+        inputs = tuple(self._values[source] for source in nodes[0].all_input_nodes)
+        wanted = layer_map.operator.real(inputs, layer_map.weight, layer_map.bias)
+        rounded = rounded_weight(layer_map, quantizer, list(inputs), [wanted])
+        return (rounded.levels * rounded.steps).float().reshape(layer_map.weight.shape)
+
+    def _with_weight(self, node: Node, weight: Tensor) -> Tensor:
+        """What a layer map gives with another weight, whatever it reads now; the mean of each channel stays."""
+        layer_map = self._calls[node]
+        assert isinstance(layer_map, OperatorMap)
         inputs = tuple(self._run.env[source] for source in node.all_input_nodes)
-        found: Tensor = functional_call(layer_map, {"weight": weight}, inputs)
+        lost = layer_map.operator.real(inputs, layer_map.weight) - layer_map.operator.real(inputs, weight)
+        axis = layer_map.operator.channel_axis(lost.ndim)
+        mean = lost.movedim(axis, -1).flatten(0, -2).mean(0)
+        changed: dict[str, Tensor] = {"weight": weight}
+        norm = layer_map.norm
+        if layer_map.bias is not None:
+            changed["bias"] = layer_map.bias + mean
+        elif isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            changed["norm.running_mean"] = norm.running_mean - mean
+        found: Tensor = functional_call(layer_map, changed, inputs)
         return found
 
     def _with_output(self, layer_map: LayerMap) -> Callable[[Node], Tensor]:

@@ -19,18 +19,25 @@ WIDTHS = ("int2", "int4", "int8")
 
 
 @torch.no_grad()
-def test_an_error_is_that_of_the_network_with_one_quantised_weight():
-    model = Residual().eval()
-    found = ana_fx.sensitivity(model, [X], widths=WIDTHS)
-    row = next(each for each in found.weights if each.layers == ("blocks.0.conv2",))
-    qat = ana_fx.prepare(model, X, precision="int2", calibration=[X])
-    layer_map = layer_maps(qat)["blocks.0.conv2"]
-    wanted = model(X).double()
-    model.blocks[0].conv2.weight.copy_(
-        layer_map.weight_quantizer.quantize(layer_map.weight) * layer_map.weight_quantizer.scale
-    )
-    error = float((model(X).double() - wanted).square().sum() / wanted.square().sum())
-    assert row.errors["int2"] == pytest.approx(error, rel=1e-3)  # float32 sums in another order
+def test_an_error_is_that_of_the_network_with_one_quantised_output():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    x = torch.rand(50, 4)
+    (row,) = ana_fx.sensitivity(model, [x], widths=("int2",)).activations
+    quantizer = layer_maps(ana_fx.prepare(model, x, precision="int2", calibration=[x]))["0"].output_quantizer
+    hidden, wanted = model[:2](x), model(x)
+    error = float((model[2](quantizer(hidden)) - wanted).square().sum() / wanted.square().sum())
+    assert row.errors["uint2"] == pytest.approx(error, rel=1e-3)  # float32 sums in another order
+
+
+@torch.no_grad()
+def test_weights_are_rounded_as_reconstruct_does_it():
+    model, x = nn.Sequential(nn.Linear(8, 3)).eval(), torch.randn(500, 2) @ torch.randn(2, 8)  # correlated
+    (row,) = ana_fx.sensitivity(model, [x], widths=("int2",)).weights
+    qat = ana_fx.prepare(model, x, precision="int2", calibration=[x])
+    quantizer, weight = layer_maps(qat)["0"].weight_quantizer, model[0].weight
+    wanted, nearest = model(x), quantizer.quantize(weight) * quantizer.scale
+    lost = x @ (nearest - weight).T
+    assert row.errors["int2"] < 0.5 * float((lost - lost.mean(0)).square().sum() / wanted.square().sum())
 
 
 @pytest.mark.parametrize("make", [Residual, Depthwise, Shared])
