@@ -50,8 +50,8 @@ def sensitivity(
 ) -> Sensitivities:
     """Measure, without labels, what each weight and each activation costs at each width, all else being float.
 
-    Weights are rounded, and means corrected, as by `reconstruct`. The float network runs once; for each tensor and width
-    only what lies behind it runs again. So it takes about half a float run for each tensor and width.
+    Weights are rounded, and means corrected, as by `reconstruct`. The float network runs once; for each tensor and
+    width only what lies behind it runs again. So it takes about half a float run for each tensor and width.
 
     Args:
         model: The float network; it is not touched.
