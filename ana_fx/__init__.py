@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.files.program_file import load, save
     from ana_fx.targets.inspection import FileReport, inspect
+    from ana_fx.targets.report_pages.program_report import ProgramReport, report
     from ana_fx.targets.verify import VerifyReport, verify
 
 __all__ = [
@@ -68,12 +69,14 @@ __all__ = [
     "annealing_ranges",
     "describe",
     "inspect",
+    "report",
     "supported_operators",
     "targets",
     "AnnealingRange",
     "ExportReport",
     "FileReport",
     "Operators",
+    "ProgramReport",
     "Stage",
     "Summary",
     "VerifyReport",
@@ -133,6 +136,8 @@ _LAZY = {
     "load": "ana_fx.targets.files.program_file",
     "save": "ana_fx.targets.files.program_file",
     "FileReport": "ana_fx.targets.inspection",
+    "report": "ana_fx.targets.report_pages.program_report",
+    "ProgramReport": "ana_fx.targets.report_pages.program_report",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
     "plot_convergence": "ana_fx.study.plots",

@@ -1,0 +1,112 @@
+"""The pages of the site as text: their Python blocks, what these print, and their links.
+
+A block is a fence of Python, or a comment `<!-- python … -->` that a reader does not see and that is run all the same.
+A fence of `text` right behind a block is what the block prints. `python -m tests.docs.pages PAGE` runs a page and writes
+anew what its blocks print.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```(?:python|\{code-cell\} python)[^\n]*\n(?P<code>.*?)^(?P=indent)```$"
+    r"(?:\n\s*?\n(?P=indent)```text\n(?P<output>.*?)^(?P=indent)```$)?"
+    r"|^<!-- python\n(?P<hidden>.*?)^-->$",
+    re.MULTILINE | re.DOTALL,
+)
+_INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
+_LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
+_NUMBER = re.compile(r"\d[\d,.]*")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A Python block: its line on the page, its code, and what the page says that it prints."""
+
+    line: int
+    code: str
+    output: str | None
+
+
+def pages() -> list[Path]:
+    """Every page of the site, and the README."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The Python blocks of a page, in order."""
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start()) + 2
+        code = found["hidden"] or textwrap.dedent(found["code"])
+        output = None if found["output"] is None else textwrap.dedent(found["output"])
+        yield Block(line, _INCLUDE.sub(_included, code), output)
+
+
+def links(text: str) -> list[str]:
+    """What a page links to, code left out."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return _LINK.findall(prose)
+
+
+def run(page: Path) -> Iterator[tuple[Block, str]]:
+    """Run the blocks of a page in one namespace, in a folder of their own; each with what it printed."""
+    namespace: dict[str, Any] = {"__name__": "__page__"}
+    with _empty_folder():
+        for block in blocks(page.read_text(encoding="utf-8")):
+            printed = io.StringIO()
+            source = "\n" * (block.line - 1) + block.code  # a traceback tells the line of the page
+            with redirect_stdout(printed):
+                exec(compile(source, str(page), "exec"), namespace)
+            yield block, printed.getvalue()
+
+
+def shape_of(text: str) -> str:
+    """A text without its numbers and widths of columns, which processors may change."""
+    numberless = _NUMBER.sub("#", text)
+    return re.sub(r"[ ━─]+", " ", numberless).strip()
+
+
+def _included(found: re.Match[str]) -> str:
+    return textwrap.indent((ROOT / found[2]).read_text(encoding="utf-8"), found[1])
+
+
+@contextmanager
+def _empty_folder() -> Iterator[None]:
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def _write_outputs(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block, printed in run(page):
+        if block.output is not None:
+            trimmed = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+            text = text.replace(f"```text\n{block.output}```", f"```text\n{trimmed}```", 1)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    for argument in sys.argv[1:]:
+        _write_outputs(Path(argument).resolve())

@@ -1,0 +1,27 @@
+"""Every Python block of the site runs, and prints what the page says, numbers aside."""
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks, pages, run, shape_of
+
+WITH_CODE = [page for page in pages() if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page):
+    for block, printed in run(page):
+        if block.output is not None:
+            assert shape_of(printed) == shape_of(block.output), f"{page}:{block.line}"
+
+
+def test_hidden_and_indented_blocks_and_outputs_are_found():
+    text = "<!-- python\nx = 1\n-->\n\n??? note\n    ```python\n    print(x)\n    ```\n\n    ```text\n    1\n    ```\n"
+    hidden, shown = blocks(text)
+    assert (hidden.code, hidden.output) == ("x = 1\n", None)
+    assert (shown.line, shown.code, shown.output) == (7, "print(x)\n", "1\n")
+
+
+def test_an_output_of_another_shape_is_told_apart():
+    assert shape_of("0 of 160 outputs differ") == shape_of("0 of 5,990  outputs differ")
+    assert shape_of("0 of 160 outputs differ") != shape_of("0 of 160 outputs are equal")
