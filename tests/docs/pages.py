@@ -1,8 +1,8 @@
 """The pages of the site as text: their Python blocks, what these print, and their links.
 
 A block is a fence of Python, or a comment `<!-- python … -->` that a reader does not see and that is run all the same.
-A fence of `text` right behind a block is what the block prints. `python -m tests.docs.pages PAGE` runs a page and writes
-anew what its blocks print.
+A fence of `text` right behind a block is what the block prints. `python -m tests.docs.pages PAGE` runs a page and
+writes anew what its blocks print.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _BLOCK = re.compile(
 _INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
 _LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
 _NUMBER = re.compile(r"\d[\d,.]*")
+_PROCESSOR = re.compile(r" on (x86|Arm|WebAssembly)[^;)]*")
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def run(page: Path) -> Iterator[tuple[Block, str]]:
 
 
 def shape_of(text: str) -> str:
-    """A text without its numbers and widths of columns, which processors may change."""
-    numberless = _NUMBER.sub("#", text)
+    """A text without the processor, numbers and widths of columns, which may be others on another machine."""
+    numberless = _NUMBER.sub("#", _PROCESSOR.sub("", text))
     return re.sub(r"[ ━─]+", " ", numberless).strip()
 
 
