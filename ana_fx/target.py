@@ -67,7 +67,7 @@ class Target:
         summary: The dialect and who reads it, in a line.
         emitter: What writes its files, "module:object", imported when it is needed. The object is of the kind that the
             family of files asks for: a `Dialect` for ONNX.
-        operators: The kinds of layer maps that it has, of OPERATORS.
+        operators: The kinds of layer maps that it has, of OPERATORS and of operators that packages register.
         weight_bits: Fewest and most bits of a weight.
         activation_bits: Fewest and most bits of an activation.
         holds_codebooks: Whether levels may be those of a codebook, which thresholds tell apart one by one.
@@ -120,15 +120,19 @@ class Target:
     exact_runtimes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        named = self.operators | self.sums_pairs_in_16_bits
-        if not named <= OPERATORS and not named <= (known := OPERATORS | operator_kinds()):
-            raise ValueError(
-                f"unknown operators {', '.join(sorted(named - known))}; known are {', '.join(sorted(known))}"
-            )
         for name in ("weight_bits", "activation_bits"):
             low, high = getattr(self, name)
             if not 1 <= low <= high <= 8:
                 raise ValueError(f"{name} is a range within 1 to 8, got {low} to {high}")
+
+    def check_operators(self) -> None:
+        """Raise ValueError if it names an operator that nobody registered."""
+        named = self.operators | self.sums_pairs_in_16_bits
+        if not named <= OPERATORS and not named <= (known := OPERATORS | operator_kinds()):
+            unknown = ", ".join(sorted(named - known))
+            raise ValueError(
+                f"target {self.name!r} names unknown operators {unknown}; known are {', '.join(sorted(known))}"
+            )
 
     def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
         """The largest absolute value of a weight that this operator stores next to inputs of that type."""

@@ -142,7 +142,7 @@ def targets() -> TargetList:
 
     Raises:
         TypeError: An entry point is not a Target.
-        ValueError: Two targets have one name.
+        ValueError: Two targets have one name, or one names an operator that nobody registered.
     """
     found = list(_BUILT_IN)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
@@ -155,6 +155,7 @@ def targets() -> TargetList:
             raise ValueError(
                 f"entry point {entry.value!r} of {ENTRY_POINTS}: there is a target {target.name!r} already"
             )
+        target.check_operators()
         found.append(target)
     return TargetList(found)
 

@@ -90,7 +90,7 @@ def integer_pipeline(target: Target) -> tuple[Pass, ...]:
 
 
 def _copy(qat: GraphModule) -> GraphModule:
-    """The model in eval mode, on the CPU, to be lowered; weights that become integers are the model's own."""
+    """Copy the model in eval mode to the CPU, to be lowered; weights that become integers are shared with the model."""
     quantized = [each for each in layer_maps(qat).values() if each.weight_quantizer is not None]
     weights = [weight for each in quantized for name, weight in each.named_parameters() if name == "weight"]
     memo = {id(weight): nn.Parameter(weight.detach().cpu(), requires_grad=False) for weight in weights}

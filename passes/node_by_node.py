@@ -1,4 +1,4 @@
-"""Graphs that run node by node, so that someone sees what each node gives, or runs some nodes only."""
+"""Runs graphs node by node: to see what each node gives, or to compute some nodes only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NodeByNode(Interpreter):
         self._see = see
 
     def run_node(self, n: Node) -> Any:
-        """What the node gives."""
+        """Run a node, and show what it gave."""
         self.current = n
         result = super().run_node(n)
         self._see(n, result)
@@ -47,7 +47,7 @@ class Evaluator(Interpreter):
 
     @torch.no_grad()
     def of(self, node: Node) -> Any:
-        """What a node gives; it is computed once."""
+        """Compute what a node gives, once."""
         if node in self.env:
             return self.env[node]
         if node in self._values:
@@ -59,6 +59,6 @@ class Evaluator(Interpreter):
         return self.env[node]
 
     def of_inputs(self, node: Node, inputs: Mapping[Node, Any]) -> Any:
-        """What a node gives if others give `inputs`."""
+        """Compute what a node gives if other nodes give `inputs`."""
         self.env = dict(inputs)
         return self.of(node)

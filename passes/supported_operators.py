@@ -1,4 +1,4 @@
-"""What model code may call: read off the tables that the passes use, so that it is always what they take."""
+"""Lists what model code may call, from the tables that the passes use, so that it is always what they take."""
 
 from __future__ import annotations
 

@@ -68,16 +68,24 @@ def verify_in_limits(
         )
     except subprocess.TimeoutExpired:
         raise VerifyError(f"{path}: stopped after {seconds:g} seconds; give --seconds if it needs more") from None
-    try:
-        answer: dict[str, str] = json.loads(finished.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+    answer = _answer_in(finished)
+    if answer is None:
         raise VerifyError(
             f"{path}: its process ended with {_ending(finished.returncode)}; needed a file that its runtime survives "
             f"with {gigabytes:g} GiB of memory; give --gigabytes if it needs more"
-        ) from None
+        )
     if "error" in answer:
         raise VerifyError(answer["error"])
     return answer["report"]
+
+
+def _answer_in(finished: subprocess.CompletedProcess[bytes]) -> dict[str, str] | None:
+    """What a process said in its last line; None if it died before."""
+    try:
+        answer: dict[str, str] = json.loads(finished.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return None
+    return answer
 
 
 def _ending(code: int) -> str:

@@ -7,7 +7,7 @@ ours could run it.
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,7 +15,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ana_fx.operators.operator_list import function_spellings, module_spellings, operator_kinds, operators
 from ana_fx.passes.base_pass import checked_passes
+from ana_fx.passes.canonical.spellings import spellings
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -41,6 +43,26 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
+    """Enter an object, "module:object", as the entry point of a package, as far as Python can tell."""
+    known = (operators, operator_kinds, function_spellings, module_spellings, spellings)
+
+    def enter(name: str, reference: str, group: str = "ana_fx.targets") -> None:
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {reference}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        for each in known:
+            each.cache_clear()
+
+    yield enter
+    monkeypatch.undo()
+    for each in known:
+        each.cache_clear()
 
 
 def pytest_addoption(parser):

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from tests.test_packaging import FLOORS, ROOT, imported_modules, sources
+from tests.test_packaging import FLOORS, ROOT, UPPER_FLOORS, imported_modules, sources
 
 DOORS = ("__init__", "__main__")  # they lead to other floors
 
@@ -49,15 +50,20 @@ def test_a_folder_says_in_one_sentence_what_it_holds(folder):
     assert sentence.endswith(".")
 
 
-@pytest.mark.parametrize("floor", ["targets"])
+@functools.cache
+def docstrings_of_tests() -> str:
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return "\n".join(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "" for file in files)
+
+
+@pytest.mark.parametrize("floor", UPPER_FLOORS)
 def test_every_file_has_a_test_of_its_name_or_one_that_names_it(floor):
-    tests = ROOT / "tests" / floor
-    prose = [ast.get_docstring(ast.parse(test.read_text(encoding="utf-8"))) or "" for test in tests.rglob("test_*.py")]
     untested = []
     for file in sources(floor):
         path = file.relative_to(ROOT / floor)
-        has_mirror = (tests / path.with_name(f"test_{path.name}")).exists()
-        if file.stem not in DOORS and not has_mirror and not any(f"`{path.as_posix()}`" in each for each in prose):
+        has_mirror = (ROOT / "tests" / floor / path.with_name(f"test_{path.name}")).exists()
+        is_named = re.search(rf"(?<!\w){re.escape(path.as_posix())}", docstrings_of_tests()) is not None
+        if file.stem not in DOORS and not has_mirror and not is_named:
             untested.append(path.as_posix())
     assert untested == []
 
@@ -83,20 +89,3 @@ def test_imports_between_folders_lead_one_way():
             if name in modules and room(name) != room(module):
                 arrows.add_edge(room(module), room(name))
     assert [sorted(circle) for circle in nx.strongly_connected_components(arrows) if len(circle) > 1] == []
-
-
-@functools.cache
-def covered_elsewhere() -> str:
-    """The docstrings of the files of tests, in which those that cover several files name them."""
-    docstrings = [ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in TESTS]
-    return "\n".join(filter(None, docstrings))
-
-
-TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-MIRRORED = [file.relative_to(ROOT) for file in sources("passes") if file.stem != "__init__"]
-
-
-@pytest.mark.parametrize("file", MIRRORED, ids=str)
-def test_a_file_has_a_test_of_its_name_or_is_named_by_the_test_that_covers_it(file):
-    mirror = ROOT / "tests" / file.parent / f"test_{file.name}"
-    assert mirror.exists() or file.as_posix() in covered_elsewhere()

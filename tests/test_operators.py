@@ -497,7 +497,6 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "erf": (torch.erf, {}),
     "sin": (torch.sin, {}),
     "cos": (torch.cos, {}),
-    "sign": (torch.sign, {}),
     "clamp": (torch.clamp, {"min": 0.2, "max": 0.9}),
 }
 EVERY_FUNCTION = {

@@ -43,8 +43,9 @@ class Grid(NamedTuple):
 
 def is_fused(x: Tensor, noise: Noise, strategy: Strategy, num_neighbours: int, gradient: Gradient) -> bool:
     """Whether there is a kernel for these numbers, this noise and this gradient."""
-    is_known = strategy is Strategy.MODE and num_neighbours == 0 and noise == _NOISE and gradient == _GRADIENT
-    return is_known and has_kernels(x)
+    if not has_kernels(x):
+        return False
+    return strategy is Strategy.MODE and num_neighbours == 0 and noise == _NOISE and gradient == _GRADIENT
 
 
 def fused_fake_quantize(

@@ -73,7 +73,7 @@ def codebook_scale(rows: Tensor, codebook: Codebook, weights: Tensor | None = No
         power, total = (w * n * n).sum(1), (w * x * n).sum(1)
         update = torch.where((power > 0) & (total > 0), total / power, best)
         best, error = _better(x, w, update, best, error, codebook)
-    return best.clamp(_SMALLEST, _LARGEST)
+    return torch.where(start > 0, best, torch.ones_like(best)).clamp(_SMALLEST, _LARGEST)
 
 
 def _better(

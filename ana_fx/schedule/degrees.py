@@ -13,7 +13,11 @@ Member = TypeVar("Member", bound=Enum)
 
 
 class Strategy(str, Enum):
-    """What a noisy quantizer computes in the forward pass (paper, section 3); the backward pass is the same for all."""
+    """What a noisy quantizer computes in the forward pass (paper, section 3); the backward pass is the same for all.
+
+    `mode` is the quantizer of x less the mean of the noise. That is the most likely level while the half-width is at
+    most half a step; under wider noise the outermost levels, whose bins have no end, can be likelier near them.
+    """
 
     EXPECTATION = "expectation"
     MODE = "mode"

@@ -46,14 +46,10 @@ class Schedule:
         stop: Fraction of training at which the last layer's noise is gone.
         learn_scales: Whether the steps of weights and activations are trained.
         mean_constant: c_α, the initial mean in steps; None is 0 if static and minus the half-width if
-            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too.
+            dynamic. A static mean moves the thresholds for good, of the deployed quantizer too. Noise is subtracted
+            (paper, Proposition 1); where the paper adds it (section 2.4) its c_α has the other sign.
         mean_power: d_α, the power with which the mean decays.
         std_power: d_β, the power with which the standard deviation decays.
-        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper relu
-            (see `GradientRule`).
-        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass, which
-            stays the quantizer: 0.5 is the clipped ReLU. Both need the strategy `mode`, as the expectation and random
-            draws have a gradient of their own.
         depth_overrides: What the layer maps of a depth do otherwise. A mapping; kept as pairs, so that
             a schedule can be hashed.
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
@@ -63,6 +59,11 @@ class Schedule:
             depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
             mean counted from the thresholds of the deployed quantizer, the half-width at most `half_width`, and both
             the same whenever it is asked. It alone says when and how noise decays; what else would is refused.
+        gradient: Of which function the backward pass takes the derivative: the expectation, or the improper ReLU
+            (see `GradientRule`).
+        gradient_mean: By how many steps the thresholds of that function lie above those of the forward pass: 0.5 is
+            the clipped ReLU. Another gradient than the usual one needs the strategy `mode`, whose forward pass is the
+            quantizer; the other strategies compute with the noise there too.
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
 
@@ -205,21 +206,23 @@ class Schedule:
     def constants(self, annealing_range: AnnealingRange | None = None) -> NoiseConstants:
         """What the noise of a layer map is, overrides included; None is a layer map without any."""
         own = _NO_OVERRIDE if annealing_range is None else annealing_range.override or _NO_OVERRIDE
-        mean_rule, std_rule = own.mean or self.mean, own.variance or self.variance
+        mean_rule, std_rule = _or(own.mean, self.mean), _or(own.variance, self.variance)
         if self.function is not None:
             mean_rule = std_rule = NoiseRule.DYNAMIC
-        half_width = _first(own.half_width, self.half_width)
-        mean = _first(own.mean_constant, self.mean_constant, -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0)
+        half_width = _or(own.half_width, self.half_width)
+        mean = _or(own.mean_constant, self.mean_constant)
+        if mean is None:
+            mean = -half_width if mean_rule is NoiseRule.DYNAMIC else 0.0
         return NoiseConstants(
             half_width,
             mean,
-            _first(own.mean_power, self.mean_power),
-            _first(own.std_power, self.std_power),
-            noise_called(own.noise or self.noise),
-            Strategy(own.strategy or self.strategy),
-            NoiseRule(mean_rule),
-            NoiseRule(std_rule),
-            Gradient(GradientRule(own.gradient or self.gradient), _first(own.gradient_mean, self.gradient_mean)),
+            _or(own.mean_power, self.mean_power),
+            _or(own.std_power, self.std_power),
+            _or(own.noise, self.noise),
+            _or(own.strategy, self.strategy),
+            mean_rule,
+            std_rule,
+            Gradient(_or(own.gradient, self.gradient), _or(own.gradient_mean, self.gradient_mean)),
         )
 
     def never_vanishes(self, annealing_range: AnnealingRange, num_depths: int) -> bool:
@@ -235,8 +238,9 @@ _NO_OVERRIDE = LayerSchedule()
 _TIMED = ("interval", "power", "mean", "variance", "start", "stop", "mean_constant", "mean_power", "std_power")
 
 
-def _first(*numbers: float | None) -> float:
-    return next(number for number in numbers if number is not None)
+def _or(own: Any, usual: Any) -> Any:
+    """What an override says, whose names have become members, or what is usual."""
+    return usual if own is None else own
 
 
 def _check_gradient(constants: NoiseConstants) -> None:

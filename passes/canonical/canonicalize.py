@@ -17,7 +17,7 @@ from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, unsupported_reason
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.canonical.rewrites import OVERWRITES, UnfitError, is_overwritten_early, spelled
-from ana_fx.passes.canonical.spellings import spellings
+from ana_fx.passes.canonical.spellings import ADVICE, spellings
 
 __all__ = ["Canonicalize"]
 
@@ -55,7 +55,7 @@ class Canonicalize(Pass):
 
 
 def _spellings(gm: GraphModule) -> list[tuple[Any, ...]]:
-    """What every node calls, and with what."""
+    """Return what every node calls, and with which arguments."""
     called = [(node, module_of(node)) for node in gm.graph.nodes]
     return [
         (node.op, node.target, node.args, node.kwargs, type(module), getattr(module, "inplace", False))
@@ -64,7 +64,7 @@ def _spellings(gm: GraphModule) -> list[tuple[Any, ...]]:
 
 
 def _rewrite(gm: GraphModule, node: Node) -> str | None:
-    """Bring one node to its canonical form; the reason if there is none."""
+    """Bring one node to its canonical form; return the reason if it has none."""
     if node.op == "call_module":
         module = module_of(node)
         if getattr(module, "inplace", False):
@@ -83,6 +83,8 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
     spelling = spellings().get(node.target)
     if spelling is None and is_movement(node):
         return None
+    if node.target in ADVICE:
+        return f"{spelled(node)}() {ADVICE[node.target]}"
     if spelling is None:
         return f"{spelled(node)}() has no integer form here (ana_fx.supported_operators() lists what has)"
     if spelled(node).endswith("_") and is_overwritten_early(node):
@@ -94,7 +96,7 @@ def _rewrite(gm: GraphModule, node: Node) -> str | None:
 
 
 def _constants_reason(output: Node) -> str | None:
-    """Which output is a tensor of the model's own, if any."""
+    """Say which output depends on no input; None if all do."""
     constants = constant_nodes(output.graph.owning_module)
     for node in output.all_input_nodes:
         if node in constants:
@@ -103,7 +105,7 @@ def _constants_reason(output: Node) -> str | None:
 
 
 def _parts_reason(output: Node) -> str | None:
-    """Which operation that gives several tensors is returned as a whole, if any."""
+    """Say which operation that gives several tensors is returned as a whole; None if none is."""
     for node in output.all_input_nodes:
         if spelled(node) in ("chunk", "split", "unbind", "tensor_split"):
             return f"{spelled(node)}() is returned as a whole, needed its parts; write a, b = x.{spelled(node)}(...)"

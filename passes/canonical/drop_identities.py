@@ -1,4 +1,4 @@
-"""Nothing is left of modules that do nothing."""
+"""Removes modules that do nothing."""
 
 from __future__ import annotations
 

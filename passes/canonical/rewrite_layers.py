@@ -75,7 +75,7 @@ def linear(gm: GraphModule, node: Node) -> None:
 
 
 def _any_rank(x: torch.Tensor) -> None:
-    """In place of a module's check of its input's rank: the function checks nothing either."""
+    """Stand in for the check of the input's rank, which the module makes and the function does not."""
 
 
 def batch_norm(gm: GraphModule, node: Node) -> None:

@@ -70,7 +70,7 @@ def spelled(node: Node) -> str:
 
 
 def module(names: str, build: Build) -> Spelling:
-    """A rewrite to the module that `build` makes of the arguments called `names`, after the input."""
+    """Make a rewrite to the module that `build` returns for the arguments behind the input, called `names`."""
 
     def rewrite(gm: GraphModule, node: Node) -> None:
         arguments = bound_arguments(node, names.split())
@@ -87,7 +87,7 @@ def module(names: str, build: Build) -> Spelling:
 
 
 def bound_arguments(node: Node, names: list[str]) -> dict[str, Any]:
-    """The arguments after the first by name, whichever way they were given."""
+    """Return the arguments behind the first by name, whether they were given by position or by name."""
     positional = dict(zip(names, node.args[1:], strict=False))
     keywords = {key: value for key, value in node.kwargs.items() if key != "input"}
     return positional | keywords
@@ -121,7 +121,7 @@ def replace_by(gm: GraphModule, node: Node, module: nn.Module, *, then: nn.Modul
 
 
 def pair(function: Callable[..., Any], *, takes_numbers: bool = True) -> Spelling:
-    """A function of two tensors, or of a tensor and a number."""
+    """Make a rewrite to a function of two tensors, or of a tensor and a number."""
 
     def rewrite(gm: GraphModule, node: Node) -> None:
         arguments = bound_arguments(node, ["other"])
@@ -220,7 +220,7 @@ def interpolate(gm: GraphModule, node: Node) -> None:
 
 
 def view(gm: GraphModule, node: Node) -> None:
-    """A view is a reshape; strides do not matter in a graph whose copies are dropped."""
+    """Rewrite a view to a reshape: strides do not matter in a graph whose copies are dropped."""
     if any(isinstance(argument, torch.dtype) for argument in node.args):
         raise UnfitError("found a view as another type, needed a shape")
     node.target = "reshape" if node.target == "view" else "reshape_as"
@@ -247,7 +247,7 @@ def cast(gm: GraphModule, node: Node) -> None:
 
 
 def keep(gm: GraphModule, node: Node) -> None:
-    """Data movement is canonical as it is."""
+    """Leave data movement as it is."""
     if not is_movement(node):
         raise UnfitError(f"found {node.args[1:]}, needed data movement")
 
@@ -275,7 +275,7 @@ def max_pool(kind: Build) -> Spelling:
 
 
 def activation(names: str, kind: Build) -> Spelling:
-    """A module whose arguments have the function's names, except for `inplace`."""
+    """Make a rewrite to a module whose arguments have the function's names; `inplace` is dropped."""
     return module(f"{names} inplace", lambda inplace=False, **settings: kind(**settings))
 
 

@@ -17,7 +17,7 @@ from ana_fx.operators.operator_list import function_spellings
 from ana_fx.passes.canonical import rewrite_layers, rewrites
 from ana_fx.passes.canonical.rewrites import Spelling
 
-__all__ = ["spellings"]
+__all__ = ["ADVICE", "spellings"]
 
 
 def _alike(spelling: Spelling, *targets: Any) -> dict[Any, Spelling]:
@@ -32,6 +32,19 @@ def _of_operators() -> dict[Any, Spelling]:
         for each in pairs
         for target in (each.canonical, *each.others)
     }
+
+
+_ONE_BIT = (
+    "has no gradient, so that nothing before it would learn; leave it out, and let the quantizer of that layer be it: "
+    "Precision(activation={0!r}), or overrides={{'path': Precision(activation={0!r})}} for one layer"
+)
+ADVICE: Mapping[Any, str] = MappingProxyType(
+    {
+        **dict.fromkeys((torch.sign, torch.sgn, "sign", "sgn"), _ONE_BIT.format("bipolar")),
+        **dict.fromkeys((torch.heaviside, "heaviside"), _ONE_BIT.format("uint1")),
+    }
+)
+"""What to write in the place of functions that quantizers are."""
 
 
 @functools.cache
@@ -84,7 +97,6 @@ _OTHERS: Mapping[Any, Spelling] = MappingProxyType(
         **_alike(rewrites.elementwise(torch.erf), torch.erf, "erf"),
         **_alike(rewrites.elementwise(torch.sin), torch.sin, "sin"),
         **_alike(rewrites.elementwise(torch.cos), torch.cos, "cos"),
-        **_alike(rewrites.elementwise(torch.sign), torch.sign, "sign"),
         **_alike(rewrites.module("dim _stacklevel dtype", rewrites.softmax), F.softmax),
         **_alike(rewrites.module("dim dtype", rewrites.softmax), torch.softmax, "softmax"),
         **_alike(rewrite_layers.convolution(nn.Conv1d, rewrite_layers.CONVOLUTION_ARGUMENTS), F.conv1d, torch.conv1d),

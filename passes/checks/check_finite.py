@@ -1,4 +1,4 @@
-"""No number of the model is NaN or infinite."""
+"""Refuse a model that holds NaN or infinite numbers."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class CheckFinite(Pass):
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are, by their least and their largest, which are NaN if any number is."""
+    """Whether all numbers are finite: their least and their largest are, which are NaN if any number is."""
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

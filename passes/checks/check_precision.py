@@ -1,4 +1,4 @@
-"""Every pattern of a precision means a layer map."""
+"""Refuse a precision with patterns that match no layer map."""
 
 from __future__ import annotations
 

@@ -69,12 +69,12 @@ def _compare(model: nn.Module, gm: GraphModule, inputs: tuple[Any, ...], concret
 
 
 def _copies(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs, to be written to."""
+    """Return copies of the inputs, since models may write to theirs."""
     return tuple(entry.clone() if isinstance(entry, Tensor) else entry for entry in inputs)
 
 
 def _outputs(output: Any) -> list[Any]:
-    """The leaves of an output, whatever containers hold them."""
+    """Return the leaves of an output, whatever containers hold them."""
     return pytree.tree_leaves(plain(output))
 
 
@@ -85,7 +85,7 @@ def _is_same(first: Any, second: Any) -> bool:
 
 
 def _is_close(first: Any, second: Any) -> bool:
-    """Alike but for the order of sums.
+    """Whether two outputs are alike but for the order of sums.
 
     A sum of n floats in another order moves by about sqrt(n) * 2**-24 of its size, and a hundred layers add up
     ten times that: 2e-5 for n = 1000. Something baked in moves the output by much more than 1e-4.

@@ -1,4 +1,4 @@
-"""Attention written out as linear layers, matrix products and a softmax."""
+"""Writes attention out as linear layers, matrix products and a softmax."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MASKED = -1e4  # added to a logit: exp(-1e4) is 0 in every float; minus infinity
 def attend(
     query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, dropout: nn.Module | float
 ) -> tuple[Tensor, Tensor]:
-    """Attention of each query to all keys, and its weights.
+    """Compute the attention of each query to all keys; return the mixed values, and the weights.
 
     Args:
         query: (…, targets, features).
@@ -24,7 +24,7 @@ def attend(
         value: (…, sources, values).
         mask: Added to the logits, (…, targets, sources).
         scale: Factor of the products.
-        dropout: Of the weights in training: a module or a probability.
+        dropout: The dropout of the weights in training, a module or a probability.
     """
     logits = torch.matmul(query, key.transpose(-2, -1)) * scale
     if mask is not None:
@@ -38,7 +38,7 @@ def attend(
 
 
 def additive_mask(mask: Any, *, true_is_masked: bool) -> Any:
-    """A mask of bools or floats as finite numbers to be added to logits."""
+    """Return a mask of bools or floats as finite numbers, to be added to logits."""
     if mask is None:
         return None
     if mask.dtype != torch.bool:
@@ -87,7 +87,7 @@ class WrittenOutAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As in `nn.MultiheadAttention`, whose `is_causal` is a hint about `attn_mask`."""
+        """Compute what `nn.MultiheadAttention` does, whose `is_causal` is no more than a hint about `attn_mask`."""
         if key_padding_mask is not None:
             raise ValueError("found a key_padding_mask, needed attention to every key; use a constant attn_mask")
         heads = self._heads(query, key, value)
@@ -100,7 +100,7 @@ class WrittenOutAttention(nn.Module):
         return output, weights.mean(1) if average_attn_weights else weights
 
     def _heads(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (batch, head, position, feature)."""
+        """Project to queries, keys and values, each (batch, head, position, feature)."""
         is_packed = self.in_proj is not None and query is key and key is value
         if self._was_packed is not None and self._was_packed != is_packed and self.in_proj is not None:
             raise ValueError("is used for self-attention and for cross-attention, needed a module for each")

@@ -1,4 +1,4 @@
-"""Weights that are computed from other parameters: norms of weights, pruning, parametrizations."""
+"""Refuses weights that are computed from other parameters: by norms of weights, pruning, parametrizations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_weights(model: nn.Module) -> None:
 
 
 def _computed(module: nn.Module) -> Iterator[tuple[str, str, str]]:
-    """What is computed, by what, and the way out."""
+    """Yield the name of each weight of a module that is computed, what computes it, and the way out."""
     if is_parametrized(module):
         parametrizations = module.parametrizations
         assert isinstance(parametrizations, nn.ModuleDict)

@@ -19,7 +19,7 @@ __all__ = ["WRITTEN_OUT", "write_out_attention"]
 
 
 def write_out_attention(root: nn.Module, is_kept: Callable[[nn.Module, str], bool]) -> nn.Module:
-    """Replace every `nn.MultiheadAttention` in `root`, except those that are kept whole; the root, or what replaces it.
+    """Replace every `nn.MultiheadAttention` in `root` that is not kept whole; return the root, or its substitute.
 
     Raises:
         TraceError: An attention adds keys of its own.
@@ -88,7 +88,7 @@ def _multi_head_attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> Any:
-    """(position, batch, feature), as `F.multi_head_attention_forward` has it."""
+    """Compute attention on (position, batch, feature) tensors, with the arguments of torch's own function."""
     if add_zero_attn or any(each is not None for each in (bias_k, bias_v, key_padding_mask, static_k, static_v)):
         raise TypeError("found keys, values or masks of keys besides the input, needed attention to the input alone")
     if use_separate_proj_weight or not (query is key and key is value):
@@ -112,7 +112,7 @@ def _multi_head_attention(
 
 
 def _einsum(equation: Any, *operands: Any) -> Any:
-    """Two operands as one matrix product; NotImplemented for anything else."""
+    """Write the contraction of two operands as one matrix product; NotImplemented for any other."""
     operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     if not isinstance(equation, str) or len(operands) != 2:
         return NotImplemented
@@ -147,7 +147,7 @@ def _einsum(equation: Any, *operands: Any) -> Any:
 
 
 def _terms(equation: str, ranks: list[Any]) -> tuple[str, str, str] | None:
-    """The letters of both operands and of the result, those of an ellipsis among them; None if a rank is unknown."""
+    """Return the letters of both operands and of the result, for an ellipsis too; None if a rank is unknown."""
     inputs, arrow, result = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not arrow or len(terms) != 2:
@@ -162,21 +162,21 @@ def _terms(equation: str, ranks: list[Any]) -> tuple[str, str, str] | None:
 
 
 def _matrix(x: Any, letters: str, groups: tuple[list[str], list[str], list[str]]) -> Any:
-    """`x` with the axes in this order, the last two groups one axis each."""
+    """Return `x` with its axes in the order of the groups, and each of the last two groups joined to one axis."""
     batch, rows, columns = groups
     x = _permuted(x, list(letters), [*batch, *rows, *columns])
     return _joined(_joined(x, len(batch) + len(rows), len(columns)), len(batch), len(rows))
 
 
 def _joined(x: Any, axis: int, count: int) -> Any:
-    """`count` axes from `axis` on as one."""
+    """Join `count` axes from `axis` on to one."""
     if count == 1:
         return x
     return x.unsqueeze(axis) if count == 0 else x.flatten(axis, axis + count - 1)
 
 
 def _split(x: Any, axis: int, letters: list[str], sizes: dict[str, Any]) -> Any:
-    """One axis as so many as there are letters."""
+    """Split one axis into an axis for each letter."""
     if len(letters) == 1:
         return x
     return x.unflatten(axis, tuple(sizes[letter] for letter in letters)) if letters else x.squeeze(axis)
@@ -188,7 +188,7 @@ def _permuted(x: Any, letters: list[str], wanted: Any) -> Any:
 
 
 def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """A constant mask of logits; NotImplemented for anything else."""
+    """Write the filling of logits under a constant mask as a sum; NotImplemented for any other."""
     if isinstance(mask, Proxy) or not isinstance(x, Proxy) or not isinstance(value, (int, float)) or value > MASKED:
         return NotImplemented
     added: Any = torch.zeros(mask.shape, device=mask.device).masked_fill(mask, MASKED)

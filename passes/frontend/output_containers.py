@@ -9,7 +9,7 @@ __all__ = ["plain"]
 
 
 def plain(output: Any) -> Any:
-    """An output as tuples, lists and dicts: a graph makes no other containers."""
+    """Return an output as tuples, lists and dictionaries, the only containers that a graph makes."""
     if is_dataclass(output) and not isinstance(output, (dict, type)):
         return {each.name: plain(getattr(output, each.name)) for each in fields(output)}
     if isinstance(output, dict):

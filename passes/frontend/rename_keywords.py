@@ -1,4 +1,4 @@
-"""Names of modules that Python keeps for itself, as keys of a ModuleDict can be."""
+"""Renames modules whose names are keywords of Python, as keys of a ModuleDict can be."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rename_keywords(root: nn.Module, graph: Graph, notes: list[str]) -> None:
 
 
 def _rename(parent: nn.Module, name: str) -> str:
-    """Give a member another name, in its place; that name."""
+    """Give a member of a module another name at the same place, and return the name."""
     new = f"{name}_"
     while hasattr(parent, new):
         new += "_"

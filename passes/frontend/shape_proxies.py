@@ -1,4 +1,4 @@
-"""Proxies that know their sizes, so that model code can compute with them as with those of tensors."""
+"""Proxies that know their sizes, so that model code can compute with these sizes as it does with those of tensors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LIKE = (torch.zeros_like, torch.ones_like, torch.full_like, torch.empty_like)
 
 
 class Knowledge:
-    """What every operation gives for some batch sizes, as tensors without numbers: nothing is computed.
+    """Knows what each operation gives for a few batch sizes, as tensors that have a shape and no numbers.
 
-    What agrees for all is a constant; what differs depends on the batch and stays in the graph. An operation is
-    evaluated when something asks for what it gives, after all those that were recorded before it.
+    A size that is the same for all is a constant; one that differs depends on the batch, and stays in the graph.
+    An operation is evaluated when model code asks what it gives, after all operations that were recorded before it.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Knowledge:
         self._waiting: list[Known] = []
 
     def example(self, x: Tensor) -> Known:
-        """The batches in place of an example with a leading batch axis."""
+        """Stand for an example with a leading batch axis, at each of the batch sizes."""
 
         def batches() -> tuple[Tensor, ...]:
             shapes = [(times * x.shape[0], *x.shape[1:]) if x.dim() else () for times in _BATCHES]
@@ -50,16 +50,16 @@ class Knowledge:
         return self._later(batches, is_tensor=True)
 
     def parameter(self, x: Tensor) -> Known:
-        """The same for a tensor of the model, which depends on no batch."""
+        """Stand for a tensor of the model, which is the same at each batch size."""
         return self._later(lambda: (self.mode.from_tensor(x),) * len(_BATCHES), is_tensor=True)
 
     def operation(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, is_tensor: bool) -> Known | None:
-        """What `fn` gives for each, or None if nothing is known of an argument.
+        """Stand for what `fn` gives at each batch size; None if nothing is known of an argument.
 
         Args:
             fn: The operation.
-            args: Its arguments, with proxies.
-            kwargs: Likewise.
+            args: Its positional arguments, proxies among them.
+            kwargs: Its keyword arguments, proxies among them.
             is_tensor: Whether torch declares that it gives a tensor.
         """
         try:
@@ -74,7 +74,7 @@ class Knowledge:
         return self._later(results, is_tensor=is_tensor)
 
     def evaluate(self) -> None:
-        """Evaluate all operations that wait, in the order of the model's code: some write to their arguments."""
+        """Evaluate all operations that wait, in the order of the model's code, since some write to their arguments."""
         waiting, self._waiting = self._waiting, []
         self.is_evaluating = True
         try:
@@ -100,11 +100,11 @@ class Knowledge:
 
 
 class Known:
-    """What one operation gives, evaluated when it is asked for.
+    """What one operation gives at each batch size. It is evaluated when model code asks for it.
 
     Args:
-        knowledge: Where it waits.
-        evaluated: Gives it for each batch size.
+        knowledge: Evaluates it, with all operations that were recorded before it.
+        evaluated: Computes what it gives at each batch size.
         is_tensor: Whether torch declares that it is a tensor.
     """
 
@@ -116,18 +116,18 @@ class Known:
 
     @property
     def values(self) -> tuple[Any, ...] | None:
-        """What it is for each batch size; None if that cannot be told."""
+        """What the operation gives at each batch size; None if it cannot be evaluated."""
         self._knowledge.evaluate()
         return self.found
 
     @property
     def is_tensor(self) -> bool:
-        """Whether it is a tensor, or would be one."""
+        """Whether the operation gives a tensor, as torch declares it or as its values show."""
         return self.is_declared_tensor or (self.values is not None and isinstance(self.values[0], Tensor))
 
 
 class _UnknownError(Exception):
-    """An argument of which nothing is known."""
+    """Nothing is known of an argument, so nothing can be told of the operation."""
 
 
 def _known_argument(each: Any) -> Any:
@@ -147,9 +147,9 @@ def _value_for(index: int, each: Any) -> Any:
 
 
 class KnownProxy(Proxy):
-    """A proxy with what it stands for, for each batch size.
+    """A proxy that knows the tensor it stands for at each batch size.
 
-    Operations in place make it stand for their result, as does assigning to a slice of it.
+    After an operation in place it stands for the result, and so it does after an assignment to a slice of it.
     """
 
     def __init__(self, node: Node, tracer: Any, known: Known) -> None:
@@ -192,7 +192,7 @@ class KnownProxy(Proxy):
         self.replace(_assigned(self, indices, value))
 
     def replace(self, result: KnownProxy) -> None:
-        """Stand for `result` from now on; so does the part of the tensor that this was taken from."""
+        """Stand for `result` from now on. If this is a part of another tensor, that one gets the part too."""
         self.node, self.known = result.node, result.known
         if self.part_of is not None:
             whole, index = self.part_of
@@ -200,7 +200,7 @@ class KnownProxy(Proxy):
 
 
 def _assigned(x: Any, indices: Sequence[Any], value: Any, axis: int = 0) -> Any:
-    """`x` with `value` at these slices: what lies before, within and behind, joined again."""
+    """Return `x` with `value` at these slices: a concatenation of the parts before, within and behind each slice."""
     if not indices:
         shape = tuple(x.shape)
         return value.expand(shape) if isinstance(value, (Proxy, Tensor)) else torch.full_like(x, value)
@@ -222,7 +222,7 @@ def _assigned(x: Any, indices: Sequence[Any], value: Any, axis: int = 0) -> Any:
 
 
 def constant(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor itself, where one of constant size is made from the type of another."""
+    """Make the tensor of a call such as `x.new_zeros(3)`, which takes only its type from `x`; None for other calls."""
     source = args[0] if args else None
     if not isinstance(source, KnownProxy) or any(isinstance(each, Proxy) for each in _flat((args[1:], kwargs))):
         return None
@@ -244,16 +244,16 @@ def _flat(value: Any) -> list[Any]:
 
 
 def has_tensor(value: Any) -> bool:
-    """Whether a tensor of the graph is among arguments."""
+    """Whether the arguments hold a tensor of the graph."""
     return any(isinstance(each, KnownProxy) and each.known.is_tensor for each in _flat(value))
 
 
 def settled(known: tuple[Any, ...], part: Callable[[int], Any]) -> Any:
-    """The plain value that all batch sizes give, or NotImplemented.
+    """Return the plain value that all batch sizes agree on; NotImplemented if there is none.
 
     Args:
-        known: The value for each.
-        part: Gives the entry of a tuple that depends on the batch.
+        known: The value at each batch size.
+        part: Returns a proxy for an entry of a tuple that depends on the batch, by its index.
     """
     if any(isinstance(leaf, Tensor) for leaf in _flat(known)):
         return NotImplemented

@@ -39,7 +39,7 @@ def trace(
     leaf_modules: Iterable[type[nn.Module] | str] = (),
     wrapped_functions: Iterable[Callable[..., Any]] = (),
 ) -> GraphModule:
-    """A graph over a copy of `model`, which is left as it was: what the model computes in eval mode.
+    """Record what a model computes in eval mode as a graph over a copy of it; the model is not touched.
 
     Args:
         model: Any module. Wrappers that train or compile a model are taken off; `meta["notes"]` tells.
@@ -83,7 +83,7 @@ def trace(
 
 
 def bound(model: nn.Module, concrete_args: Mapping[str, Any]) -> Callable[..., Any]:
-    """The model as a function of the arguments that have no value yet."""
+    """Return the model as a function of the arguments that are not among `concrete_args`."""
     if not concrete_args:
         return model
     parameters = inspect.signature(model.forward).parameters
@@ -92,7 +92,7 @@ def bound(model: nn.Module, concrete_args: Mapping[str, Any]) -> Callable[..., A
 
 
 def num_arguments(model: nn.Module, concrete_args: Mapping[str, Any]) -> int | None:
-    """How many tensors `forward` takes at most; None if any number."""
+    """Count the arguments of `forward` that can be inputs; None if it takes any number of them."""
     parameters = inspect.signature(model.forward).parameters
     if any(each.kind is each.VAR_POSITIONAL for each in parameters.values()):
         return None

@@ -27,7 +27,7 @@ def check_concrete_args(model: nn.Module, concrete_args: object) -> None:
 
 
 def checked_leaves(model: nn.Module, leaf_modules: Iterable[Any] | str | type) -> tuple[type[nn.Module] | str, ...]:
-    """The types and patterns of `leaf_modules`; a pattern matches a module. A type need not occur.
+    """Return the types and patterns of `leaf_modules`. Each pattern matches a module; a type need not occur.
 
     Raises:
         TypeError: Something else is among them.
@@ -51,7 +51,11 @@ def checked_leaves(model: nn.Module, leaf_modules: Iterable[Any] | str | type) -
 
 
 def checked_functions(functions: Iterable[Any] | Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """The functions of `wrapped_functions`; TypeError if something else is among them."""
+    """Return the functions of `wrapped_functions`.
+
+    Raises:
+        TypeError: Something else is among them.
+    """
     given = (functions,) if callable(functions) else tuple(functions)
     for each in given:
         if not callable(each):

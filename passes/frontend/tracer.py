@@ -42,7 +42,7 @@ _CONDITION = "symbolically traced variables cannot be used as inputs to control 
 
 
 class ModelTracer(Tracer):
-    """Records source lines, what is known about sizes, and every module in which tracing failed."""
+    """Records a graph with the source line of each node, and lists every place where the model cannot be traced."""
 
     record_stack_traces = True
 
@@ -66,7 +66,7 @@ class ModelTracer(Tracer):
         self._tensors: dict[str, Tensor] = {}
 
     def record(self, root: nn.Module, concrete_args: dict[str, Any]) -> Graph | None:
-        """The graph of `root`, or None and `problems`."""
+        """Return the graph of `root`; None if it cannot be traced, and then `problems` says why."""
         self.root_name = type(root).__name__
         self._tensors = {
             **dict(root.named_parameters(remove_duplicate=False)),
@@ -87,7 +87,7 @@ class ModelTracer(Tracer):
         return None if self.problems else recorded
 
     def unknown_sizes(self) -> list[str]:
-        """Why sizes are not known, if an operation on the example inputs failed."""
+        """Say why sizes are not known: what the first operation said that failed on the example inputs."""
         failure = None if self.knowledge is None else self.knowledge.failure
         return [f"found: on the example inputs an operation says: {failure}"] if failure else []
 
@@ -133,7 +133,7 @@ class ModelTracer(Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """Inputs for the arguments that have no value, and a forward whose output is made of plain containers."""
+        """Return a forward that gives plain containers, and its arguments: an input for each that has no value."""
         parameters = list(inspect.signature(root_fn).parameters.values())[1:]
         unknown = [name for name in concrete_args if name not in {each.name for each in parameters}]
         if unknown:
@@ -216,7 +216,7 @@ class ModelTracer(Tracer):
         return result
 
     def _known(self, kind: str, target: Any, args: Any, kwargs: Any) -> Known | None:
-        """What the operation gives for each batch size, if that is known."""
+        """Return what an operation gives at each batch size; None if that is not known."""
         if self.knowledge is None:
             return None
         if kind == "get_attr":
@@ -239,7 +239,7 @@ class ModelTracer(Tracer):
         return super().create_proxy(kind, target, args, kwargs, name, proxy_factory_fn=proxy_of)
 
     def _part(self, kind: str, target: Any, args: Any, kwargs: Any, known: Known) -> Callable[[int], Any]:
-        """How to get an entry that depends on the batch out of a tuple of sizes."""
+        """Return a function that records how to take an entry which depends on the batch out of a tuple of sizes."""
         if target in ("size", getattr) and (target == "size" or args[1] == "shape"):
             return lambda index: self.create_proxy("call_method", "size", (args[0], index), {})
 

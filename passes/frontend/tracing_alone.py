@@ -63,7 +63,7 @@ def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
 
 
 class _Here:
-    """True in the thread that made it, until its end."""
+    """Is true in the thread that made it, and false in all others; false everywhere after `end`."""
 
     def __init__(self) -> None:
         self._thread: int | None = threading.get_ident()
@@ -72,11 +72,11 @@ class _Here:
         return self._thread == threading.get_ident()
 
     def end(self) -> None:
-        """False from now on, everywhere."""
+        """Be false from now on, in every thread."""
         self._thread = None
 
     def only(self, new: Callable[..., Any], old: Callable[..., Any]) -> Callable[..., Any]:
-        """`new` where this is true, else `old`."""
+        """Return a function that calls `new` in this thread, and `old` in all others."""
 
         @functools.wraps(old)
         def routed(*args: Any, **kwargs: Any) -> Any:
@@ -86,37 +86,37 @@ class _Here:
 
 
 class _Patcher(_symbolic_trace._Patcher):
-    """torch.fx's patches of classes, for one thread. Those of functions give calls without proxies on as they are."""
+    """Patches methods for one thread only; torch's patches of functions pass calls without proxies on anyway."""
 
     def __init__(self, here: _Here) -> None:
         super().__init__()
         self._here = here
 
     def patch_method(self, cls: type, name: str, new_fn: Callable[..., Any], deduplicate: bool = True) -> None:
-        """See torch.fx."""
+        """Replace a method in this thread; other threads go on calling what stood there."""
         super().patch_method(cls, name, self._here.only(new_fn, getattr(cls, name)), deduplicate)
 
 
 class _Silence(logging.Filter):
-    """Drops what one thread logs."""
+    """Drops the log records of one thread."""
 
     def __init__(self, here: _Here) -> None:
         super().__init__()
         self._here = here
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether another thread logged it."""
+        """Keep a record if another thread logged it."""
         return not self._here
 
 
 def _no_compilation() -> AbstractContextManager[Any]:
-    """The lock under which torch compiles: it would meet our replacements in the code that it reads."""
+    """Return the lock under which torch compiles: its compiler would read our replacements into the code of a model."""
     compiler = sys.modules.get("torch._dynamo.convert_frame")  # not loaded before something is compiled
     return getattr(compiler, "compile_lock", nullcontext())
 
 
 def _with_globals(function: Callable[..., Any], **changed: Any) -> Callable[..., Any]:
-    """The same code with other values for some global names, which it reads."""
+    """Return a copy of a function that reads other values under some global names."""
     function = inspect.unwrap(function)  # torch's compiler wraps `Tracer.trace` once it is used
     assert isinstance(function, FunctionType)
     assert set(changed).issubset(function.__code__.co_names)
@@ -127,7 +127,7 @@ def _with_globals(function: Callable[..., Any], **changed: Any) -> Callable[...,
 
 
 def _taking_proxies(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(n, 3)` as `function((n, 3))`: torch looks for proxies in a tuple of sizes only."""
+    """Let `function(n, 3)` call `function((n, 3))` if `n` is a proxy: torch finds proxies in a tuple of sizes only."""
 
     def made(*sizes: Any, **options: Any) -> Any:
         is_proxy = any(isinstance(each, Proxy) for each in sizes)

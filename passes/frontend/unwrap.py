@@ -15,7 +15,7 @@ __all__ = ["unwrapped_copy"]
 
 
 def unwrapped_copy(model: nn.Module, notes: list[str]) -> nn.Module:
-    """A deep copy, with the modules inside unwrapped too."""
+    """Return a deep copy of a model in which no module is wrapped; `notes` gets a line for each wrapper inside it."""
     scripted = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         lines = [f"module {path!r}" if path else type(model).__name__ for path in scripted]

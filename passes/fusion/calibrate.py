@@ -88,7 +88,7 @@ def _check_finite(samples: Mapping[Node, Tensor]) -> None:
 
 
 def model_inputs(gm: GraphModule, batch: Any) -> tuple[Any, ...]:
-    """The model's inputs out of a batch: the tensor itself, or the first entries of a tuple."""
+    """Return the model's inputs out of a batch: the tensor itself, or the first entries of a tuple."""
     num_inputs = len([node for node in gm.graph.nodes if node.op == "placeholder"])
     entries = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     return entries[:num_inputs]

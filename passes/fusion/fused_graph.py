@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import constant_nodes, module_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import constant_nodes, layer_map_of, module_of
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
 from ana_fx.prepared.graph_form import GraphForm
@@ -26,9 +25,9 @@ class Fused(Dialect):
         """Every other node, with the reason."""
         constants = constant_nodes(gm)
         for node in gm.graph.nodes:
-            module = module_of(node)
-            if isinstance(module, LayerMap):
-                if module.is_quantized:
+            module, layer_map = module_of(node), layer_map_of(node)
+            if layer_map is not None:
+                if layer_map.is_quantized:
                     yield node, "its layer map has quantizers already"
             elif node.op not in _BORDERS and node not in constants and not (is_shape(node) or passes_levels(node)):
                 yield node, f"{type(module).__name__ if module else node.target} is no layer map"

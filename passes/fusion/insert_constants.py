@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.errors import UnsupportedError, listing
@@ -19,6 +19,7 @@ from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_movement
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.fusion.observation import note_samples
+from ana_fx.passes.node_by_node import Evaluator
 
 __all__ = ["InsertConstants"]
 
@@ -41,7 +42,7 @@ class InsertConstants(Pass):
 
     def run(self, gm: GraphModule) -> bool:
         constants = constant_nodes(gm)
-        values = _Values(gm)
+        values = Evaluator(gm)
         readers: dict[Node, list[Node]] = {}
         for node in gm.graph.nodes:
             if node in constants or not (_joins_tensors(node) or is_movement(node)):
@@ -92,16 +93,3 @@ def _reason(value: Tensor) -> str | None:
     if value.is_complex():
         return "complex numbers"
     return None if bool(torch.isfinite(value).all()) else "numbers that are not finite"
-
-
-class _Values(Interpreter):
-    """Evaluates constant nodes, each at most once."""
-
-    def of(self, node: Node) -> Any:
-        """The value of a constant node."""
-        if node not in self.env:
-            for source in node.all_input_nodes:
-                self.of(source)
-            with torch.no_grad():
-                self.env[node] = self.run_node(node)
-        return self.env[node]

@@ -1,4 +1,4 @@
-"""No two neighbouring products of a program leave 16 bits, where kernels of its target add them there."""
+"""Proves that no two neighbouring products leave 16 bits, where kernels of the target add these in 16 bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ana_fx.graph import location, module_of
 from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.program.integer_modules import Accumulating
 from ana_fx.program.tensor_spec import integer_type_of
 from ana_fx.target import Target, stored_magnitude

@@ -16,7 +16,15 @@ __all__ = ["classify_movement"]
 
 
 def classify_movement(origins: Tensor, inputs: Sequence[Layout], output: Layout, parts: int) -> list[Movement]:
-    """Structured modules, or one `Rearrange`."""
+    """Return structured modules that move elements as `origins` says, or one `Rearrange` if there are none.
+
+    Args:
+        origins: For each element of a part of the output, the number of the input element that goes there, from one; 0
+            for a zero.
+        inputs: The layouts of the inputs.
+        output: The layout of the output.
+        parts: Into how many parts the batch is divided, all of which are treated alike.
+    """
     sources, target = [layout.part(parts) for layout in inputs], output.part(parts)
     chain: _Chain | None = None
     if len(inputs) == 1:
@@ -30,7 +38,7 @@ def classify_movement(origins: Tensor, inputs: Sequence[Layout], output: Layout,
 
 
 def _concatenated(origins: Tensor, sources: list[tuple[int, ...]], target: tuple[int, ...]) -> _Chain | None:
-    """The shortest chain that starts with a `Concat`, if there is one."""
+    """Return the shortest chain that starts with a `Concat`; None if there is none."""
     found: list[_Chain] = []
     for axis in range(len(sources[0])):
         if len({(len(source), source[:axis], source[axis + 1 :]) for source in sources}) > 1:
@@ -62,7 +70,7 @@ class _Chain:
         self.shapes.append(shape)
 
     def reshape(self, shape: tuple[int, ...]) -> None:
-        """Go on with that shape; one `Reshape` takes the place of another."""
+        """Continue with that shape; a `Reshape` at the end is replaced by this one."""
         if self.modules and isinstance(self.modules[-1], Reshape):
             self.modules.pop()
             self.shapes.pop()
@@ -70,7 +78,7 @@ class _Chain:
             self.add(Reshape(shape), shape)
 
     def structured(self, origins: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> _Chain | None:
-        """This chain, gone on to `target` by structured modules; None if there are none."""
+        """Continue this chain to `target` by structured modules and return it; None if none do it."""
         if bool((origins == 0).any()):
             return self._padded(origins, source, target)
         if torch.equal(origins, torch.arange(1, math.prod(source) + 1)):
@@ -86,7 +94,7 @@ class _Chain:
         return None
 
     def _padded(self, origins: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> _Chain | None:
-        """Zeros around a box without any."""
+        """Continue with the zeros around a box that holds none; None if the zeros are elsewhere."""
         origins = origins.reshape(target)
         if not bool(origins.any()):
             return None

@@ -14,7 +14,7 @@ from ana_fx.errors import MismatchError
 from ana_fx.graph import location
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.lowering.recording import Run
 from ana_fx.program.tensor_spec import spec_of
 

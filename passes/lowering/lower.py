@@ -11,9 +11,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import AccumulatorError, ConvertError, listing
-from ana_fx.graph import location, module_of
+from ana_fx.graph import layer_map_of, location, module_of
 from ana_fx.layers.constant_map import ConstantMap
-from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.softmax_map import SoftmaxMap
@@ -26,8 +25,8 @@ from ana_fx.passes.lowering.lower_borders import dequantize_inputs, lower_image_
 from ana_fx.passes.lowering.lower_layer_map import lower_constant, lower_operator_map, lower_softmax, lower_table
 from ana_fx.passes.lowering.lower_max_pool import lower_adaptive_max_pool, lower_max_pool
 from ana_fx.passes.lowering.lower_movement import lower_movement
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.lowering.lowering_context import LoweringContext, Rule
-from ana_fx.passes.lowering.program_graph import PROGRAM
 from ana_fx.passes.lowering.recording import record
 from ana_fx.passes.node_by_node import Evaluator
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
@@ -73,9 +72,9 @@ class Lower(Pass):
         nodes = list(gm.graph.nodes)
         modules = {node: module for node in nodes if (module := module_of(node)) is not None}
         context = LoweringContext(gm, modules, recording.values, Evaluator(gm, recording.values))
-        rules = [(node, rule_of(node, modules.get(node), recording.values)) for node in nodes]
+        rules = [(node, rule_of(node, recording.values)) for node in nodes]
         for node, rule in rules:
-            rule(context, node)
+            rule(context, node, modules.get(node))
         if context.problems:
             raise AccumulatorError(
                 listing(
@@ -91,23 +90,23 @@ class Lower(Pass):
         return bool(modules)
 
 
-def rule_of(node: Node, module: nn.Module | None, values: Container[Node]) -> Rule:
-    """How a node is lowered.
+def rule_of(node: Node, values: Container[Node]) -> Rule:
+    """Return the rule by which a node is lowered.
 
     Args:
         node: A node of the trained graph.
-        module: What it calls.
         values: The nodes that hold no tensor or depend on no input.
 
     Raises:
         ConvertError: No rule is for it.
     """
-    is_float_layer = isinstance(module, LayerMap) and not module.is_quantized
-    if node.op == "output" or is_float_layer:
+    module, layer_map = module_of(node), layer_map_of(node)
+    if node.op == "output" or (layer_map is not None and not layer_map.is_quantized):
         return dequantize_inputs
-    if node in values and not isinstance(module, LayerMap):  # a size, a scale, or a constant in floats
+    if layer_map is None and node in values:  # a size, a scale, or a constant in floats
         return _leave
-    for kind in type(module).__mro__:
+    kinds = type(module).__mro__ if layer_map is None else (type(module),)  # a kind of layer map has a rule of its own
+    for kind in kinds:
         if kind in RULES:
             return RULES[kind]
     if is_dropout(module):
@@ -122,12 +121,12 @@ def rule_of(node: Node, module: nn.Module | None, values: Container[Node]) -> Ru
     )
 
 
-def _leave(context: LoweringContext, node: Node) -> None:
-    """Change nothing; what nothing reads is erased in the end."""
+def _leave(context: LoweringContext, node: Node, _: object) -> None:
+    """Leave a node as it is; it is erased in the end if nothing reads it."""
 
 
-def _drop(context: LoweringContext, node: Node) -> None:
-    """Nothing is dropped in a program."""
+def _drop(context: LoweringContext, node: Node, _: object) -> None:
+    """Remove a dropout, which does nothing in eval mode."""
     context.drop(node, node.all_input_nodes[0])
 
 

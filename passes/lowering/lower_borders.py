@@ -16,25 +16,21 @@ from ana_fx.program.tensor_spec import has_spec, spec_of
 __all__ = ["dequantize_inputs", "lower_image_quantizer", "lower_input_quantizer"]
 
 
-def lower_input_quantizer(context: LoweringContext, node: Node) -> None:
-    """Reals to levels."""
-    quantizer = context.modules[node]
-    assert isinstance(quantizer, InputQuantizer)
+def lower_input_quantizer(context: LoweringContext, node: Node, quantizer: InputQuantizer) -> None:
+    """Put a quantize in the place of an input quantizer."""
     scale = positive(quantizer.scale.detach())
     context.replace(node, Quantize(scale, quantizer.integer_type, quantizer.shape), node.all_input_nodes)
 
 
-def lower_image_quantizer(context: LoweringContext, node: Node) -> None:
-    """Normalised images to levels."""
-    quantizer = context.modules[node]
-    assert isinstance(quantizer, ImageQuantizer)
+def lower_image_quantizer(context: LoweringContext, node: Node, quantizer: ImageQuantizer) -> None:
+    """Put a quantize of normalised images in the place of an image quantizer."""
     scale = positive(quantizer.scale.detach())
     quantize = QuantizeImage(scale, quantizer.integer_type, quantizer.gain, quantizer.shift, quantizer.shape)
     context.replace(node, quantize, node.all_input_nodes)
 
 
-def dequantize_inputs(context: LoweringContext, node: Node) -> None:
-    """Levels to reals, before what takes reals: the output, or a float layer.
+def dequantize_inputs(context: LoweringContext, node: Node, _: object) -> None:
+    """Insert a dequantize before what takes reals: the output, or a float layer.
 
     Raises:
         ConvertError: The batch is not in front.

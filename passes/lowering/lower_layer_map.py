@@ -21,6 +21,7 @@ from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.lowering_context import LoweringContext
+from ana_fx.passes.lowering.prove import claim_thresholds
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
 from ana_fx.program.integer_modules import (
     IntegerConstant,
@@ -39,24 +40,20 @@ from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 __all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table"]
 
 
-def lower_constant(context: LoweringContext, node: Node) -> None:
-    """A tensor of the model as levels, which no module reads at run time any more."""
-    constant = context.modules[node]
-    assert isinstance(constant, ConstantMap)
+def lower_constant(context: LoweringContext, node: Node, constant: ConstantMap) -> None:
+    """Put the levels of a constant in the place of its constant map, computed now."""
     quantizer = constant.output_quantizer
     assert quantizer is not None
     levels = quantizer.quantize(context.values[node.all_input_nodes[0]])
     context.replace(node, IntegerConstant(levels, quantizer.integer_type, positive(quantizer.scale.detach())), [])
 
 
-def lower_softmax(context: LoweringContext, node: Node) -> None:
-    """A softmax, by a table of exponentials.
+def lower_softmax(context: LoweringContext, node: Node, layer_map: SoftmaxMap) -> None:
+    """Put an integer softmax, with its table of exponentials, in the place of a softmax map.
 
     Raises:
         ConvertError: It is over the batch.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, SoftmaxMap)
     sources, shape = _sources(node, layer_map)
     if layer_map.axis % len(shape) == 0:
         raise ConvertError(
@@ -70,14 +67,12 @@ def lower_softmax(context: LoweringContext, node: Node) -> None:
         context.problems.append(f"{location(node)}: {found}")
 
 
-def lower_table(context: LoweringContext, node: Node) -> None:
-    """A function of each number, as its value for each level.
+def lower_table(context: LoweringContext, node: Node, layer_map: TableMap) -> None:
+    """Put a table of a function's values in the place of a table map.
 
     Raises:
         UnsupportedError: The function has no value somewhere.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, TableMap)
     sources, shape = _sources(node, layer_map)
     scales = _scales(context, sources)
     table = layer_map.current_form(scales, shape)
@@ -91,14 +86,12 @@ def lower_table(context: LoweringContext, node: Node) -> None:
     context.replace(node, module, sources)
 
 
-def lower_operator_map(context: LoweringContext, node: Node) -> None:
-    """An operator on integers and its requantizer, or a last layer whose accumulators are the output.
+def lower_operator_map(context: LoweringContext, node: Node, layer_map: OperatorMap) -> None:
+    """Put an integer map, or a head whose accumulators are the output, in the place of an operator map.
 
     Raises:
         ProofError: Its staircase cannot be encoded.
     """
-    layer_map = context.modules[node]
-    assert isinstance(layer_map, OperatorMap)
     sources, shape = _sources(node, layer_map)
     inputs = [context.levels(source) for source in sources]
     operator = layer_map.operator.fixed(shape)
@@ -126,7 +119,7 @@ def lower_operator_map(context: LoweringContext, node: Node) -> None:
 
 
 def _sources(node: Node, layer_map: LayerMap) -> tuple[list[Node], tuple[int, ...]]:
-    """The tensors that a layer map reads, and the shape of the first.
+    """Return the nodes that a layer map reads, and the shape of the first.
 
     Raises:
         ConvertError: One does not have its batch in front.
@@ -175,11 +168,13 @@ def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap
         return
     folded = IntegerConstant(requantizer(*constants), requantizer.integer_type, requantizer.output_scale)
     context.renew(node, folded)
-    node.meta.pop("thresholds", None)
+    claim_thresholds(node, None)
 
 
 def _spread(context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node) -> Node:
-    """The input of a transposed convolution with zeros between its numbers, cropped where the padding is negative."""
+    """Insert what puts zeros between the numbers of a transposed convolution's input, and crops it where the padding is
+    negative; return the last new node.
+    """
     channels, *sizes = spec_of(source).layout.row
     apart = tuple(each for size in sizes for each in (size, 1))
     pads = tuple(pair for stride in operator.stride for pair in ((0, 0), (0, stride - 1)))
@@ -200,7 +195,7 @@ def _spread(context: LoweringContext, node: Node, operator: TransposedConvolutio
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:
-    """The form without a common divisor of its coefficients, where the staircase can have it."""
+    """Return the form without a common divisor of its coefficients, where the staircase can hold the divisor."""
     if not isinstance(form.staircase, QLinearStaircase):
         return form
     coefficients, divisor = form.coefficients.divided()
@@ -210,7 +205,7 @@ def _reduce(form: IntegerForm) -> IntegerForm:
 
 
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
-    """How the stored accumulator, bias included, leaves 32 bits; None if it does not."""
+    """Say how the stored accumulator, bias included, leaves 32 bits; None if it does not."""
     factor, bias = form.factor, form.bias
     if isinstance(form.staircase, QLinearStaircase):
         factor, bias = form.staircase.factor, form.staircase.bias
@@ -224,9 +219,9 @@ def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
 def _integer_map(
     node: Node, operator: Operator, form: IntegerForm, lowest: Tensor, highest: Tensor, integer_type: IntegerType
 ) -> IntegerMap:
-    """The requantizer in both encodings, for accumulators that are signed as the channel's gain is.
+    """Encode the requantizer in both ways, for accumulators that are signed as the channel's gain is.
 
-    The thresholds go to `node.meta["thresholds"]`, for the proof.
+    Its thresholds are claimed, for the proof.
     """
     assert isinstance(form.staircase, Staircase)
     staircase = replace(form.staircase, lo=int(form.staircase.lo), hi=int(form.staircase.hi))
@@ -234,7 +229,8 @@ def _integer_map(
     ends = torch.stack(torch.broadcast_tensors(lowest * sign, highest * sign, staircase.slope)[:2])
     low, high = ends.amin(0), ends.amax(0)  # accumulators with the sign of their channel's gain
     slope = staircase.slope.expand(len(low))
-    thresholds = node.meta["thresholds"] = staircase.thresholds(low, high)
+    thresholds = staircase.thresholds(low, high)
+    claim_thresholds(node, thresholds)
     encoding = encode(thresholds, slope, low, high, int(staircase.lo), int(staircase.hi))
     if encoding is None:
         raise ProofError(

@@ -15,14 +15,13 @@ from ana_fx.program.tensor_spec import spec_of
 __all__ = ["lower_adaptive_max_pool", "lower_max_pool"]
 
 
-def lower_max_pool(context: LoweringContext, node: Node) -> None:
-    """A max pool, padded behind as far as its last window reaches.
+def lower_max_pool(context: LoweringContext, node: Node, module: Any) -> None:
+    """Put an integer max pool, padded behind as far as its last window reaches, in the place of a max pool.
 
     Raises:
         ConvertError: A window holds padding only.
     """
     (source,) = node.all_input_nodes
-    module: Any = context.modules[node]  # torch types its sizes loosely
     sizes, results = spec_of(source).layout.shape[2:], spec_of(node).layout.shape[2:]
     kernel, stride, padding, dilation = (
         _tuple(each, len(results)) for each in (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -41,8 +40,8 @@ def lower_max_pool(context: LoweringContext, node: Node) -> None:
     context.replace(node, IntegerMaxPool(kernel, stride, pads, dilation), [source])
 
 
-def lower_adaptive_max_pool(context: LoweringContext, node: Node) -> None:
-    """A max pool to a number of windows.
+def lower_adaptive_max_pool(context: LoweringContext, node: Node, _: object) -> None:
+    """Put an integer max pool in the place of an adaptive one.
 
     Raises:
         ConvertError: Windows have different sizes.

@@ -17,7 +17,7 @@ from ana_fx.program.tensor_spec import TensorSpec, has_spec, set_spec, spec_of
 __all__ = ["lower_movement"]
 
 
-def lower_movement(context: LoweringContext, node: Node) -> None:
+def lower_movement(context: LoweringContext, node: Node, _: object) -> None:
     """Replace a movement by the modules that do the same on tensors with the batch in front.
 
     What gives several tensors, as a split does, is left alone: each part is lowered where it is taken.
@@ -54,7 +54,7 @@ def lower_movement(context: LoweringContext, node: Node) -> None:
 
 
 def _moved(context: LoweringContext, node: Node) -> list[Node]:
-    """The tensors that a movement moves, through nodes that give several tensors."""
+    """Return the nodes whose tensors a movement moves, seen through nodes that give several tensors."""
     found: list[Node] = []
     for source in node.all_input_nodes:
         if has_spec(source) and (spec_of(source).levels is not None or source not in context.values):
@@ -65,7 +65,7 @@ def _moved(context: LoweringContext, node: Node) -> list[Node]:
 
 
 def _with_batch(context: LoweringContext, node: Node, source: Node) -> Node:
-    """A tensor that `node` moves; one for each sample if it is a constant."""
+    """Return a node whose tensor `node` moves; a constant is repeated for each sample first."""
     layout = spec_of(source).layout
     if layout.batch_axis is not None:
         return source

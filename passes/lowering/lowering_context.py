@@ -21,7 +21,7 @@ __all__ = ["LoweringContext", "Rule"]
 
 @dataclass(frozen=True)
 class LoweringContext:
-    """One run of the pass.
+    """What one run of `Lower` works with.
 
     Args:
         gm: The graph that is lowered, node by node, in its order.
@@ -38,7 +38,7 @@ class LoweringContext:
     problems: list[str] = field(default_factory=list)
 
     def levels(self, node: Node) -> LevelRange:
-        """The levels that a node gives, which was lowered."""
+        """Return the levels of a node that was lowered."""
         levels = spec_of(node).levels
         assert levels is not None
         return levels
@@ -60,7 +60,7 @@ class LoweringContext:
         self._note(node, module, spec_of(node).layout, levels)
 
     def insert_before(self, node: Node, path: str, module: nn.Module, sources: Sequence[Node], layout: Layout) -> Node:
-        """A new node before another, which calls a module of the program near `path`."""
+        """Insert a node before another that calls a module of the program, at a path near `path`; return it."""
         path = unique_path(self.gm, path)
         self.gm.add_submodule(path, module.eval())
         with self.gm.graph.inserting_before(node):
@@ -86,4 +86,5 @@ class LoweringContext:
         set_spec(node, TensorSpec(layout, levels or levels_given(module, inputs)))
 
 
-Rule = Callable[[LoweringContext, Node], None]
+Rule = Callable[[LoweringContext, Node, Any], None]
+"""Lowers a node, given the module that it calls, whose class says which rule is meant; None where it calls none."""

@@ -1,4 +1,4 @@
-"""Inputs that reach what data rarely does: extreme levels everywhere, and blocks of them that meet at edges."""
+"""Makes inputs that reach what data rarely does: extreme levels everywhere, and blocks of them that meet at edges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Batch = tuple[Tensor, ...]
 
 
 def probes(integer_type: IntegerType, shape: tuple[int, ...], num: int) -> Tensor:
-    """Levels of samples of that shape, int64, [num, *shape]; the same in every call.
+    """Return levels of samples of a shape, int64, [num, *shape]; the same in every call.
 
     First come the lowest level everywhere, the highest, blocks of the highest, the lowest and 0, and a random choice
     between highest and lowest; then random levels.
@@ -42,7 +42,7 @@ def probes(integer_type: IntegerType, shape: tuple[int, ...], num: int) -> Tenso
 
 
 def _block(shape: tuple[int, ...]) -> Tensor:
-    """The number of each element's block: a channel each, and two along each axis behind it."""
+    """Number the blocks of a sample, element by element: each channel is one, and each axis behind it is cut in two."""
     number = torch.zeros(shape, dtype=torch.int64)
     for axis, size in enumerate(shape):
         position = torch.arange(size)
@@ -52,7 +52,7 @@ def _block(shape: tuple[int, ...]) -> Tensor:
 
 
 def probing_batches(qat: GraphModule) -> tuple[Batch, Batch]:
-    """BATCH samples and more of them: all extremes of `probes`, then some example inputs, or a random sample without.
+    """Return BATCH samples and a larger batch: the extremes of `probes`, then example inputs or a random sample.
 
     An input that nothing reads has a number for each sample.
 
@@ -74,7 +74,7 @@ def probing_batches(qat: GraphModule) -> tuple[Batch, Batch]:
 
 
 def _examples(qat: GraphModule, readers: Mapping[Node, object]) -> dict[Node, Tensor]:
-    """Some examples of each input that is read; nothing unless each has some."""
+    """Return some examples of each input that is read; none at all unless each input has some."""
     placeholders = qat.graph.find_nodes(op="placeholder")
     given = dict(zip(placeholders, qat.meta.get("example_inputs", ()), strict=False))
     found = {node: x[:_MOST_EXAMPLES].cpu() for node, x in given.items() if node in readers and isinstance(x, Tensor)}
@@ -82,7 +82,7 @@ def _examples(qat: GraphModule, readers: Mapping[Node, object]) -> dict[Node, Te
 
 
 def _samples(node: Node, quantizer: object) -> Tensor:
-    """Real inputs: all extremes, and a random one."""
+    """Return real inputs of one quantizer: all extremes, and a random sample."""
     assert isinstance(quantizer, InputQuantizer)
     if quantizer.shape is None:
         raise ConvertError(

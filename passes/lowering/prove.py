@@ -1,4 +1,4 @@
-"""Every requantizer is proven equal to the trained staircase."""
+"""Proves that every requantizer is equal to the trained staircase."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ProofError
 from ana_fx.graph import calls_of, location
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.program.integer_modules import IntegerMap, IntegerThresholds, Proof
 
-__all__ = ["Prove"]
+__all__ = ["Prove", "claim_thresholds"]
+
+_KEY = "thresholds"  # of `Node.meta`; no other file knows it
+
+
+def claim_thresholds(node: Node, thresholds: Tensor | None) -> None:
+    """Claim where the integer map of a node reaches each level first, int64, [channels, levels - 1]; None for nowhere.
+
+    The claim saves `Prove` a search, and is forgotten with the proof.
+    """
+    node.meta.pop(_KEY, None)
+    if thresholds is not None:
+        node.meta[_KEY] = thresholds
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class Prove(Pass):
     Both are non-decreasing in the accumulator and give the same levels at most. Two such functions are equal on an
     interval if they reach each level at the same accumulator.
 
-    Where that is, is taken from `node.meta["thresholds"]`, where lowering leaves it, and else found again. It is not
-    trusted: each encoding must reach the level there and not right before.
+    Lowering claims where that is; where it does not, the thresholds are found again. A claim is not trusted: each
+    encoding must reach the level there and not right before.
     """
 
     name: ClassVar[str] = "prove"
@@ -37,7 +49,7 @@ class Prove(Pass):
         is_new = False
         for node, integer_map in calls_of(gm, IntegerMap):
             before = integer_map.proof
-            wrong = _prove(integer_map, node.meta.pop("thresholds", None))
+            wrong = _prove(integer_map, node.meta.pop(_KEY, None))
             if wrong is not None:
                 raise ProofError(f"{location(node)}: {wrong}; this is a bug of ana_fx, please report it")
             is_new |= integer_map.proof != before
@@ -49,7 +61,7 @@ class Prove(Pass):
 
 
 def _prove(integer_map: IntegerMap, thresholds: Tensor | None) -> str | None:
-    """Compare the encodings of one map and note the proof; the first difference if there is one."""
+    """Compare the encodings of one map and note the proof; return the first difference if there is one."""
     low, high = integer_map.signed_range()
     if thresholds is None:
         thresholds = integer_map.staircase.thresholds(low, high)

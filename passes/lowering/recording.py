@@ -84,7 +84,7 @@ def record(qat: GraphModule) -> Recording:
 def _batch_axis(
     node: Node, shape: tuple[int, ...], other: tuple[int, ...], batches: tuple[tuple[Tensor, ...], ...]
 ) -> int | None:
-    """The axis whose size grows with the batch; None if there is none."""
+    """Return the axis whose size grows with the batch; None if there is none."""
     num_samples, num_others = (len(inputs[0]) for inputs in batches)
     axes = [axis for axis, sizes in enumerate(zip(shape, other, strict=True)) if sizes[0] != sizes[1]]
     if not axes:
@@ -99,7 +99,7 @@ def _batch_axis(
 
 
 def run(gm: GraphModule, inputs: tuple[Tensor, ...]) -> dict[Node, Tensor]:
-    """The tensor that each node gives for these inputs."""
+    """Run a graph and return the tensor that each node gave."""
     seen: dict[Node, Tensor] = {}
 
     def see(node: Node, result: Any) -> None:

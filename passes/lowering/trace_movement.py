@@ -21,7 +21,7 @@ __all__ = ["derive"]
 
 @torch.no_grad()
 def derive(fn: Callable[..., Tensor], inputs: Sequence[Layout], output: Layout) -> list[Movement]:
-    """The modules that do on the program's tensors what `fn` does on the user's.
+    """Find the modules that do on the program's tensors what `fn` does on the user's.
 
     Args:
         fn: The user's operation, on float64 tensors of the user's shapes.
@@ -53,9 +53,10 @@ def derive(fn: Callable[..., Tensor], inputs: Sequence[Layout], output: Layout) 
 
 
 def _names(inputs: Sequence[Layout], parts: int) -> list[Tensor]:
-    """The program's tensors of identities, counted through part after part, in a part through all inputs.
+    """Return the program's inputs with an identity in place of each element.
 
-    A constant has in each part those of the first.
+    Identities are counted on from part to part of the batch, and within a part from input to input. A constant is no
+    part of the batch: it has one identity for each element, counted in the first part.
     """
     sizes = [math.prod(layout.part(parts)) for layout in inputs]
     names, before = [], 1
@@ -68,7 +69,7 @@ def _names(inputs: Sequence[Layout], parts: int) -> list[Tensor]:
 
 
 def _moved_names(fn: Callable[..., Tensor], names: list[Tensor], inputs: Sequence[Layout], output: Layout) -> Tensor:
-    """What `fn` makes of the identities, as the program's tensor.
+    """Apply `fn` to the identities, and return the result as the program's tensor.
 
     Raises:
         ValueError: `fn` is not a movement.
@@ -92,7 +93,7 @@ def _run(fn: Callable[..., Tensor], program: list[Tensor], inputs: Sequence[Layo
 
 
 def _origins(found: Tensor, inputs: Sequence[Layout], parts: int) -> Tensor | None:
-    """Where the elements of a part come from, counted in a part from one, int64; None if parts are mixed.
+    """Return where each element comes from, counted from one within a part, int64; None if parts are joined.
 
     Raises:
         ValueError: Parts are not treated alike.

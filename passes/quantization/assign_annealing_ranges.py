@@ -77,7 +77,7 @@ def _say_what_reads_levels(graph: nx.DiGraph[Node]) -> None:
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
-    """Every override belongs to a layer map and leaves it a range."""
+    """Raise ScheduleError unless every override belongs to a layer map and leaves it a range."""
     problems = list(_problems(graph, schedule))
     if problems:
         paths = listed([str(node.target) for node in graph])

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import constant_nodes, module_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import constant_nodes, layer_map_of, module_of
 from ana_fx.layers.quantizers import InputQuantizer
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
@@ -30,9 +29,9 @@ class Quantized(Dialect):
         """Every other node, with the reason."""
         constants = constant_nodes(gm)
         for node in gm.graph.nodes:
-            module = module_of(node)
-            if isinstance(module, LayerMap):
-                needed = module.num_inputs + len(module.input_types)  # tensors, and the scale of each
+            module, layer_map = module_of(node), layer_map_of(node)
+            if layer_map is not None:
+                needed = layer_map.num_inputs + len(layer_map.input_types)  # tensors, and the scale of each
                 if len(node.args) != needed:
                     yield node, f"it reads {len(node.args)} tensors, needed {needed}"
             elif node.op == "placeholder":

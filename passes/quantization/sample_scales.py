@@ -44,7 +44,7 @@ def scale_from_samples(quantizer: Quantizer, samples: Tensor) -> str | None:
 
 
 def settle_zeros(group: Mapping[Node, Quantizer]) -> None:
-    """Settle the scale of what is all zeros so far, after the others of its scale group have theirs.
+    """Settle the scales of tensors that held nothing but zeros, once the others of their scale group have theirs.
 
     Zeros fit the scale of the others. A constant that is alone may learn; it gets a range of one. The first training
     batch settles the rest.

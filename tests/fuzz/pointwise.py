@@ -55,7 +55,6 @@ _SPELLINGS = [
     "torch.erf({x})",
     "torch.sin({x})",
     "{x}.cos()",
-    "torch.sign({x})",
     "-{x}",
     "torch.neg({x})",
     "1 / (1 + {x}.abs())",

@@ -1,7 +1,7 @@
 """Dialects name every node that does not belong: those of passes/base_dialect.py, canonical_graph.py and its kin.
 
 The forms are passes/canonical/canonical_graph.py, passes/fusion/fused_graph.py,
-passes/quantization/quantized_graph.py and passes/lowering/program_graph.py.
+passes/quantization/quantized_graph.py and passes/lowering/lowered_graph.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ana_fx.graph import calls_to, layer_map_calls
 from ana_fx.passes.base_dialect import Dialect, DialectError
 from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.fusion.fused_graph import FUSED
-from ana_fx.passes.lowering.program_graph import PROGRAM
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.program.integer_modules import IntegerMap
 from tests.graphs import canonical, fused

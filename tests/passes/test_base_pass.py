@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import sys
+import types
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +21,8 @@ from ana_fx.passes.canonical.drop_identities import DropIdentities
 from ana_fx.passes.frontend.trace_model import trace
 from ana_fx.passes.fusion.fuse_layer_maps import FuseLayerMaps
 from ana_fx.prepared.graph_form import GraphForm, form_of
-from tests.graphs import canonical
+from tests.graphs import assert_graph, canonical
+from tests.test_packaging import ROOT
 
 
 class Relu(Pass):
@@ -128,3 +131,18 @@ def test_the_first_pass_has_none_before_it():
 
 def test_a_traced_graph_holds_anything():
     TRACED.verify(trace(model()))
+
+
+def test_the_pass_of_the_guide_does_what_it_says():
+    guide = (ROOT / "docs" / "adding_a_pass.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
+    module = types.ModuleType("guide")
+    sys.modules["guide"] = module  # where dataclasses look for annotations
+    try:
+        exec(code, module.__dict__)
+        gm = canonical(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.ReLU()))
+        assert module.DropDropout()(gm) == PassResult(modified=True)
+        assert module.DropDropout()(gm) == PassResult(modified=False)
+    finally:
+        del sys.modules["guide"]
+    assert_graph(gm, "input -> Conv2d -> ReLU -> output")

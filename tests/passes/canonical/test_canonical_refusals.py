@@ -37,6 +37,13 @@ REFUSED: dict[str, tuple[Expression, dict[str, nn.Module], str]] = {
         {"conv": nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")},
         "padding_mode='reflect', needed 'zeros'",
     ),
+    "sign": (
+        lambda m, x: torch.sign(x),
+        {},
+        "sign() has no gradient, so that nothing before it would learn; leave it out",
+    ),
+    "sign method": (lambda m, x: x.sign(), {}, "Precision(activation='bipolar')"),
+    "heaviside": (lambda m, x: torch.heaviside(x, torch.ones(())), {}, "Precision(activation='uint1')"),
     "pad with ones": (lambda m, x: F.pad(x, (1, 1), value=1.0), {}, "needed zeros"),
     "pad module with ones": (lambda m, x: m.pad(x), {"pad": nn.ConstantPad2d(1, 1.0)}, "needed zeros"),
     "indices": (

@@ -57,7 +57,6 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "made_erf": lambda: Elementwise(torch.erf),
     "made_sin": lambda: Elementwise(torch.sin),
     "made_cos": lambda: Elementwise(torch.cos),
-    "made_sign": lambda: Elementwise(torch.sign),
     "made_between": lambda: Elementwise(torch.clamp, min=1.0, max=2.0),
 }
 # shape of the input, spelling with modules, other spellings
@@ -216,7 +215,6 @@ SPELT: dict[str, Spelt] = {
     "erf": (IMAGE, lambda m, x: m.made_erf(x), {"torch": lambda m, x: torch.erf(x), "x": lambda m, x: x.erf()}),
     "sin": (IMAGE, lambda m, x: m.made_sin(x), {"torch": lambda m, x: torch.sin(x), "x": lambda m, x: x.sin()}),
     "cos": (IMAGE, lambda m, x: m.made_cos(x), {"torch": lambda m, x: torch.cos(x), "x": lambda m, x: x.cos()}),
-    "sign": (IMAGE, lambda m, x: m.made_sign(x), {"torch": lambda m, x: torch.sign(x), "x": lambda m, x: x.sign()}),
     "a range without zero": (
         IMAGE,
         lambda m, x: m.made_between(x),

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.passes.base_pass import Pass
-from ana_fx.passes.lowering.program_graph import PROGRAM
+from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.lowering.recording import run
 from tests.models import Chain
 from tests.programs import trained

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.table_map import TableMap
 from ana_fx.passes.lowering.lower import rule_of
 from tests.graphs import WrittenForTwo
 
@@ -97,12 +98,22 @@ class Halved(LayerMap):
     integer_form = deployed = real
 
 
-def test_a_layer_map_without_a_rule_of_lowering_is_refused_by_its_name():
+class HalvedTable(TableMap):
+    """Computes something else than the class for which there is a rule."""
+
+    def real(self, tensors):
+        return super().real(tensors) / 2
+
+
+@pytest.mark.parametrize("make", [Halved, lambda: HalvedTable(nn.Tanh())], ids=["a kind of its own", "a subclass"])
+def test_a_layer_map_without_a_rule_of_lowering_is_refused_by_its_name(make):
     qat = ready(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(4, 3))
     quantizer = qat.get_submodule("0").output_quantizer
-    strange = Halved()
+    strange = make()
     strange.output_quantizer, strange.input_types = quantizer, (quantizer.integer_type,)
     qat.set_submodule("0", strange)
     node = next(node for node in qat.graph.nodes if node.target == "0")
-    with pytest.raises(ana_fx.ConvertError, match=r"module '0'.*Halved has no integer form, needed one of"):
-        rule_of(node, strange, {})
+    with pytest.raises(
+        ana_fx.ConvertError, match=rf"module '0'.*{type(strange).__name__} has no integer form, needed one of"
+    ):
+        rule_of(node, {})

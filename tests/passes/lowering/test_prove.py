@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.graph import calls_to, module_of
-from ana_fx.passes.lowering.prove import Prove
+from ana_fx.passes.lowering.prove import Prove, claim_thresholds
 from ana_fx.program.integer_modules import IntegerMap
 from tests.models import INPUT_SHAPES, Chain, Depthwise
 from tests.programs import converted
@@ -62,7 +62,7 @@ def test_thresholds_that_are_off_are_not_trusted():
     integer_map = module_of(node)
     thresholds = integer_map.staircase.thresholds(*integer_map.signed_range())
     thresholds[2, 0] += 1
-    node.meta["thresholds"] = thresholds
+    claim_thresholds(node, thresholds)
     with pytest.raises(ana_fx.ProofError, match=r"'features.0'.*channel 2 does not reach level -?\d+ first at"):
         Prove()(program)
 

@@ -198,7 +198,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an endless number": (lambda d: d["modules"]["head"].update(factor=10**30), "needed int"),
     "a huge pad": (lambda d: d["modules"]["features.0"]["affine"].update(padding=[[10**9] * 2] * 2), "found a size"),
     "a stride of zero": (lambda d: d["modules"]["features.0"]["affine"].update(stride=[0, 0]), "cannot compute"),
-    "a bit width": (lambda d: d["modules"]["x_quantizer"]["integer_type"].update(bits=99), "2 to 8 bits"),
+    "a bit width": (lambda d: d["modules"]["x_quantizer"]["integer_type"].update(bits=99), "1 to 8 bits"),
     "an array twice": (
         lambda d: d["modules"]["head"].update(highest=d["modules"]["head"]["lowest"]),
         "one that is used twice",

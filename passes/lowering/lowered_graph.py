@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import module_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import layer_map_of, module_of
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.prepared.graph_form import GraphForm
 from ana_fx.program.data_movement import Movement
@@ -40,8 +39,8 @@ class Program(Dialect):
     def strangers(self, gm: GraphModule) -> Iterator[tuple[Node, str]]:
         """Every other node, with the reason."""
         for node in gm.graph.nodes:
-            module = module_of(node)
-            is_float_layer = isinstance(module, LayerMap) and not module.is_quantized
+            module, layer_map = module_of(node), layer_map_of(node)
+            is_float_layer = layer_map is not None and not layer_map.is_quantized
             if node.op in ("placeholder", "output"):
                 continue
             if not isinstance(module, _MODULES) and not is_float_layer:
