@@ -82,6 +82,9 @@ class FileReport(JsonReport):
 def inspect(path: str | os.PathLike[str]) -> FileReport:
     """Read a file and say what stands in it.
 
+    Args:
+        path: A file that `export` wrote.
+
     Raises:
         VerifyError: It is no file that `export` wrote, or damaged.
     """
