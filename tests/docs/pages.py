@@ -2,7 +2,7 @@
 
 A block is a fence of Python, or a comment `<!-- python … -->` that a reader does not see and that is run all the same.
 A fence of `text` right behind a block is what the block prints. `python -m tests.docs.pages PAGE` runs a page and
-writes anew what its blocks print.
+writes anew what its blocks print. A block with a file for a title quotes that file, and is not run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 _BLOCK = re.compile(
-    r"^(?P<indent> *)```(?:python|\{code-cell\} python)[^\n]*\n(?P<code>.*?)^(?P=indent)```$"
+    r"^(?P<indent> *)```(?:python(?! title=)|\{code-cell\} python)[^\n]*\n(?P<code>.*?)^(?P=indent)```$"
     r"(?:\n\s*?\n(?P=indent)```text\n(?P<output>.*?)^(?P=indent)```$)?"
     r"|^<!-- python\n(?P<hidden>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
 )
+_QUOTE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
 _LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
 _NUMBER = re.compile(r"\d[\d,.]*")
@@ -57,6 +59,11 @@ def blocks(text: str) -> Iterator[Block]:
         yield Block(line, _INCLUDE.sub(_included, code), output)
 
 
+def quotes(text: str) -> list[tuple[Path, str]]:
+    """The blocks with a file for a title, which quote that file."""
+    return [(ROOT / path, code) for path, code in _QUOTE.findall(text)]
+
+
 def links(text: str) -> list[str]:
     """What a page links to, code left out."""
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
@@ -65,13 +72,13 @@ def links(text: str) -> list[str]:
 
 def run(page: Path) -> Iterator[tuple[Block, str]]:
     """Run the blocks of a page in one namespace, in a folder of their own; each with what it printed."""
-    namespace: dict[str, Any] = {"__name__": "__page__"}
-    with _empty_folder():
+    module = ModuleType("page")
+    with _empty_folder(), patch.dict(sys.modules, {"page": module}):  # where dataclasses look for their names
         for block in blocks(page.read_text(encoding="utf-8")):
             printed = io.StringIO()
             source = "\n" * (block.line - 1) + block.code  # a traceback tells the line of the page
             with redirect_stdout(printed):
-                exec(compile(source, str(page), "exec"), namespace)
+                exec(compile(source, str(page), "exec"), vars(module))
             yield block, printed.getvalue()
 
 

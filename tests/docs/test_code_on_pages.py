@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, pages, run, shape_of
+from tests.docs.pages import ROOT, blocks, pages, quotes, run, shape_of
 
 WITH_CODE = [page for page in pages() if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
 
@@ -13,6 +13,12 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page):
     for block, printed in run(page):
         if block.output is not None:
             assert shape_of(printed) == shape_of(block.output), f"{page}:{block.line}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_quotes_stands_in_the_file(page):
+    for file, code in quotes(page.read_text(encoding="utf-8")):
+        assert code in file.read_text(encoding="utf-8"), f"{page} quotes {file}"
 
 
 def test_hidden_and_indented_blocks_and_outputs_are_found():
