@@ -13,7 +13,9 @@ def matrix() -> str:
     """A row for each kind of layer map and each limit, a column for each target of this package."""
     own = [target for target in ana_fx.targets() if target.emitter.startswith("ana_fx.")]
     rows = [["", *(f"`{target.name}`" for target in own)], ["---"] * (len(own) + 1)]
-    rows += [[f"**{kind}**", *("yes" if kind in target.operators else "–" for target in own)] for kind in sorted(OPERATORS)]
+    rows += [
+        [f"**{kind}**", *("yes" if kind in target.operators else "–" for target in own)] for kind in sorted(OPERATORS)
+    ]
     facts = {
         "bits of weights": lambda target: "{} to {}".format(*target.weight_bits),
         "bits of features": lambda target: "{} to {}".format(*target.activation_bits),

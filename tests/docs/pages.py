@@ -18,7 +18,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -72,8 +71,9 @@ def links(text: str) -> list[str]:
 
 def run(page: Path) -> Iterator[tuple[Block, str]]:
     """Run the blocks of a page in one namespace, in a folder of their own; each with what it printed."""
-    module = ModuleType("page")
-    with _empty_folder(), patch.dict(sys.modules, {"page": module}):  # where dataclasses look for their names
+    module = ModuleType("code_of_a_page")
+    sys.modules[module.__name__] = module  # where dataclasses look for their names
+    with _empty_folder():
         for block in blocks(page.read_text(encoding="utf-8")):
             printed = io.StringIO()
             source = "\n" * (block.line - 1) + block.code  # a traceback tells the line of the page
