@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 _BLOCK = re.compile(
-    r"^(?P<indent> *)```(?:python(?! title=)|\{code-cell\} python)[^\n]*\n(?P<code>.*?)^(?P=indent)```$"
+    r"^(?P<indent> *)```(?:python(?! title=)|\{\.python\}|\{code-cell\} python)[^\n]*\n(?P<code>.*?)^(?P=indent)```$"
     r"(?:\n\s*?\n(?P=indent)```text\n(?P<output>.*?)^(?P=indent)```$)?"
     r"|^<!-- python\n(?P<hidden>.*?)^-->$",
     re.MULTILINE | re.DOTALL,

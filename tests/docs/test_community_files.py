@@ -7,7 +7,6 @@ import yaml
 
 from tests.docs.pages import ROOT
 
-
 YAML = sorted([*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "CITATION.cff"])
 
 
