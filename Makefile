@@ -8,7 +8,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-extras docs fuzz coverage bench zoo processors lint format wheel clean
+.PHONY: help demo test test-slow test-extras docs notebooks fuzz coverage bench zoo processors lint format wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ test-extras: $(EXTRAS)  ## install the tools that read our files, Ray and Brevit
 
 docs: $(DOCS)  ## the site, into build/site; a warning or a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(DOCS)  ## every page with code as a notebook, into build/notebooks
+	$(BIN)/python -m tests.docs.notebooks build/notebooks
 
 fuzz: $(INSTALLED)  ## random models for SECONDS=600: lossless, or refused, else into tests/fuzz/corpus
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

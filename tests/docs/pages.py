@@ -37,11 +37,13 @@ _PROCESSOR = re.compile(r" on (x86|Arm|WebAssembly)[^;)]*")
 
 @dataclass(frozen=True)
 class Block:
-    """A Python block: its line on the page, its code, and what the page says that it prints."""
+    """A Python block: its code, what the page says that it prints, and where both stand on the page."""
 
-    line: int
     code: str
     output: str | None
+    line: int
+    start: int
+    end: int
 
 
 def pages() -> list[Path]:
@@ -55,7 +57,7 @@ def blocks(text: str) -> Iterator[Block]:
         line = text.count("\n", 0, found.start()) + 2
         code = found["hidden"] or textwrap.dedent(found["code"])
         output = None if found["output"] is None else textwrap.dedent(found["output"])
-        yield Block(line, _INCLUDE.sub(_included, code), output)
+        yield Block(_INCLUDE.sub(_included, code), output, line, *found.span())
 
 
 def quotes(text: str) -> list[tuple[Path, str]]:
@@ -89,7 +91,7 @@ def shape_of(text: str) -> str:
 
 
 def _included(found: re.Match[str]) -> str:
-    return textwrap.indent((ROOT / found[2]).read_text(encoding="utf-8"), found[1])
+    return textwrap.indent((ROOT / found[2]).read_text(encoding="utf-8").rstrip("\n"), found[1])
 
 
 @contextmanager
