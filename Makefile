@@ -8,7 +8,8 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-extras docs notebooks fuzz coverage bench zoo processors lint format wheel clean
+.PHONY: help demo test test-slow test-extras docs notebooks fuzz coverage bench figures zoo processors lint format
+.PHONY: wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +56,9 @@ coverage: $(INSTALLED)  ## the quick tests with the lines they do not reach
 
 bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
+
+figures: $(INSTALLED)  ## figures 1 to 7 of the paper from the stored results, into docs/paper
+	$(BIN)/python -m examples.paper figures --results examples/paper/results.jsonl --out docs/paper
 
 zoo: $(INSTALLED)  ## every torchvision model, into docs/zoo.md (hours; goes on where it stopped)
 	$(BIN)/python -m benchmarks.zoo

@@ -15,7 +15,7 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
 from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule

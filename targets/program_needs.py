@@ -14,16 +14,8 @@ from ana_fx.graph import location, module_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
-from ana_fx.program.integer_modules import (
-    Accumulating,
-    IntegerConstant,
-    IntegerHead,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-)
+from ana_fx.program.integer_layers import Accumulating, IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.tensor_spec import has_spec, integer_type_of
 from ana_fx.target import LayerNeeds, Target
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ana_fx
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from tests.models import Chain, Residual, Shared, example
 from tests.programs import converted, trained
 

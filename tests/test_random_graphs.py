@@ -17,8 +17,8 @@ import ana_fx
 from tests.programs import settled
 from tests.random_graphs import networks
 
-WEIGHTS = ["ternary", "int2", "int3", "int4", "int6", "int8"]
-ACTIVATIONS = ["ternary", "uint2", "uint3", "uint4", "uint6", "uint8"]
+WEIGHTS = ["bipolar", "ternary", "int2", "int3", "int4", "int6", "int8"]
+ACTIVATIONS = ["bipolar", "uint1", "ternary", "uint2", "uint3", "uint4", "uint6", "uint8"]
 REFUSALS = (ana_fx.UnsupportedError, ana_fx.AccumulatorError, ana_fx.ProofError)
 
 precisions = st.builds(

@@ -15,6 +15,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
+from ana_fx import IntegerType
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.text.patterns import matches
 from tests.models import (
@@ -33,6 +34,9 @@ from tests.pair_model import extreme_inputs, largest_pair_sums
 
 NETWORKS = [Chain, Residual, Depthwise, OneDimensional, Shared, Volume]
 PRECISIONS = {
+    "binary": "binary",
+    "one bit beside wider ones": ana_fx.Precision("bipolar", "uint1", overrides={"*conv2*": "int8", "*.0": "int4"}),
+    "five levels": ana_fx.Precision(IntegerType.of_levels([-4, -1, 0, 1, 4]), IntegerType.of_levels([0, 1, 3, 8])),
     "ternary": "ternary",
     "all-ternary": "all-ternary",
     "int2": "int2",

@@ -9,9 +9,10 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of
 from ana_fx.schedule.annealing_range import AnnealingRange
+from ana_fx.schedule.degrees import DepthRule
 from ana_fx.schedule.schedule import Schedule
 
-__all__ = ["OrderBreak", "annealing_order", "layer_map_graph", "order_breaks"]
+__all__ = ["OrderBreak", "annealing_order", "depths", "layer_map_graph", "order_breaks"]
 
 _SEARCHED = 2.0**-20  # of training: times found by bisection that differ by less are one
 
@@ -54,14 +55,23 @@ def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
 def annealing_order(graph: nx.DiGraph[Node], schedule: Schedule) -> dict[Node, AnnealingRange]:
     """The range of each layer map under a schedule, in graph order.
 
-    Its depth is the longest path of layer maps that ends in it.
-
     Raises:
         ValueError: An override starts after the end.
     """
-    generations = list(nx.topological_generations(graph))
-    depths = {node: depth for depth, nodes in enumerate(generations) for node in nodes}
-    return {node: schedule.annealing_range(depths[node], len(generations), str(node.target)) for node in graph}
+    found = depths(graph, schedule)
+    num_depths = 1 + max(found.values(), default=0)
+    return {node: schedule.annealing_range(found[node], num_depths, str(node.target)) for node in graph}
+
+
+def depths(graph: nx.DiGraph[Node], schedule: Schedule) -> dict[Node, int]:
+    """The depth of each layer map: how many that count stand before it on the longest path (see `DepthRule`)."""
+    counted: dict[Node, int] = {}  # on the longest path, itself included
+    for node in nx.topological_sort(graph):
+        before = max((counted[source] for source in graph.predecessors(node)), default=0)
+        has_weight = graph.nodes[node]["layer_map"].weight_quantizer is not None
+        counts = schedule.depth is DepthRule.LAYER_MAPS or has_weight
+        counted[node] = before + counts
+    return {node: max(0, counted[node] - 1) for node in graph}
 
 
 def order_breaks(
@@ -98,6 +108,7 @@ def _reason(first: AnnealingRange, second: AnnealingRange, schedule: Schedule, n
         return f"its noise is gone at {first.end:g}, that of its reader already at {second.end:g}"
     if first.start > second.start + slack:
         return f"its noise begins to decay at {first.start:g}, that of its reader already at {second.start:g}"
-    if schedule.function is None and schedule.interval.is_disjoint and first.end > second.start:
+    is_disjoint = schedule.function is None and schedule.interval.is_disjoint and first.depth != second.depth
+    if is_disjoint and first.end > second.start:
         return f"a partition, but {first.start:g}…{first.end:g} and {second.start:g}…{second.end:g} overlap"
     return None

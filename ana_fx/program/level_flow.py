@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from ana_fx.program.data_movement import Movement
-from ana_fx.program.integer_modules import (
-    IntegerConstant,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-    Repeat,
-)
+from ana_fx.program.integer_layers import IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable, Repeat
 from ana_fx.program.program_borders import Quantize
 from ana_fx.program.tensor_spec import LevelRange, TensorSpec
 

@@ -39,7 +39,7 @@ class MultiplyShift(ShiftStaircase):
     correction: Tensor | None = None
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
-        """See the base class."""
+        """Multiply, add and shift; one level less where a correction says that its threshold is not reached."""
         level = super().level(accumulator, channel_axis)
         if self.correction is None:
             return level

@@ -143,13 +143,13 @@ class QLinearStaircase(Staircase):
     y_scale: Tensor
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
-        """See the base class."""
+        """Multiply, add, round to float32, multiply by the slope and round to the nearest, ties to even."""
         stored = (accumulator * self.factor).add_(along(self.bias, channel_axis, accumulator.ndim))
         scaled = stored.to(torch.float32).mul_(along(self.stored_slope, channel_axis, accumulator.ndim))
         return scaled.round_().clamp_min_(self.lo).clamp_max_(self.hi)
 
     def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """A level begins half a step below it."""
         stored = (level - 0.5) / self.stored_slope.double().reshape(-1, 1)
         real = (stored - self.bias.double().reshape(-1, 1)) / self.factor
         # Two roundings to float32 move a product by less than 2**-22 of it; those to float64 move `real` by far less.
@@ -162,7 +162,7 @@ class QLinearStaircase(Staircase):
 
     @property
     def slope(self) -> Tensor:
-        """See the base class."""
+        """With the weights' head-room."""
         return self.stored_slope.double() * self.factor
 
 
@@ -177,14 +177,14 @@ class ShiftStaircase(Staircase):
     shift: Tensor
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
-        """See the base class."""
+        """Multiply, add and shift in 64 bits."""
         rank = accumulator.ndim
         product = accumulator.to(torch.int64) * along(self.multiplier, channel_axis, rank)
         shifted = product.add_(along(self.offset, channel_axis, rank)) >> along(self.shift, channel_axis, rank)
         return shifted.to(torch.float32).clamp_min_(self.lo).clamp_max_(self.hi)
 
     def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """A level begins where the shifted sum reaches it."""
         scaled, offset = level * torch.exp2(self.shift.double()).reshape(-1, 1), self.offset.double().reshape(-1, 1)
         multiplier = self.multiplier.double().reshape(-1, 1)
         rounding = (scaled.abs() + offset.abs()) / multiplier * 2.0**-50  # of float64, several times
@@ -192,7 +192,7 @@ class ShiftStaircase(Staircase):
 
     @property
     def slope(self) -> Tensor:
-        """See the base class."""
+        """The multiplier over the power of two."""
         return self.multiplier.double() * 2.0 ** -self.shift.double()
 
 

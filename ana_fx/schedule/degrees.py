@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from ana_fx.text.wording import unknown
 
-__all__ = ["DecayInterval", "DecayPower", "Gradient", "GradientRule", "NoiseRule", "Strategy", "member"]
+__all__ = ["DecayInterval", "DecayPower", "DepthRule", "Gradient", "GradientRule", "NoiseRule", "Strategy", "member"]
 
 Member = TypeVar("Member", bound=Enum)
 
@@ -69,6 +69,18 @@ class DecayPower(str, Enum):
     def factor(self, depth: int, num_depths: int) -> int:
         """By what the powers of a depth, counted from 0, are multiplied."""
         return {DecayPower.HOMOGENEOUS: 1, DecayPower.PROGRESSIVE: num_depths - depth}[self]
+
+
+class DepthRule(str, Enum):
+    """What the depth ℓ counts on the longest path to a layer map, and L in all (paper, sections 2.3 and 3).
+
+    `layer_maps` counts each, as the paper's networks do, in which each has a weight. `weights` counts those with a
+    weight; a sum, a pool or a table shares the depth, and so the range, of the deepest layer map that feeds it. Noise
+    vanishes input first by either: the ends of both are one.
+    """
+
+    LAYER_MAPS = "layer_maps"
+    WEIGHTS = "weights"
 
 
 class NoiseRule(str, Enum):

@@ -65,6 +65,12 @@ class Noise(ABC):
         """What messages, tables and pictures call it."""
 
     @property
+    def value(self) -> str:
+        """The name, as it was asked for when families were members of an enumeration."""
+        warnings.warn("Noise.value goes in the next version; write Noise.name", DeprecationWarning, stacklevel=2)
+        return self.name
+
+    @property
     @abstractmethod
     def half_width(self) -> float:
         """Half of the width of its support, or of the interval that holds 95 % of the mass if there is no other."""

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ana_fx.schedule.annealing_range import AnnealingRange, LayerSchedule, check_constants
-from ana_fx.schedule.degrees import DecayInterval, DecayPower, Gradient, GradientRule, NoiseRule, Strategy, member
+from ana_fx.schedule.degrees import (
+    DecayInterval,
+    DecayPower,
+    DepthRule,
+    Gradient,
+    GradientRule,
+    NoiseRule,
+    Strategy,
+    member,
+)
 from ana_fx.schedule.noise import NOISES, Noise, noise_called
 from ana_fx.schedule.noise_constants import NoiseConstants
 from ana_fx.schedule.own_schedule import LayerPosition, ScheduleFunction, noise_given, span_given
@@ -54,6 +63,8 @@ class Schedule:
             a schedule can be hashed.
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
             match counts, and wins over the depth's.
+        depth: What a depth counts: "layer_maps", or "weights", by which layer maps without a weight share the range
+            of those that feed them, so that each layer that can learn has a larger part of the annealing.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
         function: A schedule of your own, S(ℓ, t) of the paper's Algorithm 1. Called with a `LayerPosition` (path,
             depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
@@ -95,6 +106,7 @@ class Schedule:
     function: ScheduleFunction | None
     gradient: GradientRule
     gradient_mean: float
+    depth: DepthRule
 
     def __init__(
         self,
@@ -118,6 +130,7 @@ class Schedule:
         function: ScheduleFunction | None = None,
         gradient: GradientRule | str = GradientRule.EXPECTATION,
         gradient_mean: float = 0.0,
+        depth: DepthRule | str = DepthRule.LAYER_MAPS,
     ) -> None:
         check_constants(half_width, mean_constant, mean_power, std_power, gradient_mean)
         if not 0.0 <= start < stop <= 1.0:
@@ -130,6 +143,7 @@ class Schedule:
             "mean": member(NoiseRule, "mean", mean),
             "variance": member(NoiseRule, "variance", variance),
             "gradient": member(GradientRule, "gradient", gradient),
+            "depth": member(DepthRule, "depth", depth),
             "depth_overrides": _pairs(int, depth_overrides),
             "overrides": _pairs(str, overrides),
         }

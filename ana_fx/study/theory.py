@@ -3,8 +3,9 @@
 Layer map ℓ computes x_ℓ = σ(S(x_{ℓ−1})), S affine; with noise x_{λ,ℓ} = σ_λ(S(x_{λ,ℓ−1})), where
 σ_λ(s) = E[σ(s − ν)] = q_0 + Σ_k (q_k − q_{k−1})·F(s − θ_k), F the distribution function of ν with mean α(λ) and
 standard deviation β(λ), and λ falls from 1 to 0 over the layer map's annealing range. Theorem 2 of Spallanzani et
-al. 2022 says when x_{λ,ℓ} -> x_ℓ for every input. Its hypotheses (11) to (18) are not reproduced here: the
-conditions below are derived anew, for the power laws and the four families of this library, and are sufficient.
+al. 2022 (section 2.3) says when x_{λ,ℓ} -> x_ℓ for every input. `check_hypotheses` reports its hypotheses (11) to (18)
+by number (`ana_fx.study.conditions`), with rates r_ℓ that satisfy them (`ana_fx.study.rates`). Beside them stand four
+conditions of our own, sufficient for the power laws and the four families of this library:
 
     mean vanishes       α -> 0
     width vanishes      β -> 0
@@ -25,50 +26,55 @@ inputs, weights included, L the Lipschitz constant of S, s the noiseless argumen
    others are 0, so L·e <= −α / 2 from some λ on, and 1 − F_1(−α / 2β) falls as in 1, −α / β being a negative power
    of λ. The other thresholds are as in 1.
 3. Where end(u) > end(v), σ_v is exact while its input still moves: an argument that comes to θ from below stays on
-   the wrong side until the very end, however small e is. Then the error of v is a whole level, and does not vanish.
+   the wrong side as long as e > 0, however small e is, and the error of v is a whole level. Under unbounded noise
+   e > 0 until the very end, so v does not converge. Under compact noise e is 0 from some λ on, which depends on the
+   input: each single input converges in the end, but never all together, and (18) has no r_ℓ.
 
-Without `mean outweighs` the claim holds for all inputs that meet no threshold, since step 2 is not needed; after
-the end of its range, every layer map whose inputs are exact is exact. `in step` is not needed for the limit: it says
-that at every moment no input is relatively wider than its reader, so that errors fall from the input on.
+**A static mean** fails (12) and (17): α = 0 leaves half of the probability on either side of a threshold, and
+σ_λ(0) = ½ for every λ. This is so in the paper's own experiments, whose main figures have static means. The claim
+still holds for all inputs that meet no threshold, since step 2 is not needed; after the end of its range, every layer
+map whose inputs are exact is exact. Where arguments are sums of integers, thresholds are met: then it matters.
+
+**Same end with a dynamic mean** satisfies the letter of the theorem. Its λ_ℓ are proportional near the common end, and
+powers of λ leave room for an r_ℓ at every depth. Section 4.2 of the paper says that this interval breaks the
+hypothesis. What it breaks is the sense of it, that layers nearer the input converge first: at every moment its inputs
+are noisier than their readers. That is `in step`, which is not needed for the limit: no input is relatively wider
+than its reader, so that errors fall from the input on.
+
+The paper writes c_α > 0 and adds the noise to the input (section 2.4); here the noise is subtracted, as in
+Proposition 1, so that the constant is negative. Both move the staircase to the left; with the other sign (17) fails.
+The paper's `progressive` powers, "inversely proportional to the depth", are L − ℓ in the authors' programs and here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import networkx as nx
 from torch import nn
 from torch.fx import Node
 
 from ana_fx.annealing.ordering import annealing_order, layer_map_graph
-from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.recognize import prepared
 from ana_fx.schedule.annealing_range import AnnealingRange
-from ana_fx.schedule.degrees import NoiseRule
-from ana_fx.schedule.noise import NOISES, Noise
+from ana_fx.schedule.degrees import DecayInterval
+from ana_fx.schedule.noise import Noise
 from ana_fx.schedule.schedule import Schedule
+from ana_fx.study.conditions import Condition, Verdict, conditions_of
 from ana_fx.study.convergence import Convergence, compositional_convergence
+from ana_fx.study.rates import Rates, convergence_powers, late_inputs, lightness, rates_of
 
-__all__ = ["Convergence", "Hypothesis", "HypothesisReport", "Rates", "check_hypotheses", "compositional_convergence"]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How the noise of one layer map decays: α = mean·λ^mean_power and β = std·λ^std_power, in steps.
-
-    A power of 0 is a parameter that stays. A static mean is part of the thresholds: mean = 0.
-    """
-
-    path: str
-    mean: float
-    mean_power: float
-    std: float
-    std_power: float
-    noise: Noise = NOISES["uniform"]
-
-    def __str__(self) -> str:
-        mean = f"{self.mean:g}·λ^{self.mean_power:g}" if self.mean else "0"
-        return f"{self.path}: α = {mean}, β = {self.std:.4g}·λ^{self.std_power:g}"
+__all__ = [
+    "Condition",
+    "Convergence",
+    "Hypothesis",
+    "HypothesisReport",
+    "Rates",
+    "Verdict",
+    "check_hypotheses",
+    "compositional_convergence",
+]
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,23 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class HypothesisReport:
-    """The conditions of the theorem for one model under one schedule, and the rates they were checked with."""
+    """What holds of Theorem 2 for one model under one schedule.
+
+    Args:
+        noise: The family of the noise; where layers have their own, `rates` name them.
+        hypotheses: Our own conditions, by name.
+        rates: How the noise of each layer map decays, in graph order.
+        conditions: The paper's (11) to (18).
+        powers: For each layer map, in the same order, the p of a convergence rate r = λ^p; None where none exists.
+        remarks: What else a reader of the verdicts should know.
+    """
 
     noise: Noise
     hypotheses: tuple[Hypothesis, ...]
     rates: tuple[Rates, ...]
+    conditions: tuple[Condition, ...] = ()
+    powers: tuple[float | None, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def converges(self) -> bool:
@@ -107,12 +125,33 @@ class HypothesisReport:
         """The condition of that name."""
         return next(each for each in self.hypotheses if each.name == name)
 
+    def condition(self, number: int) -> Condition:
+        """The hypothesis that has this number in the paper, 11 to 18.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for each in self.conditions:
+            if each.number == number:
+                return each
+        raise ValueError(f"the hypotheses of Theorem 2 are (11) to (18), got {number!r}")
+
     def __str__(self) -> str:
-        lines = [f"{self.noise.name} noise"]
-        for each in self.hypotheses:
-            lines.append(f"  {'holds' if each.holds else 'fails'}  {each.name}: {each.statement}")
-            lines += [f"           {failure}" for failure in each.failures]
-        return "\n".join([*lines, *(f"  {rates}" for rates in self.rates)])
+        families = " and ".join(dict.fromkeys(rates.noise.name for rates in self.rates)) or self.noise.name
+        lines = [f"Theorem 2 under {families} noise: {self._outcome}"]
+        lines += [f"  {each}" for each in self.conditions]
+        lines += [f"  note: {remark}" for remark in self.remarks]
+        for rates, power in zip(self.rates, self.powers, strict=True):
+            lines.append(f"  {rates}, " + ("no r exists" if power is None else f"r = λ^{power:g}"))
+        return "\n".join(lines)
+
+    @property
+    def _outcome(self) -> str:
+        if self.converges:
+            return "features converge for every input"
+        if self.converges_off_thresholds:
+            return "features converge for inputs that meet no threshold"
+        return "features do not converge"
 
 
 def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> HypothesisReport:
@@ -143,35 +182,45 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
         )
     graph = layer_map_graph(qat)
     ranges = annealing_order(graph, schedule)
-    rates = {
-        node: _rates(node, ranges[node], schedule, 1 + max((r.depth for r in ranges.values()), default=0))
-        for node in graph
-    }
-    noise = schedule.noise
-    hypotheses = (
+    rates = rates_of(ranges, schedule)
+    own = _own_conditions(graph, ranges, rates)
+    powers = convergence_powers(graph, ranges, rates)
+    report = HypothesisReport(
+        schedule.noise, own, tuple(rates.values()), conditions_of(graph, ranges, rates), tuple(powers.values())
+    )
+    return replace(report, remarks=tuple(_remarks(report, schedule)))
+
+
+def _own_conditions(
+    graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]
+) -> tuple[Hypothesis, ...]:
+    """The conditions at the top of this file."""
+    return (
         Hypothesis("mean vanishes", "α -> 0 as λ -> 0", tuple(_lasting_means(rates))),
         Hypothesis("width vanishes", "β -> 0 as λ -> 0", tuple(_lasting_widths(rates))),
-        Hypothesis("mean outweighs", _outweighing(noise), tuple(_light_means(rates))),
-        Hypothesis("input first", "end(u) <= end(v) for every edge u -> v", tuple(_late_inputs(graph, ranges))),
+        Hypothesis("mean outweighs", _outweighing(rates.values()), tuple(_light_means(rates))),
+        Hypothesis("input first", "end(u) <= end(v) for every edge u -> v", tuple(_late(graph, ranges, rates))),
         Hypothesis(
             "in step", "no input is relatively wider than its reader", tuple(_wide_inputs(graph, ranges, rates))
         ),
     )
-    return HypothesisReport(noise, hypotheses, tuple(rates.values()))
 
 
-def _rates(node: Node, annealing_range: AnnealingRange, schedule: Schedule, num_depths: int) -> Rates:
-    own = schedule.constants(annealing_range)
-    power = schedule.power.factor(annealing_range.depth, num_depths)
-    is_mean_dynamic, is_std_dynamic = own.mean_rule is NoiseRule.DYNAMIC, own.std_rule is NoiseRule.DYNAMIC
-    return Rates(
-        str(node.target),
-        own.mean if is_mean_dynamic else 0.0,
-        own.mean_power * power if is_mean_dynamic else 0.0,
-        own.noise.std_of(own.half_width),
-        own.std_power * power if is_std_dynamic else 0.0,
-        own.noise,
-    )
+def _remarks(report: HypothesisReport, schedule: Schedule) -> list[str]:
+    remarks = []
+    if any(rates.mean == 0.0 for rates in report.rates):
+        remarks.append(
+            "a static mean leaves σ_λ(0) at ½, so (12) and (17) fail at thresholds, in the paper's own experiments too"
+        )
+    if schedule.interval is DecayInterval.SAME_END and report.converges and not report["in step"].holds:
+        remarks.append(
+            "same end satisfies the letter of the theorem, but its inputs are noisier than their readers until all "
+            "end together; the paper counts this as a broken hypothesis (section 4.2)"
+        )
+    is_compact = all(rates.noise.is_compact for rates in report.rates)
+    if is_compact and not report["input first"].holds and report["mean outweighs"].holds:
+        remarks.append("under compact noise each input converges at the very end, but no r bounds when")
+    return remarks
 
 
 def _lasting_means(rates: dict[Node, Rates]) -> list[str]:
@@ -182,45 +231,18 @@ def _lasting_widths(rates: dict[Node, Rates]) -> list[str]:
     return [f"{each.path}: β stays at {each.std:.4g}" for each in rates.values() if not each.std_power]
 
 
-def _outweighing(noise: Noise) -> str:
-    need = "−α >= r·β from some λ on" if noise.is_compact else "−α / β -> ∞"
-    return f"at a threshold the upper level wins: {need}"
+def _outweighing(rates: Iterable[Rates]) -> str:
+    needs = {"−α >= r·β from some λ on" if each.noise.is_compact else "−α / β -> ∞" for each in rates}
+    return f"at a threshold the upper level wins: {' or '.join(sorted(needs))}"
 
 
 def _light_means(rates: dict[Node, Rates]) -> list[str]:
-    reasons = ((each.path, _lightness(each)) for each in rates.values())
+    reasons = ((each.path, lightness(each)) for each in rates.values())
     return [f"{path}: {reason}" for path, reason in reasons if reason is not None]
 
 
-def _lightness(rates: Rates) -> str | None:
-    """Why the mean does not outweigh the width in the end, or None if it does."""
-    if rates.mean == 0.0:
-        return "α = 0, so at a threshold both levels keep half of the probability"
-    if rates.mean > 0.0:
-        return f"α is positive ({rates.mean:g}), so at a threshold the lower level wins"
-    if rates.mean_power < rates.std_power:
-        return None
-    ratio = f"−α / β = {-rates.mean / rates.std:.4g}·λ^{rates.mean_power - rates.std_power:g}"
-    if rates.mean_power > rates.std_power:
-        return f"{ratio} -> 0"
-    reach = rates.noise.half_width
-    if rates.noise.is_compact:
-        return None if -rates.mean >= reach * rates.std else f"{ratio}, needed r = {reach:.4g}"
-    return f"{ratio} stays finite"
-
-
-def _late_inputs(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange]) -> list[str]:
-    """The edges, and the shared weights, whose noise outlives that of the reader."""
-    ends = [(str(u.target), v, ranges[u].end) for u, v in graph.edges]
-    last: dict[Quantizer, float] = {}
-    for node in graph:
-        for quantizer in graph.nodes[node]["layer_map"].quantizers():
-            last[quantizer] = max(ranges[node].end, last.get(quantizer, 0.0))
-    for node in graph:
-        weight_quantizer = graph.nodes[node]["layer_map"].weight_quantizer
-        if weight_quantizer is not None:
-            ends.append(("its shared weight", node, last[weight_quantizer]))
-    return [f"{u} -> {v.target}: {end:g} > {ranges[v].end:g}" for u, v, end in ends if end > ranges[v].end]
+def _late(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]) -> list[str]:
+    return [f"{each}: {each.end:g} > {each.reader_end:g}" for each in late_inputs(graph, ranges, rates)]
 
 
 def _wide_inputs(graph: nx.DiGraph[Node], ranges: dict[Node, AnnealingRange], rates: dict[Node, Rates]) -> list[str]:

@@ -3,6 +3,7 @@
 python -m examples.paper run cifar10 --data data --scale width=8,epochs=0.04
 python -m examples.paper figures
 python -m examples.paper ranking
+python -m examples.paper export results.jsonl
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from examples.paper.cost import seconds_of
 from examples.paper.data import load
 from examples.paper.engines import Engine, Here, OnCores, Place
+from examples.paper.exported import read_lines, write_lines
 from examples.paper.figures import FIGURES, draw
 from examples.paper.ranking import rankings
-from examples.paper.store import Store
+from examples.paper.store import Finished, Store
 from examples.paper.studies import STUDIES, Scale
 from examples.paper.training import Epoch
 from examples.paper.trials import DEGREES, Trial, grid
 
 Out = Annotated[Path, typer.Option(help="folder of the results store")]
+Results = Annotated[
+    Path | None, typer.Option(help="a store, .sqlite, or lines of JSON, .jsonl; if not said, the store of --out")
+]
 _OUT = Path("runs/paper")
 
 
@@ -87,24 +92,55 @@ def cost(
     static = next(trial for trial in trials if dict(trial.schedule).get("variance") == "static")
     seconds = seconds_of(static, data, device=device, steps=steps)
     print(
-        f"{study}, {static.scale.describe(STUDIES[study].recipe)}: {seconds / 3600:.2f} hours a trial, {len(trials):,} "
-        f"trials, {seconds * len(trials) / 3600:,.0f} hours at most on one {device} device; trials that freeze layers "
+        f"{study}, {static.scale.describe(STUDIES[study].recipe)}: {_duration(seconds)} a trial, {len(trials):,} "
+        f"trials, {_duration(seconds * len(trials))} at most on one {device} device; trials that freeze layers "
         f"take less"
     )
 
 
-def figures(out: Out = _OUT) -> None:
-    """Draw figures 1 to 7 from what is in the store."""
-    trials = Store(out / "results.sqlite").finished()
+def figures(
+    numbers: Annotated[list[int] | None, typer.Argument(help="which, 1 to 7; all if none is named")] = None,
+    results: Results = None,
+    out: Annotated[Path, typer.Option(help="folder of the pictures, and of the store if no results are named")] = _OUT,
+) -> None:
+    """Draw the figures of the paper from what is stored."""
+    unknown = set(numbers or ()) - {figure.number for figure in FIGURES}
+    if unknown:
+        raise typer.BadParameter(f"the paper has figures 1 to {len(FIGURES)}, got {sorted(unknown)}")
+    trials = _finished(results, out)
     for figure in FIGURES:
-        paths = draw(figure, trials, out)
-        print(f"figure {figure.number}: {', '.join(map(str, paths)) or f'nothing of {figure.study} in the store yet'}")
+        if not numbers or figure.number in numbers:
+            paths = draw(figure, trials, out)
+            found = ", ".join(map(str, paths)) or f"nothing of {figure.study} is stored that it shows"
+            print(f"figure {figure.number}: {found}")
 
 
-def ranking(out: Out = _OUT) -> None:
+def ranking(results: Results = None, out: Out = _OUT) -> None:
     """Print the configurations of each study from the best to the worst."""
-    for lines in rankings(Store(out / "results.sqlite").finished()):
+    for lines in rankings(_finished(results, out)):
         print("\n".join(lines), end="\n\n")
+
+
+def export(path: Annotated[Path, typer.Argument(help="file of lines to write")], out: Out = _OUT) -> None:
+    """Write what is in the store as lines of JSON, which `figures` and `ranking` read too."""
+    trials = Store(out / "results.sqlite").finished()
+    write_lines(trials, path)
+    print(f"{path}: {len(trials):,} trials, {path.stat().st_size / 1000:.0f} kB")
+
+
+def _finished(results: Path | None, out: Path) -> list[Finished]:
+    path = results or out / "results.sqlite"
+    if not path.exists():
+        raise typer.BadParameter(f"found no results in {path}; run a study first, or say --results")
+    return read_lines(path) if path.suffix == ".jsonl" else Store(path).finished()
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that leaves a number which can be read."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _scale(text: str) -> Scale:
@@ -162,6 +198,7 @@ app.command()(run)
 app.command()(cost)
 app.command()(figures)
 app.command()(ranking)
+app.command()(export)
 
 if __name__ == "__main__":
     sys.exit(app())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from torch import nn
+from torch import Tensor, nn
 
 import ana_fx
 from ana_fx.study.design_grid import CIFAR10_RULES, SPEECH_COMMANDS_RULES, ExclusionRule
@@ -29,6 +30,8 @@ class Study:
         stop: The fraction of training after which all noise is gone.
         rules: Which schedules of the design are left out.
         num_folds: Parts of its cross-validation.
+        rearranged: The network with its last layer at the end, for training; this layer stays float.
+        readout: What then follows it, without parameters.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Study:
     stop: float
     rules: tuple[ExclusionRule, ...]
     num_folds: int = 5
+    rearranged: Callable[[nn.Module], nn.Module] = lambda net: net
+    readout: Callable[[], nn.Module] = nn.Identity
 
     def schedules(self) -> tuple[ana_fx.Schedule, ...]:
         """The schedules that the study compares."""
@@ -53,43 +58,48 @@ class Scale:
         width: Divisor of the number of channels.
         epochs: Share of the epochs.
         data: Share of the training examples of each class.
+        batch: Divisor of the number of examples in a batch.
     """
 
     width: int = 1
     epochs: float = 1.0
     data: float = 1.0
+    batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.width < 1 or not 0 < self.epochs <= 1 or not 0 < self.data <= 1:
-            raise ValueError(f"a scale has a width >= 1 and shares of epochs and data in (0, 1], got {self}")
+        if min(self.width, self.batch) < 1 or not 0 < self.epochs <= 1 or not 0 < self.data <= 1:
+            raise ValueError(f"a scale has width and batch >= 1 and shares of epochs and data in (0, 1], got {self}")
 
     @classmethod
     def parse(cls, text: str) -> Scale:
         """From `full`, or from `width=8,epochs=0.04,data=1`, any part of it.
 
         >>> Scale.parse("width=8,epochs=0.1")
-        Scale(width=8, epochs=0.1, data=1.0)
+        Scale(width=8, epochs=0.1, data=1.0, batch=1)
         """
         if text == "full":
             return cls()
         try:
             parts = dict(part.split("=") for part in text.split(","))
-            values = {name: int(value) if name == "width" else float(value) for name, value in parts.items()}
+            values = {name: int(value) if name in ("width", "batch") else float(value) for name, value in parts.items()}
             return cls(**values)  # type: ignore[arg-type]  # an unknown name is refused below
         except (ValueError, TypeError) as error:
             raise ValueError(f"a scale is 'full' or such as 'width=8,epochs=0.04,data=1', got {text!r}") from error
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """With its share of the epochs, at least one."""
-        return replace(recipe, epochs=max(1, round(self.epochs * recipe.epochs)))
+        """With its share of the epochs and of the batch, at least one of each."""
+        batch_size = max(1, recipe.batch_size // self.batch)
+        return replace(recipe, epochs=max(1, round(self.epochs * recipe.epochs)), batch_size=batch_size)
 
     def describe(self, recipe: Recipe) -> str:
         """What pictures say of it."""
         if self == Scale():
             return f"full scale: full width, {recipe.epochs} epochs, all data"
-        epochs = self.recipe(recipe).epochs
+        own = self.recipe(recipe)
         width = "full width" if self.width == 1 else f"1/{self.width} of the width"
-        return f"reduced scale: {width}, {epochs} of {recipe.epochs} epochs, {self.data:.0%} of the given data"
+        batches = "" if self.batch == 1 else f", batches of {own.batch_size} for {recipe.batch_size}"
+        epochs = f"{own.epochs} of {recipe.epochs} epochs"
+        return f"reduced scale: {width}, {epochs}, {self.data:.0%} of the given data{batches}"
 
 
 def _vgg8(width: int, num_classes: int) -> nn.Module:
@@ -98,6 +108,33 @@ def _vgg8(width: int, num_classes: int) -> nn.Module:
 
 def _dscnn(width: int, num_classes: int) -> nn.Module:
     return DSCNN(num_classes, max(1, 64 // width))
+
+
+def _head_first(net: nn.Module) -> nn.Module:
+    """DS-CNN with its head before its pool, as a 1×1 convolution.
+
+    The mean over positions is linear, so `MeanOverPositions` behind it makes the same function. But now the pool is
+    as float as the last layer. Before it, the pool would be quantised and have an annealing range of its own, which
+    the paper's L does not count.
+    """
+    head = net.get_submodule("classifier.head")
+    assert isinstance(net, DSCNN)
+    assert isinstance(head, nn.Linear)
+    *kept, (last, _) = net.features.named_children()
+    assert last == "pool"
+    net.features = nn.Sequential(OrderedDict(kept))
+    conv = nn.Conv2d(head.in_features, head.out_features, 1)
+    conv.weight, conv.bias = nn.Parameter(head.weight.detach()[:, :, None, None]), head.bias
+    net.classifier = nn.Sequential(OrderedDict(head=conv))
+    return net
+
+
+class MeanOverPositions(nn.Module):
+    """The mean of the logits at all positions."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """From [batch, classes, height, width] to [batch, classes]."""
+        return logits.mean((2, 3))
 
 
 # The last layer stays float; ternary features are −1, 0, 1 and their quantizer takes the place of the ReLU.
@@ -120,6 +157,8 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
                 _DSCNN,
                 0.75,
                 SPEECH_COMMANDS_RULES,
+                rearranged=_head_first,
+                readout=MeanOverPositions,
             ),
         )
     }

@@ -68,16 +68,17 @@ def training_of(trial: Trial, data: Path, device: torch.device) -> Training:
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     batches = Batches(splits.train, inputs, recipe.batch_size, trial.seed, device, rank, world_size)
     torch.manual_seed(trial.seed)
-    net: nn.Module = study.network(trial.scale.width, splits.num_classes).train()
+    net = study.rearranged(study.network(trial.scale.width, splits.num_classes)).train()
     annealer, schedule = None, schedule_of(trial)
     if schedule is not None:
-        calibration = [x.cpu() for x, _ in batches.measured(splits.train.first(min(1.0, 1024 / len(splits.train))))]
+        seen = batches.measured(splits.train.first(min(1.0, 1024 / len(splits.train))))
+        calibration = [x.cpu() for x, _ in seen if len(x) > 1]  # a single example has no batch statistics
         net = ana_fx.prepare(
             net, calibration[0], precision=study.precision, schedule=schedule, calibration=calibration
         ).to(device)
         assert isinstance(net, GraphModule)
         annealer = ana_fx.Annealer(net, recipe.epochs * len(batches))
-    net = net.to(device)
+    net = nn.Sequential(net, study.readout()).to(device)
     if world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=True)
     return Training(net, recipe, batches, splits.test, annealer)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ana_fx
+from ana_fx.schedule.noise import Noise
 from examples.paper.store import key_of
 from examples.paper.studies import STUDIES, Scale, Study
 
@@ -103,4 +104,5 @@ def label_of(degrees: Mapping[str, str]) -> str:
 
 
 def _degrees(schedule: ana_fx.Schedule) -> dict[str, str]:
-    return {name: getattr(schedule, name).value for name in DEGREES}
+    degrees = {name: getattr(schedule, name) for name in DEGREES}
+    return {name: value.name if isinstance(value, Noise) else value.value for name, value in degrees.items()}

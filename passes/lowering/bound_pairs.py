@@ -13,7 +13,7 @@ from ana_fx.numerics.pair_sums import PAIR_LIMIT, largest_pair_sum
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.lowering.lowered_graph import PROGRAM
-from ana_fx.program.integer_modules import Accumulating
+from ana_fx.program.integer_layers import Accumulating
 from ana_fx.program.tensor_spec import integer_type_of
 from ana_fx.target import Target, stored_magnitude
 

@@ -23,14 +23,8 @@ from ana_fx.operators.transposed_convolution import TransposedConvolution
 from ana_fx.passes.lowering.lowering_context import LoweringContext
 from ana_fx.passes.lowering.prove import claim_thresholds
 from ana_fx.program.data_movement import Movement, Pad, Reshape, Slice
-from ana_fx.program.integer_modules import (
-    IntegerConstant,
-    IntegerHead,
-    IntegerMap,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-)
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.tensor_spec import LARGEST_LOGIT, LevelRange, spec_of
 from ana_fx.requantizers.multiply_shift import encode

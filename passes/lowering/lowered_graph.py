@@ -10,16 +10,8 @@ from ana_fx.graph import layer_map_of, module_of
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.prepared.graph_form import GraphForm
 from ana_fx.program.data_movement import Movement
-from ana_fx.program.integer_modules import (
-    IntegerConstant,
-    IntegerHead,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-    Repeat,
-)
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable, Repeat
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.program.tensor_spec import has_spec
 

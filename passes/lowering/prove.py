@@ -13,7 +13,7 @@ from ana_fx.graph import calls_of, location
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.lowering.lowered_graph import PROGRAM
-from ana_fx.program.integer_modules import IntegerMap, IntegerThresholds, Proof
+from ana_fx.program.integer_layers import IntegerMap, IntegerThresholds, Proof
 
 __all__ = ["Prove", "claim_thresholds"]
 

@@ -10,7 +10,7 @@ import networkx as nx
 from torch.fx import GraphModule, Node
 
 from ana_fx.annealing.annealer import noise_at, quantizer_ranges, set_noise
-from ana_fx.annealing.ordering import OrderBreak, annealing_order, layer_map_graph, order_breaks
+from ana_fx.annealing.ordering import OrderBreak, annealing_order, depths, layer_map_graph, order_breaks
 from ana_fx.errors import ScheduleError, listing
 from ana_fx.layers.function_map import FunctionMap
 from ana_fx.layers.layer_map import LayerMap
@@ -87,18 +87,18 @@ def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:
 
 
 def _problems(graph: nx.DiGraph[Node], schedule: Schedule) -> Iterable[str]:
-    generations = list(nx.topological_generations(graph))
+    found = depths(graph, schedule)
+    num_depths = 1 + max(found.values(), default=0)
     for depth, _ in schedule.depth_overrides:
-        if depth >= len(generations):
-            yield f"depth {depth}: the depths are 0 to {len(generations) - 1}"
+        if depth >= num_depths:
+            yield f"depth {depth}: the depths are 0 to {num_depths - 1}"
     paths = [str(node.target) for node in graph]
     yield from unmatched((pattern for pattern, _ in schedule.overrides), paths, "layer map")
-    for depth, nodes in enumerate(generations):
-        for node in nodes:
-            try:
-                schedule.annealing_range(depth, len(generations), str(node.target))
-            except ValueError as error:
-                yield f"{node.target} at depth {depth}: {error}"
+    for node, depth in sorted(found.items(), key=lambda each: each[1]):
+        try:
+            schedule.annealing_range(depth, num_depths, str(node.target))
+        except ValueError as error:
+            yield f"{node.target} at depth {depth}: {error}"
 
 
 def _refuse(breaks: list[OrderBreak]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
 
 __all__ = ["EXACT", "FloatStaircase", "float_staircase", "thresholds_of"]

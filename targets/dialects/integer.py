@@ -11,7 +11,8 @@ from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.linear import Linear
-from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerHead
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.targets.onnx.dialect import Dialect
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor

@@ -20,7 +20,7 @@ from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerHead
+from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.program.program_borders import Dequantize
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import EXACT

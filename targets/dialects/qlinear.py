@@ -20,7 +20,8 @@ from ana_fx.operators.linear import Linear
 from ana_fx.operators.matmul import MatMul
 from ana_fx.operators.product import Product
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.clip_behind_pool import clip_behind_pools
 from ana_fx.targets.dialects.integer import INTEGER

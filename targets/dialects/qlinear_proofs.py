@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor

@@ -28,7 +28,8 @@ from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerHead, IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_layers import IntegerHead
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.dialects.float_staircase import EXACT, float_staircase

@@ -28,16 +28,8 @@ from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.rounding import Rounding
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
-from ana_fx.program.integer_modules import (
-    IntegerConstant,
-    IntegerHead,
-    IntegerMap,
-    IntegerMaxPool,
-    IntegerSoftmax,
-    IntegerTable,
-    IntegerThresholds,
-    Repeat,
-)
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable, Repeat
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import QLinearStaircase, ShiftStaircase

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.graph import calls_to, module_of
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
 from ana_fx.program.program_borders import Dequantize, Quantize

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import ShiftStaircase
 
 __all__ = ["CommonShift", "common_shift"]

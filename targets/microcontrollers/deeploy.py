@@ -21,7 +21,8 @@ from ana_fx.operators.linear import Linear
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Reshape
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift
 from ana_fx.targets.microcontrollers.float_typed import (

@@ -6,7 +6,8 @@ from torch.fx import Node
 
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Reshape
-from ana_fx.program.integer_modules import IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Quantize, QuantizeImage
 from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift

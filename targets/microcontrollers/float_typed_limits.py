@@ -16,7 +16,8 @@ from ana_fx.operators.linear import Linear
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Quantize, QuantizeImage
 from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift

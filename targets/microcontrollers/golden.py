@@ -12,7 +12,8 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.graph import calls_to, module_of, outputs
 from ana_fx.passes.lowering.recording import run
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Quantize
 from ana_fx.program.tensor_spec import sample_shape_of
 

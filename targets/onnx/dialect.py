@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.target import Target
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.onnx.dialect import Writer

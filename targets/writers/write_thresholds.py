@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from ana_fx.numerics.codebook import Codebook
-from ana_fx.program.integer_modules import IntegerThresholds
+from ana_fx.program.integer_layers import IntegerThresholds
 from ana_fx.targets.onnx.dialect import Writer
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import StoredTensor

@@ -104,3 +104,26 @@ def test_the_order_of_a_converted_program_is_described_too():
     x = torch.rand(8, 3, 8, 8)
     qat = ana_fx.prepare(Residual(), example(Residual), schedule=Schedule(interval="same_end"), calibration=[x])
     assert ana_fx.describe(ana_fx.convert(qat)).notes == ana_fx.describe(qat).notes != ()
+
+
+def depths_of(schedule):
+    found = ana_fx.annealing_ranges(ana_fx.prepare(Residual(), example(Residual), schedule=schedule))
+    return {path: each.depth for path, each in found.items()}
+
+
+def test_by_weights_a_sum_shares_the_range_of_the_deepest_that_feeds_it():
+    depths = depths_of(Schedule(depth="weights"))
+    assert depths["blocks.0.add"] == depths["blocks.0.conv2"] == 2
+    assert max(depths.values()) == 5  # stem, two convolutions in each of two blocks, head
+    assert max(depths_of(Schedule()).values()) == 8
+
+
+@pytest.mark.parametrize("interval", ["partition", "same_start", "overlapped"])
+def test_by_weights_too_noise_vanishes_input_first(interval):
+    qat = ana_fx.prepare(Residual(), example(Residual), schedule=Schedule(interval=interval, depth="weights"))
+    assert qat.meta["order_breaks"] == ()
+
+
+def test_an_unknown_rule_of_depth_is_refused():
+    with pytest.raises(ValueError, match="unknown depth 'pools'; known are 'layer_maps', 'weights'"):
+        Schedule(depth="pools")

@@ -19,7 +19,7 @@ from ana_fx.passes.canonical.canonical_graph import CANONICAL
 from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from tests.graphs import canonical, fused
 from tests.models import Chain
 from tests.programs import converted, trained

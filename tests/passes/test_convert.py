@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 import ana_fx
 from ana_fx.graph import module_of
 from ana_fx.passes.lowering.recording import run
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
 from ana_fx.program.program_borders import Dequantize, Quantize
 from tests.graphs import Written, assert_graph
 from tests.models import INPUT_SHAPES, Chain, Residual, Shared, example

@@ -11,7 +11,7 @@ import ana_fx
 from ana_fx.graph import calls_to
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.lowering.recording import run
-from ana_fx.program.integer_modules import IntegerHead
+from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
 from ana_fx.program.tensor_spec import LevelRange, has_spec, integer_type_of, sample_shape_of, spec_of

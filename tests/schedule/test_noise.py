@@ -157,6 +157,8 @@ def test_the_paper_s_names_lead_to_the_families(noise):
 def test_what_moved_from_the_names_to_the_families_goes_on_working_with_a_warning():
     with pytest.warns(DeprecationWarning, match=r"write NoiseType\.NORMAL\.noise\.std_of"):
         assert NoiseType.NORMAL.std_of(0.5) == Normal().std_of(0.5)
+    with pytest.warns(DeprecationWarning, match=r"write Noise\.name"):
+        assert Normal().value == "normal"
     with pytest.raises(AttributeError, match="no attribute 'width'"):
         _ = NoiseType.NORMAL.width
 

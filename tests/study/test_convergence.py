@@ -95,6 +95,62 @@ def test_moments_are_a_hundred_steps_up_to_the_last_end():
     assert compositional_convergence(qat, x).progress == tuple(0.9 * step / 100 for step in range(101))
 
 
+@pytest.mark.parametrize("interval", ["partition", "same_start", "overlapped", "same_end"])
+@pytest.mark.parametrize("noise", ["normal", "logistic"])
+def test_errors_fall_faster_than_their_rates_as_19_says(noise, interval):
+    qat, x = unit_chain(Schedule(noise, interval=interval, mean="dynamic", stop=0.75))
+    for layer in compositional_convergence(qat, x, progress=[step / 128 for step in range(97)]).layers:
+        timing = layer.annealing_range
+        ratios = [r for r, step in zip(layer.ratios, range(97), strict=True) if step / 128 >= timing.start]
+        assert max(ratios) > 0.01
+        assert max(ratios[len(ratios) * 7 // 8 :]) < 2.0**-10 * max(ratios)
+
+
+def test_ratios_are_norms_over_the_rate():
+    qat, x = unit_chain(Schedule("normal", interval="same_end", mean="dynamic", stop=0.75))
+    first = compositional_convergence(qat, x, progress=[0.5, 0.625, 0.75]).layers[0]
+    assert first.power == 2.0
+    assert first.norms == first.max_errors  # of one unit
+    assert first.ratios == (first.norms[0], first.norms[1] / 0.5**2, 0.0)
+
+
+def test_without_a_rate_there_are_no_ratios():
+    qat, x = unit_chain(Schedule("normal"))
+    assert {(each.power, each.ratios) for each in compositional_convergence(qat, x).layers} == {(None, None)}
+
+
+@pytest.mark.parametrize("noise", ["uniform", "triangular", "normal", "logistic"])
+def test_a_prepared_network_of_heavisides_is_exact_layer_by_layer(noise):
+    """The network of Theorem 2, out of `prepare`: one-bit features 0 and 1, one-bit weights."""
+    x = torch.randn(64, 16)
+    net = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+    precision = ana_fx.Precision("bipolar", "uint1", output="float")
+    schedule = Schedule(noise, mean="dynamic", stop=0.75)
+    qat = ana_fx.prepare(net, x, precision=precision, schedule=schedule, calibration=[x])
+    found = compositional_convergence(qat, x, progress=[step / 32 for step in range(25)])
+    assert len(found.layers) == 3
+    for depth, layer in enumerate(found.layers):
+        assert layer.norms[8 * depth] > 0.0  # 8 of 32 moments a layer
+        assert set(layer.norms[8 * (depth + 1) :]) == {0.0}
+
+
+def test_a_schedule_that_is_a_function_is_measured_without_rates():
+    schedule = Schedule("normal", function=lambda layer, time: (0.0, 0.5 * max(0.0, 1.0 - time)))
+    qat, x = unit_chain(schedule)
+    for layer in compositional_convergence(qat, x, progress=[0.0, 1.0]).layers:
+        assert layer.norms[0] > 0.0 == layer.norms[1]
+        assert layer.ratios is None
+
+
+def test_an_error_that_outlives_its_rate_is_infinitely_larger():
+    backwards = {0: LayerSchedule(0.375, 0.75), 1: LayerSchedule(0.0, 0.375)}
+    schedule = Schedule("normal", mean="dynamic", stop=0.75, depth_overrides=backwards, allows_disorder=True)
+    qat, x = unit_chain(schedule, length=2)
+    first, second = compositional_convergence(qat, x, progress=[0.4]).layers
+    assert (first.power, second.power, second.ratios) == (1.0, None, None)
+    assert second.norms[0] >= 1.0
+
+
 def test_no_moment_at_all_is_refused():
     qat, x = unit_chain(Schedule())
     with pytest.raises(ValueError, match="needed at least one"):

@@ -120,9 +120,53 @@ def test_rates_are_those_of_the_schedule():
 def test_another_schedule_can_be_checked_and_the_report_printed():
     report = check_hypotheses(ana_fx.prepare(Residual(), example(Residual)), dynamic("logistic"))
     text = str(report)
-    assert text.startswith("logistic noise\n  holds  mean vanishes")
-    assert "blocks.1.add: α = -0.5·λ^1, β = " in text
+    assert text.startswith("Theorem 2 under logistic noise: features converge for every input\n  (11) holds  λ_ℓ -> 0")
+    assert "blocks.1.add: α = -0.5·λ^1, β = 0.2475·λ^2, r = λ^1" in text
     assert "α = 0, β" in str(check_hypotheses(chain()))
+
+
+def test_a_report_has_a_line_for_each_hypothesis_of_the_paper():
+    lines = str(check_hypotheses(chain())).splitlines()
+    assert [line[:13] for line in lines[1:9]] == [
+        "  (11) holds ",
+        "  (12) fails ",
+        "  (13) weaker",
+        "  (14) holds ",
+        "  (15) holds ",
+        "  (16) holds ",
+        "  (17) fails ",
+        "  (18) holds ",
+    ]
+    assert lines[0].endswith("features converge for inputs that meet no threshold")
+    assert "σ_λ(0) at ½, so (12) and (17) fail at thresholds, in the paper's own experiments too" in lines[9]
+    assert lines[10] == "  0: α = 0, β = 0.2887·λ^2, no r exists"
+
+
+def test_same_end_with_a_dynamic_mean_is_said_to_satisfy_the_letter():
+    report = check_hypotheses(chain(dynamic("normal", interval="same_end")))
+    assert all(each.holds for each in report.conditions)
+    assert report.powers == (2, 2, 1)
+    assert "satisfies the letter" in report.remarks[0]
+
+
+def test_a_dynamic_mean_in_order_needs_no_remark():
+    assert check_hypotheses(chain(dynamic("normal"))).remarks == ()
+
+
+def test_a_variance_that_stays_is_a_network_that_does_not_converge():
+    assert "features do not converge" in str(check_hypotheses(chain(Schedule(variance="static"))))
+
+
+def test_a_report_names_the_families_of_all_layers():
+    mixed = dynamic("uniform", depth_overrides={1: LayerSchedule(noise="logistic")})
+    text = str(check_hypotheses(chain(mixed)))
+    assert text.startswith("Theorem 2 under uniform and logistic noise: features converge for every input")
+    assert "(13) weaker σ_λ is strictly increasing: under uniform noise only" in text
+
+
+def test_a_number_that_the_theorem_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"\(11\) to \(18\), got 19"):
+        check_hypotheses(chain()).condition(19)
 
 
 # The prediction, on inputs and weights that all stand at thresholds. Times are multiples of 1/64 in training.

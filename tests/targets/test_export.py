@@ -28,7 +28,8 @@ from ana_fx.graph import module_of
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.operators.linear import Linear
 from ana_fx.program.data_movement import Reshape
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap, IntegerMaxPool
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.targets.runtimes.kernel_families import KernelFamily
 from tests.graphs import Written, WrittenForTwo

@@ -9,13 +9,12 @@ from ana_fx.target import ONNX
 from ana_fx.target_registry import target_called, targets
 from ana_fx.targets.file_family import family_at, family_of
 from ana_fx.targets.onnx.onnx_family import ONNX_FAMILY
-from tests.targets.third_party.conftest import install  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("_installed")
 
 
 @pytest.fixture
-def _installed(install):  # noqa: F811  # the fixture
+def _installed(install):
     install("json_family", "tests.targets.third_party.json_family:JSON_TARGET")
 
 

@@ -71,12 +71,29 @@ def test_finished_runs_are_drawn_and_ranked(tmp_path, monkeypatch):
     assert run(data, out, "--folds", "2").exit_code == 0
     drawn = invoke("figures", "--out", out)
     assert drawn.exit_code == 0, drawn.output
-    assert sorted(path.name for path in out.glob("*.png")) == [f"figure{number}.png" for number in (1, 2, 3, 5)]
+    assert sorted(path.name for path in out.glob("*.png")) == [f"figure{number}.png" for number in (1, 3)]
+    exported = invoke("export", tmp_path / "results.jsonl", "--out", out)
+    assert exported.stdout.startswith(f"{tmp_path / 'results.jsonl'}: {2 * NUM_TRIALS} trials")
+    again = invoke("figures", "3", "--results", tmp_path / "results.jsonl", "--out", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["figure3.png"]
     ranked = invoke("ranking", "--out", out)
     assert "reduced scale: 1/32 of the width, 2 of 500 epochs, 100% of the given data" in ranked.stdout
     assert "2-fold cross-validation" in ranked.stdout
     assert ranked.stdout.count(" | 2 | ") == NUM_TRIALS
     assert len([line for line in ranked.stdout.splitlines() if line.startswith("| ") and " ± " in line]) == NUM_TRIALS
+
+
+def test_a_figure_that_the_paper_does_not_have_is_refused(tmp_path):
+    refused = invoke("figures", "8", "--out", tmp_path)
+    assert refused.exit_code != 0
+    assert "figures 1 to 7" in refused.output
+
+
+def test_missing_results_are_explained(tmp_path):
+    refused = invoke("ranking", "--out", tmp_path)
+    assert refused.exit_code != 0
+    assert "run a study first" in refused.output
 
 
 def test_speech_commands_are_trained(tmp_path):

@@ -9,7 +9,7 @@ import ana_fx
 from ana_fx.graph import calls_to, module_of
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.passes.lowering.bound_pairs import BoundPairs
-from ana_fx.program.integer_modules import IntegerHead, IntegerMap
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
 from ana_fx.target_registry import target_called
 from tests.models import Chain, Depthwise
 from tests.programs import converted

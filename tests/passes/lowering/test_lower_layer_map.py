@@ -16,7 +16,8 @@ from ana_fx.operators.normalization import Normalization
 from ana_fx.operators.product import Product
 from ana_fx.passes.lowering.recording import run
 from ana_fx.program.data_movement import Movement, Pad, Rearrange
-from ana_fx.program.integer_modules import IntegerConstant, IntegerHead, IntegerMap, IntegerSoftmax, IntegerTable
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
+from ana_fx.program.integer_modules import IntegerConstant, IntegerSoftmax, IntegerTable
 from ana_fx.program.program_borders import Quantize
 from tests.graphs import Written
 

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 import ana_fx
 from ana_fx.graph import calls_to, module_of
 from ana_fx.passes.lowering.prove import Prove, claim_thresholds
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from tests.models import INPUT_SHAPES, Chain, Depthwise
 from tests.programs import converted
 

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from tests.models import INPUT_SHAPES, Depthwise, Residual, example
 from tests.programs import converted, trained
 

@@ -22,7 +22,7 @@ from torch.fx import GraphModule
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import QLinearStaircase
 from tests.graphs import Written, WrittenForTwo
 from tests.models import INPUT_SHAPES, Depthwise, OneDimensional, Residual, Volume, example

@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 import ana_fx
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.targets.dialects.float_staircase import float_staircase, thresholds_of
 from tests.models import Chain, OneDimensional, Residual
 from tests.programs import converted, written

@@ -6,7 +6,7 @@ import torch
 
 from ana_fx.graph import calls_to, module_of
 from ana_fx.operators.sum import Sum
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.targets.microcontrollers.common_shift import CommonShift, common_shift
 from tests.models import Chain, Residual
 from tests.programs import converted

@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from ana_fx import Target
 from ana_fx.errors import VerifyError
 from ana_fx.graph import calls_to, location, module_of
-from ana_fx.program.integer_modules import IntegerHead
+from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.program.program_borders import Dequantize, Quantize
 from ana_fx.target import FileFormat
 from ana_fx.targets.file_family import Contents, Emission, ExportedFile, FileFamily, FileOrder, FileRun
