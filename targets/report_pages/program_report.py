@@ -17,7 +17,7 @@ from ana_fx.graph import module_of
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.passes.lowering.recording import run
 from ana_fx.prepared.recognize import program
-from ana_fx.program.integer_modules import Accumulating, IntegerMap
+from ana_fx.program.integer_layers import Accumulating, IntegerMap
 from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
 from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.program_outputs import given_or_probes

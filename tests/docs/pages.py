@@ -29,6 +29,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _QUOTE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_NEEDS_DATA = re.compile(r'^```\{\.python data-needs="[^"]+"\}\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
 _LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
 _NUMBER = re.compile(r"\d[\d,.]*")
@@ -63,6 +64,11 @@ def blocks(text: str) -> Iterator[Block]:
 def quotes(text: str) -> list[tuple[Path, str]]:
     """The blocks with a file for a title, which quote that file."""
     return [(ROOT / path, code) for path, code in _QUOTE.findall(text)]
+
+
+def needing_data(text: str) -> list[str]:
+    """The blocks that read data which only a reader has, `{.python data-needs="…"}`; they are not run."""
+    return _NEEDS_DATA.findall(text)
 
 
 def links(text: str) -> list[str]:

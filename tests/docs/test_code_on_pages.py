@@ -1,8 +1,10 @@
 """Every Python block of the site runs, and prints what the page says, numbers aside."""
 
+import ast
+
 import pytest
 
-from tests.docs.pages import ROOT, blocks, pages, quotes, run, shape_of
+from tests.docs.pages import ROOT, blocks, needing_data, pages, quotes, run, shape_of
 
 WITH_CODE = [page for page in pages() if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
 
@@ -19,6 +21,13 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page):
 def test_what_a_page_quotes_stands_in_the_file(page):
     for file, code in quotes(page.read_text(encoding="utf-8")):
         assert code in file.read_text(encoding="utf-8"), f"{page} quotes {file}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_that_needs_data_of_the_reader_is_python_whose_imports_are_there(page):
+    for code in needing_data(page.read_text(encoding="utf-8")):
+        imports = [each for each in ast.parse(code).body if isinstance(each, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(imports, []), str(page), "exec"), {})
 
 
 def test_hidden_and_indented_blocks_and_outputs_are_found():

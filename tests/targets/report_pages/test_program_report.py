@@ -7,7 +7,7 @@ import torch
 
 import ana_fx
 from ana_fx.errors import VerifyError
-from ana_fx.program.integer_modules import IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from tests.models import Chain, Residual, example
 from tests.programs import converted
 
