@@ -65,7 +65,8 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
     if end[1] - start[1] == 1:
         middle = (y0 + y1) // 2
         return f'<path class="arrow" d="M{x0} {y0}C{x0} {middle} {x1} {middle} {x1} {y1}" marker-end="url(#tip)"/>'
-    side = max(x0, x1) + _WIDTH // 2 + 16  # past the boxes between them
+    passed = min(end[1] - start[1], 12)
+    side = max(x0, x1) + _WIDTH // 2 + 8 + 3 * passed  # past the boxes between them, the farther the more
     bend = f"C{x0} {y0 + 18} {side} {y0 + 8} {side} {y0 + 34}L{side} {y1 - 34}C{side} {y1 - 8} {x1} {y1 - 18} {x1} {y1}"
     return f'<path class="arrow" d="M{x0} {y0}{bend}" marker-end="url(#tip)"/>'
 
