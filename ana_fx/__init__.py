@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.files.program_file import load, save
     from ana_fx.targets.inspection import FileReport, inspect
+    from ana_fx.targets.report_pages.program_report import ProgramReport, report
     from ana_fx.targets.verify import VerifyReport, verify
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "compare_layers",
     "describe",
     "inspect",
+    "report",
     "search_widths",
     "sensitivity",
     "supported_operators",
@@ -85,6 +87,7 @@ __all__ = [
     "FileReport",
     "LayerErrors",
     "Operators",
+    "ProgramReport",
     "Sensitivities",
     "Stage",
     "Summary",
@@ -151,6 +154,8 @@ _LAZY = {
     "load": "ana_fx.targets.files.program_file",
     "save": "ana_fx.targets.files.program_file",
     "FileReport": "ana_fx.targets.inspection",
+    "report": "ana_fx.targets.report_pages.program_report",
+    "ProgramReport": "ana_fx.targets.report_pages.program_report",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
     "plot_convergence": "ana_fx.study.plots",

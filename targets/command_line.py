@@ -32,10 +32,12 @@ from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
 from ana_fx.targets.files.arrays import read_array
 from ana_fx.targets.files.atomic_files import write_files
+from ana_fx.targets.files.program_file import load
 from ana_fx.targets.files.program_file import save as save_program
 from ana_fx.targets.files.regular_file import read_regular_file, reason_of
 from ana_fx.targets.inspection import inspect
 from ana_fx.targets.limited_verify import verify_in_limits
+from ana_fx.targets.report_pages.program_report import report
 from ana_fx.text.plain_text import plain
 from ana_fx.text.wording import brief
 from ana_fx.version import installed_version
@@ -43,7 +45,7 @@ from ana_fx.version import installed_version
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Integer networks: quantise, export, inspect, verify.", no_args_is_help=True, add_completion=False
+    help="Integer networks: quantise, export, inspect, report, verify.", no_args_is_help=True, add_completion=False
 )
 
 _LARGEST_TEXT = 2**24
@@ -70,7 +72,7 @@ def main(
         bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Integer networks: quantise, export, inspect, verify."""
+    """Integer networks: quantise, export, inspect, report, verify."""
 
 
 @app.command("targets")
@@ -117,6 +119,23 @@ def verify_file(
         chosen: list[str | None] = [*runtimes] if runtimes else [None]
         for name in chosen:
             _show(verify_in_limits(file, against, inputs or [], runtime=name, trusts_code=trust_code, **limits))
+
+
+@app.command("report")
+def report_program(
+    program: Annotated[Path, typer.Argument(help="A program, of ana_fx.save or `export --save`.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML page; by default beside the program. The JSON is beside it.")
+    ] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", help="A file of yours that was exported from it: run, and told of.")
+    ] = None,
+    inputs: Annotated[list[Path] | None, typer.Option(help="Arrays of numpy.save, to count what saturates.")] = None,
+) -> None:
+    """Write what a program is, layer by layer, as an HTML page and as JSON."""
+    with _errors_in_one_line():
+        given = tuple(torch.from_numpy(read_array(each)) for each in inputs) if inputs else None
+        _show(report(load(program), output or program.with_suffix(".html"), files=files or (), inputs=given))
 
 
 @app.command("export")
