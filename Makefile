@@ -3,11 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := .venv/.extras
+DOCS := .venv/.docs
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-extras fuzz coverage bench figures zoo processors lint format wheel clean
+.PHONY: help demo test test-slow test-extras docs notebooks fuzz coverage bench figures zoo processors lint format
+.PHONY: wheel clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -21,7 +23,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(EXTRAS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,tflite,ray,peers]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,tflite,ray,peers,docs]' --constraint constraints.txt
+	touch $@
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]' --constraint constraints.txt
 	touch $@
 
 demo: $(INSTALLED)  ## digits, from a float model to integer ONNX
@@ -35,6 +41,12 @@ test-slow: $(INSTALLED)  ## the slow tests alone
 
 test-extras: $(EXTRAS)  ## install the tools that read our files, Ray and Brevitas, and run the tests that need them
 	$(BIN)/python -m pytest -m extra --no-skips
+
+docs: $(DOCS)  ## the site, into build/site; a warning or a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(DOCS)  ## every page with code as a notebook, into build/notebooks
+	$(BIN)/python -m tests.docs.notebooks build/notebooks
 
 fuzz: $(INSTALLED)  ## random models for SECONDS=600: lossless, or refused, else into tests/fuzz/corpus
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

@@ -40,7 +40,13 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
+    from ana_fx.analysis.layer_errors import LayerErrors
+    from ana_fx.analysis.search_widths import search_widths
+    from ana_fx.analysis.sensitivities import Sensitivities
     from ana_fx.passes.convert import convert
+    from ana_fx.passes.post_training.compare_layers import compare_layers
+    from ana_fx.passes.post_training.reconstruct import reconstruct
+    from ana_fx.passes.post_training.sensitivity import sensitivity
     from ana_fx.passes.prepare import prepare
     from ana_fx.passes.supported_operators import Operators, supported_operators
     from ana_fx.study.convergence import Convergence, compositional_convergence
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from ana_fx.targets.export import ExportReport, export
     from ana_fx.targets.files.program_file import load, save
     from ana_fx.targets.inspection import FileReport, inspect
+    from ana_fx.targets.report_pages.program_report import ProgramReport, report
     from ana_fx.targets.verify import VerifyReport, verify
 
 __all__ = [
@@ -59,6 +66,7 @@ __all__ = [
     "Annealer",
     "Distiller",
     "reestimate_batch_norms",
+    "reconstruct",
     "convert",
     "export",
     "verify",
@@ -66,14 +74,21 @@ __all__ = [
     "load",
     # looking
     "annealing_ranges",
+    "compare_layers",
     "describe",
     "inspect",
+    "report",
+    "search_widths",
+    "sensitivity",
     "supported_operators",
     "targets",
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "LayerErrors",
     "Operators",
+    "ProgramReport",
+    "Sensitivities",
     "Stage",
     "Summary",
     "VerifyReport",
@@ -123,6 +138,12 @@ __all__ = [
 ]
 
 _LAZY = {
+    "compare_layers": "ana_fx.passes.post_training.compare_layers",
+    "LayerErrors": "ana_fx.analysis.layer_errors",
+    "reconstruct": "ana_fx.passes.post_training.reconstruct",
+    "search_widths": "ana_fx.analysis.search_widths",
+    "sensitivity": "ana_fx.passes.post_training.sensitivity",
+    "Sensitivities": "ana_fx.analysis.sensitivities",
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
     "supported_operators": "ana_fx.passes.supported_operators",
@@ -133,6 +154,8 @@ _LAZY = {
     "load": "ana_fx.targets.files.program_file",
     "save": "ana_fx.targets.files.program_file",
     "FileReport": "ana_fx.targets.inspection",
+    "report": "ana_fx.targets.report_pages.program_report",
+    "ProgramReport": "ana_fx.targets.report_pages.program_report",
     "verify": "ana_fx.targets.verify",
     "VerifyReport": "ana_fx.targets.verify",
     "plot_convergence": "ana_fx.study.plots",

@@ -20,6 +20,7 @@ from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
 from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
+from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup, plain
 
 if TYPE_CHECKING:  # these take long to import
@@ -71,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(JsonReport):
     """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table."""
 
     title: str

@@ -27,6 +27,7 @@ from ana_fx.targets.files.metadata import LABELS
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families
+from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup
 from ana_fx.text.wording import brief, unknown
 
@@ -38,7 +39,7 @@ _PAIRS_NEED_VNNI = f"Sums of two products can leave 16 bits ({PAIR_LIMIT:,}): in
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportReport(JsonReport):
     """What was written. Prints as a table, a row for each layer map.
 
     Args:

@@ -13,6 +13,7 @@ from rich.text import Text
 from ana_fx.targets.file_family import family_at
 from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.metadata import FLOAT_TYPE
+from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup, plain
 
 __all__ = ["FileReport", "inspect"]
@@ -21,7 +22,7 @@ _MOST_SHOWN = 100
 
 
 @dataclass(frozen=True)
-class FileReport:
+class FileReport(JsonReport):
     """What stands in a file. Prints as tables.
 
     Args:
@@ -81,6 +82,9 @@ class FileReport:
 
 def inspect(path: str | os.PathLike[str]) -> FileReport:
     """Read a file and say what stands in it.
+
+    Args:
+        path: A file that `export` wrote.
 
     Raises:
         VerifyError: It is no file that `export` wrote, or damaged.

@@ -21,6 +21,7 @@ from ana_fx.targets.float_tolerance import are_apart
 from ana_fx.targets.program_outputs import Expected, expected, feeds, given_or_probes
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families, this_family
+from ana_fx.text.json_text import JsonReport
 
 __all__ = ["VerifyReport", "verify", "verify_file"]
 
@@ -28,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class VerifyReport(JsonReport):
     """What was compared.
 
     Args:

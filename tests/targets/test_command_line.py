@@ -373,3 +373,19 @@ def test_a_state_in_place_of_a_program_is_not_loaded(folder, tmp_path, name):
     result = run("verify", folder / "model.onnx", "--inputs", folder / "floats.npy", "--against", tmp_path / name)
     assert result.exit_code == 1
     assert f"{name} is not loaded: programs that torch saved hold code" in result.stderr
+
+
+def test_report_writes_a_page_and_its_data_beside_the_program(folder, tmp_path):
+    page = tmp_path / "net.html"
+    options = ["--output", page, "--file", folder / "model.onnx", "--inputs", folder / "floats.npy"]
+    result = run("report", folder / "program.anafx", *options)
+    assert result.exit_code == 0, result.output
+    assert "layer maps" in result.stdout
+    assert "model.onnx" in page.read_text()
+    assert page.with_suffix(".json").exists()
+
+
+def test_report_of_what_is_no_program_is_refused_in_one_line(folder, tmp_path):
+    result = run("report", folder / "model.onnx", "--output", tmp_path / "net.html")
+    assert result.exit_code == 1
+    assert "needed a file that ana_fx.save wrote" in result.stderr

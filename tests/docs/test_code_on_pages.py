@@ -1,0 +1,42 @@
+"""Every Python block of the site runs, and prints what the page says, numbers aside."""
+
+import ast
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks, needing_data, pages, quotes, run, shape_of
+
+WITH_CODE = [page for page in pages() if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page):
+    for block, printed in run(page):
+        if block.output is not None:
+            assert shape_of(printed) == shape_of(block.output), f"{page}:{block.line}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_quotes_stands_in_the_file(page):
+    for file, code in quotes(page.read_text(encoding="utf-8")):
+        assert code in file.read_text(encoding="utf-8"), f"{page} quotes {file}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_that_needs_data_of_the_reader_is_python_whose_imports_are_there(page):
+    for code in needing_data(page.read_text(encoding="utf-8")):
+        imports = [each for each in ast.parse(code).body if isinstance(each, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(imports, []), str(page), "exec"), {})
+
+
+def test_hidden_and_indented_blocks_and_outputs_are_found():
+    text = "<!-- python\nx = 1\n-->\n\n??? note\n    ```python\n    print(x)\n    ```\n\n    ```text\n    1\n    ```\n"
+    hidden, shown = blocks(text)
+    assert (hidden.code, hidden.output) == ("x = 1\n", None)
+    assert (shown.line, shown.code, shown.output) == (7, "print(x)\n", "1\n")
+
+
+def test_an_output_of_another_shape_is_told_apart():
+    assert shape_of("0 of 160 outputs differ") == shape_of("0 of 5,990  outputs differ")
+    assert shape_of("0 of 160 outputs differ") != shape_of("0 of 160 outputs are equal")
