@@ -122,9 +122,13 @@ def ratios_of(operands: Operands, factors: tuple[float, ...]) -> Ratios:
 
 def ratios_of_one_scale(operands: Operands, factors: tuple[float, ...]) -> Ratios:
     """Of tensors with one scale times factors: ±1 if these are equal but for their sign, else parts of the largest."""
-    largest = max(map(abs, factors))
-    parts = 1 if {abs(each) for each in factors} == {largest} else _RATIO_DIVISOR
+    largest, parts = max(map(abs, factors)), largest_part(factors)
     whole = [(1 if each > 0 else -1) * max(1, round(parts * abs(each) / largest)) for each in factors]
     device = operands.scales[0].device
     unit = torch.full((1,), largest / parts, dtype=torch.float64, device=device)
     return Ratios(operands.scales[0], unit, torch.tensor(whole, dtype=torch.float32, device=device))
+
+
+def largest_part(factors: tuple[float, ...]) -> int:
+    """The largest coefficient of tensors with one scale times factors."""
+    return 1 if len({abs(each) for each in factors}) == 1 else _RATIO_DIVISOR

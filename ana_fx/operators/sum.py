@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.operators.base_operator import Functions, Operator
-from ana_fx.operators.coefficients import LARGEST_RATIO, Operands, Ratios, ratios_of, ratios_of_one_scale
+from ana_fx.operators.coefficients import LARGEST_RATIO, Operands, Ratios, largest_part, ratios_of, ratios_of_one_scale
 
 __all__ = ["Sum"]
 
@@ -38,6 +38,11 @@ class Sum(Operator):
             Functions(operator.add, cls, sums, num_tensors=2, takes_numbers=True),
             Functions(operator.sub, lambda: cls((1.0, -1.0)), differences, num_tensors=2, takes_numbers=True),
         )
+
+    @property
+    def largest_coefficient(self) -> int:
+        """That of tensors with one scale."""
+        return largest_part(self.factors)
 
     @property
     def keeps_sign(self) -> bool:

@@ -34,9 +34,14 @@ def fit_agreed(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
 
     A channel for which none is found has the nearest one, which `agreed_channels` tells.
     """
+    if factor > 1 and line.gain.numel() == 1 and not bool(line.offset.any()):
+        plain, sign = fit_agreed(line, 1)  # a sum: without a bias it stays one for kernels too
+        ends = torch.as_tensor(line.bound, device=line.gain.device).to(torch.int64).reshape(1)
+        if not bool(plain.bias.any()) and bool(agreed_channels(_whole(plain), -ends, ends).all()):
+            return plain, sign
     bound = torch.as_tensor(line.bound, device=line.gain.device).to(torch.int64)
     fitted, sign = fit_qlinear(replace(line, bound=int(bound.max())), factor, STEEPEST)
-    best = replace(fitted, lo=int(fitted.lo), hi=int(fitted.hi))
+    best = _whole(fitted)
     bound = bound.expand(len(best.bias))
     bias, weight_scale = best.bias.clone(), best.weight_scale.expand(len(best.bias)).clone()
     best = replace(best, weight_scale=weight_scale.clone())
@@ -112,3 +117,8 @@ def agreed_channels(staircase: QLinearStaircase, lowest: Tensor, highest: Tensor
     for rounding in _OTHERS:
         agrees &= in_fixed_point(staircase, rounding).is_threshold(thresholds, lowest, highest).all(1)
     return agrees
+
+
+def _whole(staircase: QLinearStaircase) -> QLinearStaircase:
+    """The staircase with integers for the ends of its levels."""
+    return replace(staircase, lo=int(staircase.lo), hi=int(staircase.hi))

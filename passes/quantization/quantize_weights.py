@@ -110,6 +110,8 @@ class QuantizeWeights(Pass):
         """By how much the stored weights are larger than the trained ones."""
         operator, input_type = layer_map.operator, layer_map.input_types[0]
         output = layer_map.output_quantizer
+        if isinstance(operator, Sum) and operator.shares_scale and self.target.least_headroom > 1:
+            return self.target.headroom(operator.kind, operator.largest_coefficient, input_type)
         if not operator.has_headroom or (output is not None and output.integer_type.levels):
             return 1
         magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude

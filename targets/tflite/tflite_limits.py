@@ -95,8 +95,8 @@ def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[s
 
 
 def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
-    shapes = [sample_shape_of(each) for each in node.all_input_nodes]
-    if len(node.all_input_nodes) != 2 or len(set(shapes)) > 1:
+    shapes = [sample_shape_of(each) for each in node.args if isinstance(each, Node)]
+    if len(set(shapes)) > 1:
         return [f"it adds tensors of shapes {' and '.join(map(str, shapes))}, needed two of one shape"]
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)

@@ -53,6 +53,18 @@ class Rows(nn.Module):
         return x, self.second(x[:, :, ::2].transpose(1, 2))
 
 
+class Sums(nn.Module):
+    """Sums of an input, of one tensor with itself, whose ties are exact, and with factors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return x + y, y + y, y - 0.5 * x
+
+
 NETWORKS = {
     "VGG8/8": (partial(VGG8, 8), (3, 32, 32)),
     "DS-CNN": (DSCNN, (1, 49, 10)),
@@ -63,6 +75,7 @@ NETWORKS = {
     "shared": (Shared, None),
     "joined": (Joined, (3, 15, 15)),
     "rows": (Rows, (5, 6)),
+    "sums": (Sums, (2, 6, 6)),
 }
 RUNTIMES = {
     "litert": [("litert",)],
