@@ -40,7 +40,13 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
+    from ana_fx.analysis.layer_errors import LayerErrors
+    from ana_fx.analysis.search_widths import search_widths
+    from ana_fx.analysis.sensitivities import Sensitivities
     from ana_fx.passes.convert import convert
+    from ana_fx.passes.post_training.compare_layers import compare_layers
+    from ana_fx.passes.post_training.reconstruct import reconstruct
+    from ana_fx.passes.post_training.sensitivity import sensitivity
     from ana_fx.passes.prepare import prepare
     from ana_fx.passes.supported_operators import Operators, supported_operators
     from ana_fx.study.convergence import Convergence, compositional_convergence
@@ -60,6 +66,7 @@ __all__ = [
     "Annealer",
     "Distiller",
     "reestimate_batch_norms",
+    "reconstruct",
     "convert",
     "export",
     "verify",
@@ -67,16 +74,21 @@ __all__ = [
     "load",
     # looking
     "annealing_ranges",
+    "compare_layers",
     "describe",
     "inspect",
     "report",
+    "search_widths",
+    "sensitivity",
     "supported_operators",
     "targets",
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "LayerErrors",
     "Operators",
     "ProgramReport",
+    "Sensitivities",
     "Stage",
     "Summary",
     "VerifyReport",
@@ -126,6 +138,12 @@ __all__ = [
 ]
 
 _LAZY = {
+    "compare_layers": "ana_fx.passes.post_training.compare_layers",
+    "LayerErrors": "ana_fx.analysis.layer_errors",
+    "reconstruct": "ana_fx.passes.post_training.reconstruct",
+    "search_widths": "ana_fx.analysis.search_widths",
+    "sensitivity": "ana_fx.passes.post_training.sensitivity",
+    "Sensitivities": "ana_fx.analysis.sensitivities",
     "prepare": "ana_fx.passes.prepare",
     "convert": "ana_fx.passes.convert",
     "supported_operators": "ana_fx.passes.supported_operators",

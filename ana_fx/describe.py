@@ -16,6 +16,7 @@ from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
 from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
@@ -233,7 +234,11 @@ _PROGRAM_ROWS: dict[type[nn.Module], _RowWriter] = {
 
 
 def _encoding(module: IntegerMap) -> str:
-    family = "QLinear = " if isinstance(module.staircase, QLinearStaircase) else ""
+    family = ""
+    if isinstance(module.staircase, QLinearStaircase):
+        family = "QLinear = "
+    elif isinstance(module.staircase, FixedPointStaircase):
+        family = f"{module.staircase.rounding} = "
     return f"{family}multiply-shift{'' if module.correction is None else ', corrected'}"
 
 

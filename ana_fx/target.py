@@ -45,6 +45,7 @@ class LayerNeeds:
         num_gains: How many slopes its requantizer has: 1, or one for each channel.
         num_axes: Spatial axes of a convolution or a pool, else 0.
         leaves_float: Whether it stays in floats.
+        leaves_logits: Whether its accumulators leave the model.
         clips_negative: Whether its activation clips at a negative number.
     """
 
@@ -55,6 +56,7 @@ class LayerNeeds:
     num_gains: int = 1
     num_axes: int = 0
     leaves_float: bool = False
+    leaves_logits: bool = False
     clips_negative: bool = False
 
 
@@ -75,6 +77,7 @@ class Target:
         per_channel: Whether each channel may have a slope of its own.
         spatial_axes: Numbers of spatial axes that convolutions and pools may have.
         holds_floats: Whether a last layer may stay in floats.
+        holds_logits: Whether a last layer's accumulators may leave the model; if not, it gives levels of 8 bits.
         accumulator_bits: Width of accumulators.
         requantizer: The formula that eval mode uses for models that are prepared for it.
         requantizer_bits: Width in which multiplier · acc + offset is computed.
@@ -83,6 +86,8 @@ class Target:
         whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else, so that an activation
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
+        least_headroom: The least factor by which weights are stored larger than they are trained; 3 keeps trained ones
+            within ±42.
         sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
             saturate (x86 without VNNI; see `ana_fx.numerics.pair_sums`). Their weights are trained and stored within
             what cannot saturate. Depthwise convolutions add no pairs.
@@ -105,6 +110,7 @@ class Target:
     per_channel: bool = True
     spatial_axes: frozenset[int] = frozenset({1, 2, 3})
     holds_floats: bool = True
+    holds_logits: bool = True
     accumulator_bits: int = 32
     requantizer: Requantizer = Requantizer.SHIFT
     requantizer_bits: int = 64
@@ -112,6 +118,7 @@ class Target:
     aligned_sums: bool = False
     whole_ranges: bool = False
     stored_weight_max: int = 127
+    least_headroom: int = 1
     sums_pairs_in_16_bits: frozenset[str] = frozenset()
     saturates: bool = False
     borders: tuple[str, ...] = ("integer", "float")
@@ -135,18 +142,22 @@ class Target:
             )
 
     def largest_weight(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
-        """The largest absolute value of a weight that this operator stores next to inputs of that type."""
-        if operator not in self.sums_pairs_in_16_bits or is_depthwise:
-            return self.stored_weight_max
-        return min(self.stored_weight_max, largest_safe_weight(stored_magnitude(input_type)))
+        """The largest absolute value of a trained weight that this operator has next to inputs of that type."""
+        return self._largest_stored(operator, input_type, is_depthwise=is_depthwise) // self.least_headroom
 
     def headroom(self, operator: str, weight_magnitude: int, input_type: IntegerType) -> int:
         """The largest odd factor by which weights of that magnitude may be stored.
 
         It is odd because then no accumulator meets a tie of an odd number of half steps.
         """
-        factor = self.largest_weight(operator, input_type) // weight_magnitude
+        factor = self._largest_stored(operator, input_type) // weight_magnitude
         return max(1, factor - (factor % 2 == 0))
+
+    def _largest_stored(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
+        """The largest absolute value of a weight that this operator stores next to inputs of that type."""
+        if operator not in self.sums_pairs_in_16_bits or is_depthwise:
+            return self.stored_weight_max
+        return min(self.stored_weight_max, largest_safe_weight(stored_magnitude(input_type)))
 
     def refusals(self, layer: LayerNeeds) -> list[str]:
         """Why this target cannot hold a layer, a reason for each; empty if it can."""
@@ -158,6 +169,8 @@ class Target:
             reasons.append(f"it has {layer.num_axes} spatial axes, needed {allowed}")
         if layer.leaves_float and not self.holds_floats:
             reasons.append("it stays in floats, needed integers")
+        if layer.leaves_logits and not self.holds_logits:
+            reasons.append("its output is int32, needed output='int8'")
         if layer.weight is not None:
             reasons += _width("weights", layer.weight, self.weight_bits)
         for name, each in (*(("input", each) for each in layer.inputs), ("output", layer.output)):

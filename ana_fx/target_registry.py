@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ana_fx.target import OPERATORS, Requantizer, Target
+from ana_fx.target import OPERATORS, FileFormat, Requantizer, Target
 from ana_fx.text.wording import unknown
 
 __all__ = ["ENTRY_POINTS", "TargetList", "find_target", "target_called", "targets"]
@@ -17,6 +18,20 @@ ENTRY_POINTS = "ana_fx.targets"  # a group whose objects are a Target each
 # What the QLinear operators of onnxruntime multiply in pairs; averages and rescales are depthwise, and kept as safe.
 _PAIRED = frozenset({"average", "convolution", "identity", "linear"})
 _LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool", "movement", "reduce", "sum"})
+
+_TFLITE = FileFormat(".tflite", "ana_fx.targets.tflite.tflite_family:TFLITE_FAMILY")
+
+_TFLITE_LIMITS: dict[str, Any] = {
+    "operators": _LAYERS,
+    "activation_bits": (2, 8),
+    "holds_codebooks": False,
+    "spatial_axes": frozenset({1, 2}),
+    "holds_floats": False,
+    "holds_logits": False,
+    "aligned_sums": True,
+    "borders": ("integer",),
+    "file_format": _TFLITE,
+}
 
 _BUILT_IN = (
     Target(
@@ -107,6 +122,31 @@ _BUILT_IN = (
         borders=("integer",),
         runtimes=("reference-kernels",),
     ),
+    Target(
+        "litert",
+        "TFLite files for LiteRT with XNNPACK, its default on phones and Linux",
+        emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
+        requantizer=Requantizer.XNNPACK,
+        runtimes=("litert",),
+        **_TFLITE_LIMITS,
+    ),
+    Target(
+        "tflite-micro",
+        "TFLite files for TFLite Micro and CMSIS-NN: microcontrollers",
+        emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
+        requantizer=Requantizer.Q31,
+        runtimes=("tflite-micro", "litert-reference"),
+        **_TFLITE_LIMITS,
+    ),
+    Target(
+        "tflite",
+        "TFLite files with one answer in LiteRT, with and without XNNPACK, TFLite Micro and CMSIS-NN",
+        emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
+        least_headroom=3,  # with less there is no bias on which all kernels agree
+        requantizer=Requantizer.EVERY_TFLITE,
+        runtimes=("litert", "litert-builtin", "litert-reference", "tflite-micro"),
+        **_TFLITE_LIMITS,
+    ),
 )
 
 
@@ -179,8 +219,8 @@ def find_target(name: str) -> Target | None:
 
 
 def _requantizer(target: Target) -> str:
-    qlinear = target.requantizer is Requantizer.QLINEAR
-    parts = ["QLinear, float32" if qlinear else f"shift, {target.requantizer_bits} bits"]
+    named = {Requantizer.QLINEAR: "QLinear, float32", Requantizer.SHIFT: f"shift, {target.requantizer_bits} bits"}
+    parts = [named.get(target.requantizer, target.requantizer.value)]
     parts += ["one slope a layer"] * (not target.per_channel)
     parts += ["one shift a layer"] * target.common_shift
     return ", ".join(parts)

@@ -49,7 +49,7 @@ def _row(target: Target, network: Network, precision: str) -> list[str]:
     head = [target.name, network.name.partition(",")[0], precision]
     model, batch = network.model(), network.batch()[:BATCH]
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+        path = Path(folder) / f"model{target.file_format.suffix}"
         try:
             written, checked = _ship(target, model, batch, precision, path)
         except AnaFxError as error:

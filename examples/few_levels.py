@@ -99,7 +99,7 @@ def main() -> None:
     for name, precision in {"float": None, **PRECISIONS}.items():
         found = [_run(precision, (images, labels), test, options.epochs, seed) for seed in range(options.seeds)]
         shown = ", ".join(f"{each:.1f} %" for each, _ in found)
-        print(f"{name}: {shown}" + "".join(f"; {line}" for _, line in found[:1] if line))
+        print(f"{name}: {shown}" + "".join(f"; {line}" for _, line in found[:1] if line), flush=True)
 
 
 def _run(precision: Precision | None, training: Split, test: Split, epochs: int, seed: int) -> tuple[float, str]:

@@ -73,7 +73,7 @@ def prepare(
             are taken off the copy, and a note in its `meta["notes"]` says so.
         example_inputs: A tensor or a tuple of tensors with a leading batch axis. It tells the shape
             and the sign of the inputs, makes sizes known while tracing, and guards the trace.
-        precision: A Precision or the name of a preset: "ternary", "all-ternary", "int2" … "int8".
+        precision: A Precision or the name of a preset: "binary", "ternary", "all-ternary", "int2" … "int8".
         schedule: How the noise is annealed, the name of a preset such as "ste" (see `ana_fx.preset`), or a function of
             layer and time (see `Schedule`); by default a partition of the first 70 % of training.
         target: Where the model will run; it decides which staircases eval mode uses.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,16 +15,23 @@ import torch
 import typer
 from rich.console import Console
 from torch import nn
+from torch.fx import GraphModule
 
+from ana_fx.analysis.search_widths import cost_of, search_widths
 from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
+from ana_fx.passes.post_training.compare_layers import compare_layers
+from ana_fx.passes.post_training.reconstruct import reconstruct
+from ana_fx.passes.post_training.sensitivity import sensitivity
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.supported_operators import supported_operators
+from ana_fx.precision.precision_json import precision_to_json
 from ana_fx.prepared.settings import settings_of
 from ana_fx.target_registry import targets
 from ana_fx.targets.compare import check_archive
 from ana_fx.targets.export import export
 from ana_fx.targets.files.arrays import read_array
+from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.files.program_file import load
 from ana_fx.targets.files.program_file import save as save_program
 from ana_fx.targets.files.regular_file import read_regular_file, reason_of
@@ -35,10 +44,13 @@ from ana_fx.version import installed_version
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Integer networks: export, inspect, report, verify.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Integer networks: quantise, export, inspect, report, verify.", no_args_is_help=True, add_completion=False
+)
 
 _LARGEST_TEXT = 2**24
 _LONGEST_LINE = 2000
+_BATCH_SIZE = 64  # of calibration
 
 
 def _say_version(is_wanted: bool) -> None:
@@ -47,7 +59,11 @@ def _say_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-File = Annotated[Path, typer.Argument(help="An ONNX file that ana_fx wrote.", show_default=False)]
+File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx or .tflite.", show_default=False)]
+
+FloatModel = Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")]
+FloatState = Annotated[Path | None, typer.Option(help="Its state_dict, of torch.save, if the function loads none.")]
+Data = Annotated[Path, typer.Option(help="Inputs of the model, an array of numpy.save; no labels are needed.")]
 
 
 @app.callback()
@@ -56,7 +72,7 @@ def main(
         bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Integer networks: export, inspect, report, verify."""
+    """Integer networks: quantise, export, inspect, report, verify."""
 
 
 @app.command("targets")
@@ -126,8 +142,14 @@ def report_program(
 def export_model(
     model: Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")],
     output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    state: Annotated[Path, typer.Option(help="The trained state_dict, of torch.save.")],
-    example: Annotated[list[Path], typer.Option(help="The example inputs of prepare, arrays of numpy.save.")],
+    state: Annotated[Path | None, typer.Option(help="The trained state_dict, of torch.save.")] = None,
+    example: Annotated[
+        list[Path] | None, typer.Option(help="The example inputs of prepare, arrays of numpy.save.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Inputs for quantising without training, .npy; the model is float then, --state too."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="As in prepare; by default the state's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="As in prepare.")] = None,
     prepared_for: Annotated[
@@ -138,22 +160,22 @@ def export_model(
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
     save: Annotated[Path | None, typer.Option(help="Where to write the program, for `verify --against`.")] = None,
 ) -> None:
-    """Prepare a model as for training, load its trained state, convert and export it."""
+    """Prepare a model as for training, load its trained state, or quantise it without one; convert and export it."""
     with _errors_in_one_line():
-        inputs = tuple(torch.from_numpy(read_array(each)) for each in example)
-        made = _made(model)
-        trained = _read_state(state)
-        settings = settings_of(trained)
-        if settings is None and (precision is None or prepared_for is None):
-            raise ValueError(f"{state} does not tell its settings; needed --precision and --prepared-for")
-        qat = prepare(
-            made,
-            inputs,
-            precision=precision or settings.precision,  # type: ignore[union-attr]  # one of them is there
-            schedule=schedule,
-            target=prepared_for or settings.target,  # type: ignore[union-attr]  # likewise
-        )
-        _load_state(qat, trained, state)
+        if calibration is not None:
+            batches = _batches(calibration)
+            float_model = _float_model(model, state)
+            qat = prepare(
+                float_model,
+                batches[0],
+                precision=precision or "int8",
+                schedule=schedule,
+                target=prepared_for or target or "onnxruntime",
+                calibration=batches,
+            )
+            reconstruct(qat, batches)
+        else:
+            qat = _trained(model, state, example or [], precision, schedule, prepared_for)
         names = None if labels is None else read_regular_file(labels, _LARGEST_TEXT).decode().split("\n")
         names = None if names is None else [name.strip() for name in names if name.strip()]
         program = convert(qat.eval())
@@ -161,6 +183,95 @@ def export_model(
         if save is not None:
             save_program(program, save)
         _show(report)
+
+
+@app.command("compare")
+def compare(
+    model: FloatModel,
+    data: Data,
+    state: FloatState = None,
+    precision: Annotated[str, typer.Option(help="As in prepare.")] = "int8",
+    target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
+    rebuild: Annotated[bool, typer.Option(help="Reconstruct the layers first, as export does.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON in place of the table.")] = False,
+    html: Annotated[Path | None, typer.Option(help="A page to write too.")] = None,
+) -> None:
+    """Quantise a float model without training, and say which layer hurts and what is wrong with it."""
+    with _errors_in_one_line():
+        batches, float_model = _batches(data), _float_model(model, state)
+        qat = prepare(float_model, batches[0], precision=precision, target=target, calibration=batches)
+        if rebuild:
+            reconstruct(qat, batches)
+        report = compare_layers(qat, float_model, batches)
+        if html is not None:
+            write_files({html: report.to_html().encode()})
+        _show(report.to_json() if as_json else report)
+
+
+@app.command("search")
+def search(
+    model: FloatModel,
+    data: Data,
+    state: FloatState = None,
+    weight_bytes: Annotated[float | None, typer.Option(help="What all weights may take together.")] = None,
+    mac_bits: Annotated[
+        float | None, typer.Option(help="Bits of weights times bits of what they meet, over all multiplications.")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="The width of all activations; by default chosen.")] = None,
+    target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
+) -> None:
+    """Search the widths with the least error that fit a budget, and write the precision as JSON."""
+    with _errors_in_one_line():
+        found = sensitivity(_float_model(model, state), _batches(data), target=target)
+        chosen = search_widths(found, weight_bytes=weight_bytes, mac_bits=mac_bits, activation=activation)
+        cost = cost_of(found, chosen)
+        report = {"cost": asdict(cost), "precision": precision_to_json(chosen)}
+        _show(json.dumps(report, indent=1, ensure_ascii=False))
+
+
+def _batches(path: Path) -> list[torch.Tensor]:
+    """The inputs in a file, a few at a time."""
+    return list(torch.from_numpy(read_array(path)).split(_BATCH_SIZE))
+
+
+def _float_model(reference: str, state: Path | None) -> nn.Module:
+    """The model of a function, with the float state in a file if there is one, in eval mode."""
+    made = _made(reference)
+    if state is not None:
+        found = _read_state(state)
+        try:
+            made.load_state_dict(found)
+        except Exception as error:  # torch's are RuntimeErrors and others
+            raise _unloadable(state, error, "the float model") from error
+    return made.eval()
+
+
+def _trained(
+    model: str,
+    state: Path | None,
+    example: list[Path],
+    precision: str | None,
+    schedule: str | None,
+    prepared_for: str | None,
+) -> GraphModule:
+    """A prepared model with its trained state."""
+    if state is None or not example:
+        raise ValueError("export needs --state and --example of a trained model, or --calibration to do without")
+    inputs = tuple(torch.from_numpy(read_array(each)) for each in example)
+    made = _made(model)
+    trained = _read_state(state)
+    settings = settings_of(trained)
+    if settings is None and (precision is None or prepared_for is None):
+        raise ValueError(f"{state} does not tell its settings; needed --precision and --prepared-for")
+    qat = prepare(
+        made,
+        inputs,
+        precision=precision or settings.precision,  # type: ignore[union-attr]  # one of them is there
+        schedule=schedule,
+        target=prepared_for or settings.target,  # type: ignore[union-attr]  # likewise
+    )
+    _load_state(qat, trained, state)
+    return qat
 
 
 def _made(reference: str) -> nn.Module:
@@ -209,8 +320,8 @@ def _load_state(qat: nn.Module, state: dict[str, Any], path: Path) -> None:
         raise _unloadable(path, error) from error
 
 
-def _unloadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"cannot load {path}: {reason_of(error)}; needed the state_dict of the prepared model")
+def _unloadable(path: Path, error: Exception, whose: str = "the prepared model") -> ValueError:
+    return ValueError(f"cannot load {path}: {reason_of(error)}; needed the state_dict of {whose}")
 
 
 def _show(report: object) -> None:

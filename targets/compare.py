@@ -17,7 +17,7 @@ from ana_fx.errors import VerifyError
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.lowering.probes import probes
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.file_family import ExportedFile, family_at
+from ana_fx.targets.file_family import ExportedFile, family_at, is_exported
 from ana_fx.targets.files.arrays import Array, read_archive, read_array
 from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.program_file import load
@@ -67,7 +67,8 @@ def verify_files(
         )
     file = _Compared.read(path, runtime)
     given = file.arrays(inputs) if inputs else None
-    compare = _COMPARISONS.get(against.suffix.lower(), _with_program)
+    otherwise = _with_file if is_exported(against) else _with_program
+    compare = _COMPARISONS.get(against.suffix.lower(), otherwise)
     return compare(file, against, given)
 
 
@@ -269,9 +270,8 @@ def _with_file(file: _Compared, against: Path, inputs: Sequence[Array] | None) -
 
 _COMPARISONS: Mapping[str, Callable[[_Compared, Path, Sequence[Array] | None], VerifyReport]] = {
     ".npz": _with_arrays,
-    ".onnx": _with_file,
     **dict.fromkeys(_TORCH, _with_code),
-}  # by the suffix of what a file is compared with
+}  # by the suffix of what a file is compared with, if it is none that `export` writes
 
 
 def _real(border: Border, x: Array) -> Array:

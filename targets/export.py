@@ -103,7 +103,7 @@ def export(
     io: str = "integer",
     labels: Sequence[str] | None = None,
 ) -> ExportReport:
-    """Write an integer program as a file of its target: of ONNX, with a dynamic batch axis.
+    """Write an integer program as a file of its target: of ONNX, with a dynamic batch axis, or of TFLite.
 
     The files of `deeploy` and `dory` have a batch of one, and golden inputs and outputs beside them under the names
     that these tools expect: give each network a folder of its own.

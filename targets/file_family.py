@@ -12,14 +12,24 @@ from typing import Any
 import numpy as np
 from torch.fx import GraphModule
 
-from ana_fx.target import ONNX, Target
+from ana_fx.target import ONNX, FileFormat, Target
 from ana_fx.target_registry import find_target, target_called, targets
 from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.metadata import FLOAT_TYPE, IO, LABELS, NEEDS_VNNI, TARGET, texts
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.runtimes.base_runtime import Runtime, runtime_among
 
-__all__ = ["Contents", "Emission", "ExportedFile", "FileFamily", "FileOrder", "FileRun", "family_at", "family_of"]
+__all__ = [
+    "Contents",
+    "Emission",
+    "ExportedFile",
+    "FileFamily",
+    "FileOrder",
+    "FileRun",
+    "family_at",
+    "family_of",
+    "is_exported",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -192,8 +202,16 @@ def family_of(target: Target) -> FileFamily:
 def family_at(path: Path) -> FileFamily:
     """Import the family whose suffix a path has; ONNX, whose files may have any name, if no other has it."""
     suffix = path.suffix.lower()
-    formats = {} if suffix == ONNX.suffix else {target.file_format.suffix: target.file_format for target in targets()}
-    return _imported(formats.get(suffix, ONNX).code)
+    return _imported((_formats() if suffix != ONNX.suffix else {}).get(suffix, ONNX).code)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path has the suffix of a family of files."""
+    return path.suffix.lower() in (ONNX.suffix, *_formats())
+
+
+def _formats() -> dict[str, FileFormat]:
+    return {target.file_format.suffix: target.file_format for target in targets()}
 
 
 def _imported(code: str) -> FileFamily:

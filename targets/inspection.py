@@ -67,7 +67,8 @@ class FileReport(JsonReport):
             for each in values[:_MOST_SHOWN]:
                 shape = "x".join(("N", *map(str, each.shape)))
                 numbers = ("–", "–") if each.levels == FLOAT_TYPE else (f"{each.scale:.9g}", str(each.zero_point))
-                ends.add_row(*map(cell, (kind, each.name, each.dtype.name, each.levels, shape, *numbers)))
+                stored = each.held or each.dtype.name
+                ends.add_row(*map(cell, (kind, each.name, stored, each.levels, shape, *numbers)))
         inside = Table("operators", "constants", "integers only")
         inside.add_row(
             cell("\n".join(f"{count} {plain(name)}" for name, count in list(self.operators.items())[:_MOST_SHOWN])),

@@ -70,8 +70,8 @@ def _codebook_needs(module: IntegerThresholds, inputs: Types) -> LayerNeeds:
 
 
 def _head_needs(module: IntegerHead, inputs: Types) -> LayerNeeds:
-    num_axes = module.operator.num_spatial_axes
-    return LayerNeeds(module.operator.kind, weight=_weight_type(module), inputs=inputs, num_axes=num_axes)
+    num_axes, weight = module.operator.num_spatial_axes, _weight_type(module)
+    return LayerNeeds(module.operator.kind, weight=weight, inputs=inputs, num_axes=num_axes, leaves_logits=True)
 
 
 def _float_needs(module: OperatorMap, inputs: Types) -> LayerNeeds:

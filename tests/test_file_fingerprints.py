@@ -14,6 +14,7 @@ import torch
 
 import ana_fx
 from ana_fx.graph import quantizers
+from ana_fx.target_registry import target_called
 from tests.fingerprints import Gated
 from tests.models import INPUT_SHAPES, Depthwise, Residual
 
@@ -48,7 +49,7 @@ def files(network: str, precision: str, target: str) -> dict[str, str]:
             quantizer.set_scale(torch.full_like(quantizer.scale, 2.0 ** -(4 + index % 3) * fan_in))
         program = ana_fx.convert(qat)
         with TemporaryDirectory() as folder:
-            ana_fx.export(program, Path(folder) / "model.onnx")
+            ana_fx.export(program, Path(folder) / f"model{target_called(target).file_format.suffix}")
             found = sorted(Path(folder).iterdir())
             return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in found}
     except ana_fx.AnaFxError as refusal:

@@ -241,7 +241,7 @@ def test_every_error_of_ours_is_one_kind():
 
 def test_wrong_arguments_are_value_errors_that_list_what_is_known():
     for call, message in (
-        (lambda: ana_fx.prepare(small(), precision="int9"), "unknown precision 'int9'; known are 'ternary'"),
+        (lambda: ana_fx.prepare(small(), precision="int9"), "unknown precision 'int9'; known are 'binary', 'ternary'"),
         (
             lambda: ana_fx.prepare(small(), target="tpu"),
             "unknown target 'tpu'; known are 'onnxruntime', 'onnxruntime-vnni'",

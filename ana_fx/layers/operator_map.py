@@ -20,15 +20,9 @@ from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.coefficients import Operands
-from ana_fx.requantizers.staircase import (
-    LineFit,
-    ShiftArithmetic,
-    Staircase,
-    along,
-    fit_qlinear,
-    fit_shift,
-    integer_dtype,
-)
+from ana_fx.requantizers.kernel_fits import KERNEL_FITS
+from ana_fx.requantizers.requantizer import Requantizer
+from ana_fx.requantizers.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_shift, integer_dtype
 from ana_fx.requantizers.threshold_staircase import ThresholdStaircase, fit_thresholds
 from ana_fx.target import LayerNeeds
 
@@ -82,7 +76,8 @@ class OperatorMap(LayerMap):
         self.clip_range = clip_range
         self.factor = 1
         self._handed: _HandedWeight | None = None
-        self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of the QLinear operators
+        self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of `requantizer`
+        self.requantizer = Requantizer.QLINEAR
 
     @property
     def operation(self) -> str:
@@ -135,6 +130,7 @@ class OperatorMap(LayerMap):
             num_gains=self.num_gains,
             num_axes=self.operator.num_spatial_axes,
             leaves_float=not self.input_types,
+            leaves_logits=bool(self.input_types) and self.output_quantizer is None,
             clips_negative=-math.inf < self.clip_range.minimum < 0,
         )
 
@@ -244,7 +240,9 @@ class OperatorMap(LayerMap):
         if codebook is not None:
             staircase, sign = fit_thresholds(line, self.output_quantizer.moved(codebook))
         elif self.shift_arithmetic is None:
-            staircase, sign = fit_qlinear(line, self.factor)
+            if self.requantizer is Requantizer.EVERY_TFLITE:  # where these weights cannot come, kernels may disagree
+                line = replace(line, bound=self._reach(found.integers, input_shape))
+            staircase, sign = KERNEL_FITS[self.requantizer](line, self.factor)
         else:
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
                 line = replace(line, bound=self._reach(found.integers, input_shape))

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["LARGEST_RATIO", "Coefficients", "Epsilon", "Kernel", "Operands", "Ratios", "ratios_of"]
+__all__ = [
+    "LARGEST_RATIO",
+    "Coefficients",
+    "Epsilon",
+    "Kernel",
+    "Operands",
+    "Ratios",
+    "ratios_of",
+    "ratios_of_one_scale",
+]
 
 LARGEST_RATIO = 2**12 - 1
 _RATIO_DIVISOR = 127  # odd, so that no sum of integers lies half-way between two levels
@@ -109,3 +118,13 @@ def ratios_of(operands: Operands, factors: tuple[float, ...]) -> Ratios:
     signs = torch.tensor([-1.0 if f < 0 else 1.0 for f in factors], device=sizes.device)
     rounded = torch.round(sizes).clamp(1, LARGEST_RATIO).float() * signs
     return Ratios(y_scale, torch.ones(1, dtype=torch.float64, device=sizes.device) / _RATIO_DIVISOR, rounded)
+
+
+def ratios_of_one_scale(operands: Operands, factors: tuple[float, ...]) -> Ratios:
+    """Of tensors with one scale times factors: ±1 if these are equal but for their sign, else parts of the largest."""
+    largest = max(map(abs, factors))
+    parts = 1 if {abs(each) for each in factors} == {largest} else _RATIO_DIVISOR
+    whole = [(1 if each > 0 else -1) * max(1, round(parts * abs(each) / largest)) for each in factors]
+    device = operands.scales[0].device
+    unit = torch.full((1,), largest / parts, dtype=torch.float64, device=device)
+    return Ratios(operands.scales[0], unit, torch.tensor(whole, dtype=torch.float32, device=device))

@@ -19,7 +19,7 @@ class Reduce(Operator):
     """Sum or average over axes, none of them the first; accumulated as the sum."""
 
     kind = "reduce"
-    requantizers = frozenset({Requantizer.SHIFT})  # no QLinear operator computes it
+    requantizers = frozenset(Requantizer) - {Requantizer.QLINEAR}  # no QLinear operator computes it
     takes_batch_norm = False
 
     axes: tuple[int, ...]

@@ -10,20 +10,24 @@ import torch
 from torch import Tensor
 
 from ana_fx.operators.base_operator import Functions, Operator
-from ana_fx.operators.coefficients import LARGEST_RATIO, Operands, Ratios, ratios_of
+from ana_fx.operators.coefficients import LARGEST_RATIO, Operands, Ratios, ratios_of, ratios_of_one_scale
 
 __all__ = ["Sum"]
 
 
 @dataclass(frozen=True)
 class Sum(Operator):
-    """f₀·x₀ + f₁·x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁]."""
+    """f₀·x₀ + f₁·x₁, tensors that broadcast; accumulated as c₀·n₀ + c₁·n₁ with the weight [c₀, c₁].
+
+    `shares_scale` says that both tensors have one scale, so that the weight follows from the factors alone.
+    """
 
     kind = "sum"
     num_inputs = 2
     aligns_inputs = True
 
     factors: tuple[float, float] = (1.0, 1.0)
+    shares_scale: bool = False
 
     @classmethod
     def functions(cls) -> tuple[Functions, ...]:
@@ -51,8 +55,8 @@ class Sum(Operator):
         return inputs[0] * weight[0] + inputs[1] * weight[1]
 
     def coefficients(self, operands: Operands) -> Ratios:
-        """One accumulator unit is a fixed part of an output level."""
-        return ratios_of(operands, self.factors)
+        """One accumulator unit is a fixed part of an output level, or of an input level if the inputs share a scale."""
+        return ratios_of_one_scale(operands, self.factors) if self.shares_scale else ratios_of(operands, self.factors)
 
     def bound(self, magnitudes: Sequence[int], shape: tuple[int, ...], row: int = 0) -> int:
         """Each coefficient is the largest there is."""

@@ -20,6 +20,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import InputQuantizer, Quantizer
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.precision_json import precision_from_json, precision_to_json
+from ana_fx.requantizers.requantizer import Requantizer
 
 __all__ = ["SETTINGS_BUFFER", "Settings", "keep_settings", "settings_of"]
 
@@ -145,10 +146,16 @@ def _layers(gm: GraphModule) -> dict[str, str]:
     for node, layer_map in calls_of(gm, OperatorMap):
         if layer_map.is_quantized:
             shift = layer_map.shift_arithmetic
-            family = "float32 requantizer" if shift is None else f"shift in {shift.bits} bits"
+            family = _family(layer_map.requantizer) if shift is None else f"shift in {shift.bits} bits"
             family += ", one shift for all channels" if shift is not None and shift.has_common_shift else ""
             found[str(node.target)] = f"{family}, weights stored {layer_map.factor}-fold"
     return found
+
+
+def _family(requantizer: Requantizer) -> str:
+    """How states name a formula; they knew the first two by what both compute with."""
+    is_float32 = requantizer in (Requantizer.QLINEAR, Requantizer.XNNPACK)
+    return "float32 requantizer" if is_float32 else f"{requantizer.value} requantizer"
 
 
 def _levels(quantizer: Quantizer) -> str:

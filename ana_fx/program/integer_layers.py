@@ -13,7 +13,7 @@ from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
 from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.requantizers.multiply_shift import MultiplyShift
-from ana_fx.requantizers.staircase import QLinearStaircase, Staircase, along
+from ana_fx.requantizers.staircase import ScaledStaircase, Staircase, along
 from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = ["Accumulating", "IntegerHead", "IntegerMap", "IntegerThresholds", "Proof"]
@@ -95,8 +95,8 @@ class IntegerMap(Accumulating):
         self.register_buffer("correction", multiply_shift.correction)
 
     def stored_weight(self) -> Tensor:
-        """A QLinear staircase says how much larger than the trained ones the stored weights are."""
-        factor = self.staircase.factor if isinstance(self.staircase, QLinearStaircase) else 1
+        """A staircase with scales says how much larger than the trained ones the stored weights are."""
+        factor = self.staircase.factor if isinstance(self.staircase, ScaledStaircase) else 1
         return super().stored_weight() * factor
 
     def signed_range(self) -> tuple[Tensor, Tensor]:

@@ -21,10 +21,12 @@ from ana_fx.numerics.levels import Levels
 __all__ = [
     "LineFit",
     "QLinearStaircase",
+    "ScaledStaircase",
     "ShiftArithmetic",
     "ShiftStaircase",
     "Staircase",
     "along",
+    "exponent_of",
     "fit_qlinear",
     "fit_shift",
     "integer_dtype",
@@ -126,9 +128,9 @@ class Staircase(ABC):
 
 
 @dataclass(frozen=True)
-class QLinearStaircase(Staircase):
-    """onnxruntime's formula. The stored weights are `factor` times the trained ones, so the integer
-    bias is as many times finer.
+class ScaledStaircase(Staircase):
+    """A formula whose slope follows from three scales. The stored weights are `factor` times the trained ones, so the
+    integer bias is as many times finer.
 
     `bias` is int32 (int64 if sums need it) and `weight_scale` float32, both [channels] or [1]; the
     other scales are 0-dimensional.
@@ -141,6 +143,11 @@ class QLinearStaircase(Staircase):
     x_scale: Tensor
     weight_scale: Tensor
     y_scale: Tensor
+
+
+@dataclass(frozen=True)
+class QLinearStaircase(ScaledStaircase):
+    """onnxruntime's formula, and XNNPACK's."""
 
     def level(self, accumulator: Tensor, channel_axis: int) -> Tensor:
         """Multiply, add, round to float32, multiply by the slope and round to the nearest, ties to even."""
@@ -269,8 +276,11 @@ class LineFit:
         return torch.ceil(top.to(slope) / slope) + self.bound
 
 
-def fit_qlinear(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
-    """The QLinear staircase nearest to a line, and the sign of each channel (see `LineFit.sign`)."""
+def fit_qlinear(line: LineFit, factor: int, steepest: float = _STEEPEST) -> tuple[QLinearStaircase, Tensor]:
+    """The QLinear staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
+
+    Slopes beyond `steepest`, per stored accumulator unit, become that.
+    """
     stored_slope = line.exact_slope / factor
     is_constant = stored_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(stored_slope), stored_slope)
@@ -281,7 +291,7 @@ def fit_qlinear(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
     limit = line.saturation(slope * factor) * factor
     bias = torch.where(is_constant, line.constant(), bias)
     bias = torch.maximum(torch.minimum(bias, limit), -limit).to(integer_dtype(factor * int(line.bound)))
-    weight_scale = (slope.clamp_max(_STEEPEST) * (line.y_scale.double() / line.x_scale.double())).float()
+    weight_scale = (slope.clamp_max(steepest) * (line.y_scale.double() / line.x_scale.double())).float()
     lo, hi = line.levels.lo, line.levels.hi
     staircase = QLinearStaircase(lo, hi, factor, bias, line.x_scale, weight_scale, line.y_scale)
     return staircase, line.sign(is_constant)
@@ -295,8 +305,8 @@ def fit_shift(line: LineFit, arithmetic: ShiftArithmetic) -> tuple[ShiftStaircas
     is_constant = line.exact_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(line.exact_slope), line.exact_slope).clamp_max(_STEEPEST)
     room = 2.0 ** (arithmetic.bits - 1) / (2 * (line.saturation(slope) + 1))
-    multiplier_bits = (_exponent(room) - 1).clamp(1, _MULTIPLIER_BITS)
-    shift = (multiplier_bits - _exponent(slope)).clamp_max(arithmetic.bits - 2)
+    multiplier_bits = (exponent_of(room) - 1).clamp(1, _MULTIPLIER_BITS)
+    shift = (multiplier_bits - exponent_of(slope)).clamp_max(arithmetic.bits - 2)
     if arithmetic.has_common_shift:
         shift = shift.amin().expand_as(shift)
     unit = torch.exp2(shift.double())
@@ -310,7 +320,7 @@ def fit_shift(line: LineFit, arithmetic: ShiftArithmetic) -> tuple[ShiftStaircas
     return staircase, line.sign(is_constant)
 
 
-def _exponent(x: Tensor) -> Tensor:
+def exponent_of(x: Tensor) -> Tensor:
     """The e of x = f · 2**e with f in [½, 1), int64, of positive float64; inductor breaks on frexp."""
     return (x.view(torch.int64) >> 52) - 1022
 

@@ -63,8 +63,8 @@ class Schedule:
             a schedule can be hashed.
         overrides: The same for module paths that match a pattern, or lie inside a module that is named; the last
             match counts, and wins over the depth's.
-        depth: What a depth counts: "layer_maps", or "weights", by which layer maps without a weight share the range
-            of those that feed them, so that each layer that can learn has a larger part of the annealing.
+        depth: What a depth counts: "weights", by which a sum, a pool or a table shares the range of what feeds it, or
+            "layer_maps", by which it has one of its own and leaves less of the annealing to the layers that can learn.
         allows_disorder: Whether overrides may break the order in which the graph says that noise vanishes.
         function: A schedule of your own, S(ℓ, t) of the paper's Algorithm 1. Called with a `LayerPosition` (path,
             depth, num_depths) and a fraction of training, it returns mean and half-width of the noise in steps: the
@@ -130,7 +130,7 @@ class Schedule:
         function: ScheduleFunction | None = None,
         gradient: GradientRule | str = GradientRule.EXPECTATION,
         gradient_mean: float = 0.0,
-        depth: DepthRule | str = DepthRule.LAYER_MAPS,
+        depth: DepthRule | str = DepthRule.WEIGHTS,
     ) -> None:
         check_constants(half_width, mean_constant, mean_power, std_power, gradient_mean)
         if not 0.0 <= start < stop <= 1.0:

@@ -28,7 +28,7 @@ from ana_fx.program.integer_modules import IntegerConstant, IntegerSoftmax, Inte
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.tensor_spec import LARGEST_LOGIT, LevelRange, spec_of
 from ana_fx.requantizers.multiply_shift import encode
-from ana_fx.requantizers.staircase import QLinearStaircase, Staircase
+from ana_fx.requantizers.staircase import ScaledStaircase, Staircase
 from ana_fx.requantizers.threshold_staircase import ThresholdStaircase
 
 __all__ = ["lower_constant", "lower_operator_map", "lower_softmax", "lower_table"]
@@ -190,7 +190,7 @@ def _spread(context: LoweringContext, node: Node, operator: TransposedConvolutio
 
 def _reduce(form: IntegerForm) -> IntegerForm:
     """Return the form without a common divisor of its coefficients, where the staircase can hold the divisor."""
-    if not isinstance(form.staircase, QLinearStaircase):
+    if not isinstance(form.staircase, ScaledStaircase):
         return form
     coefficients, divisor = form.coefficients.divided()
     return replace(
@@ -201,7 +201,7 @@ def _reduce(form: IntegerForm) -> IntegerForm:
 def _overflow(form: IntegerForm, lowest: Tensor, highest: Tensor) -> str | None:
     """Say how the stored accumulator, bias included, leaves 32 bits; None if it does not."""
     factor, bias = form.factor, form.bias
-    if isinstance(form.staircase, QLinearStaircase):
+    if isinstance(form.staircase, ScaledStaircase):
         factor, bias = form.staircase.factor, form.staircase.bias
     size = torch.maximum(lowest.abs(), highest.abs()) * factor + (0 if bias is None else bias.long().abs())
     worst = int(size.argmax())

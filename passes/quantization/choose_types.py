@@ -39,18 +39,24 @@ class TensorPlan:
     leaving: Leaving | None
 
 
-def choose_types(gm: GraphModule, precision: Precision, inputs: dict[Node, IntegerType]) -> dict[Node, TensorPlan]:
+def choose_types(
+    gm: GraphModule, precision: Precision, inputs: dict[Node, IntegerType], *, holds_logits: bool = True
+) -> dict[Node, TensorPlan]:
     """The plan of each layer map's output, in graph order. What is joined has one type.
 
     Args:
         gm: A graph of layer maps on reals.
         precision: The widths that are wanted.
         inputs: For each node that quantises an input, the type of its levels.
+        holds_logits: Whether accumulators leave the model where nobody says what its output is.
 
     Raises:
         PrecisionError: An output cannot leave the model as the precision says.
     """
-    leaving = {node: _leaving(node, each, precision.of(str(node.target))) for node, each in layer_map_calls(gm)}
+    leaving = {
+        node: _leaving(node, each, precision.of(str(node.target)), holds_logits=holds_logits)
+        for node, each in layer_map_calls(gm)
+    }
     nonnegative = _nonnegative(gm, inputs)
     types: dict[Node, IntegerType] = {}
     for group in scale_groups(gm):
@@ -97,13 +103,13 @@ def _nonnegative(gm: GraphModule, inputs: dict[Node, IntegerType]) -> set[Node]:
     return nonnegative
 
 
-def _leaving(node: Node, layer_map: LayerMap, precision: Precision) -> Leaving | None:
+def _leaving(node: Node, layer_map: LayerMap, precision: Precision, *, holds_logits: bool) -> Leaving | None:
     """How the output of a layer map leaves the model."""
     if not _leaves_model(node):
         return None
     is_bare = layer_map.is_bare and not _is_joined(node)
     if precision.output == "auto":
-        return Leaving.LOGITS if is_bare and layer_map.are_logits else Leaving.LEVELS
+        return Leaving.LOGITS if holds_logits and is_bare and layer_map.are_logits else Leaving.LEVELS
     if precision.output in ("int32", "float") and not is_bare:
         raise PrecisionError(
             f"{location(node)}: output={precision.output!r} needs a bare linear or convolutional last layer; "

@@ -66,7 +66,7 @@ class InsertQuantizers(Pass):
             call = self._quantize_input(gm, node, example)
             sources[call] = _Source(f"{call.target}.scale", _input_quantizer(call).integer_type)
         inputs = {call: source.integer_type for call, source in sources.items()}
-        plans = choose_types(gm, precision_of(gm), inputs)
+        plans = choose_types(gm, precision_of(gm), inputs, holds_logits=self.target.holds_logits)
         notes = self._insert_output_quantizers(gm, plans)
         for node in list(gm.graph.nodes):
             layer_map = layer_map_of(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch.fx import GraphModule
@@ -13,6 +13,7 @@ from ana_fx.graph import calls_of
 from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
+from ana_fx.operators.sum import Sum
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.quantization.first_last_precision import precision_of
@@ -59,6 +60,10 @@ class QuantizeWeights(Pass):
                 continue
             before = layer_map.shift_arithmetic, layer_map.factor
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
+            if layer_map.shift_arithmetic is None:
+                layer_map.requantizer = self.target.requantizer
+                if isinstance(layer_map.operator, Sum):  # kernels that add tensors of one scale multiply nothing
+                    layer_map.operator = replace(layer_map.operator, shares_scale=self.target.aligned_sums)
             if layer_map.weight is not None:
                 users[id(layer_map.weight), layer_map.output_quantizer is None][str(node.target)] = layer_map
             else:
@@ -123,6 +128,8 @@ class QuantizeWeights(Pass):
         if not limits:
             return []
         named = ", ".join(f"±{limit}" for limit in sorted(set(limits)))
+        if self.target.least_headroom > 1:
+            return [f"{len(limits)} layer map(s) keep weights within {named}, so that all kernels round them alike."]
         twin = " Target 'onnxruntime-vnni' has all 8 bits." if self.target.requantizer is Requantizer.QLINEAR else ""
         return [
             f"{len(limits)} layer map(s) keep weights within {named} (reduce_range): with more, x86 kernels without "

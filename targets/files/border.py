@@ -28,6 +28,7 @@ class Border:
             gives, with output="float", which has no levels, and the scale 1.
         pixel: For images that are normalised for each channel, (gain, shift): pixel = gain · x + shift.
         is_float: Whether the file itself quantises or dequantises there.
+        held: How the file has it, if not as this says: in a .tflite file channels are last, and all levels int8.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Border:
     levels: str
     pixel: tuple[Array, Array] | None = None
     is_float: bool = False
+    held: str = ""
 
     def store(self, x: Array) -> Array:
         """Reals as the file takes them, rounded half to even and clipped."""

@@ -31,6 +31,7 @@ from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshap
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable, Repeat
 from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import QLinearStaircase, ShiftStaircase
 from ana_fx.schedule.schedule import AnnealingRange, LayerSchedule
@@ -44,8 +45,8 @@ MODULES: tuple[type[nn.Module], ...] = (
     IntegerTable, IntegerThresholds, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
 )  # fmt: skip
 _VALUES: tuple[type, ...] = (
-    AnnealingRange, ChannelAffine, ClipRange, ImageInput, IntegerType, LayerSchedule, MultiplyShift, OrderBreak,
-    Precision, QLinearStaircase, Rounding, ShiftStaircase, SoftmaxForm, *operators(),
+    AnnealingRange, ChannelAffine, ClipRange, FixedPointStaircase, ImageInput, IntegerType, LayerSchedule,
+    MultiplyShift, OrderBreak, Precision, QLinearStaircase, Rounding, ShiftStaircase, SoftmaxForm, *operators(),
 )  # fmt: skip
 _WRITTEN = {"OperatorMap": "AffineMap", "operator": "affine"}  # names that files of format 1 know by others
 _READ = {written: name for name, written in _WRITTEN.items()}

@@ -27,12 +27,14 @@ class Runtime:
         package: Its distribution.
         run: From the content of a file, as its family reads it, and named inputs to the outputs, in their order.
         samples: How many samples `verify` gives it at most, or None for all.
+        extra: The extra of ana_fx that installs it.
     """
 
     name: str
     package: str
     run: Callable[[Any, Arrays], list[np.ndarray[Any, Any]]]
     samples: int | None = None
+    extra: str = "consumers"
 
     @property
     def title(self) -> str:
@@ -54,6 +56,6 @@ def runtime_among(runtimes: Mapping[str, Runtime], name: str) -> Runtime:
         import_module(runtime.package)
     except ImportError as error:
         raise VerifyError(
-            f"runtime {name!r} needs the package {runtime.package!r} ({error}); install ana_fx[consumers]"
+            f"runtime {name!r} needs the package {runtime.package!r} ({error}); install ana_fx[{runtime.extra}]"
         ) from error
     return runtime

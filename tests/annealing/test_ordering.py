@@ -40,7 +40,7 @@ def test_same_end_names_itself_and_is_described_as_what_it_is():
 
 
 def test_overrides_that_break_the_order_are_refused_with_every_edge():
-    lines = refused(Residual(), Schedule(interval="same_start", overrides={"stem.0": LATE}))
+    lines = refused(Residual(), Schedule(interval="same_start", overrides={"stem.0": LATE}, depth="layer_maps"))
     assert lines == [
         "2 edge(s) of the graph where noise does not vanish input first:",
         "  stem.0 -> blocks.0.conv1: its noise is gone at 0.7, that of its reader already at 0.155556",
@@ -115,7 +115,8 @@ def test_by_weights_a_sum_shares_the_range_of_the_deepest_that_feeds_it():
     depths = depths_of(Schedule(depth="weights"))
     assert depths["blocks.0.add"] == depths["blocks.0.conv2"] == 2
     assert max(depths.values()) == 5  # stem, two convolutions in each of two blocks, head
-    assert max(depths_of(Schedule()).values()) == 8
+    assert max(depths_of(Schedule(depth="layer_maps")).values()) == 8
+    assert depths == depths_of(Schedule())
 
 
 @pytest.mark.parametrize("interval", ["partition", "same_start", "overlapped"])

@@ -50,7 +50,9 @@ def test_a_precision_is_parsed_to_itself():
 
 @pytest.mark.parametrize("name", ["", "int1", "int9", "uint4", "Ternary", "float"])
 def test_unknown_presets_are_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"unknown precision '{name}'.*nown are 'ternary', 'all-ternary', 'int2'"):
+    with pytest.raises(
+        ValueError, match=f"unknown precision '{name}'.*nown are 'binary', 'ternary', 'all-ternary', 'int2'"
+    ):
         Precision.parse(name)
 
 

@@ -28,7 +28,9 @@ except ImportError as error:
 
 def residual(**settings):
     x = example(Residual)
-    return ana_fx.prepare(Residual(), x, precision="ternary", schedule=Schedule(**settings), calibration=[x])
+    return ana_fx.prepare(
+        Residual(), x, precision="ternary", schedule=Schedule(depth="layer_maps", **settings), calibration=[x]
+    )
 
 
 def labels(axes):

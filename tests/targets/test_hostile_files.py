@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import ana_fx
+from ana_fx.target import ONNX
 from ana_fx.target_registry import targets
 from ana_fx.targets.command_line import app
 from ana_fx.targets.compare import verify_files
@@ -184,7 +185,7 @@ def test_every_operator_that_a_target_writes_may_run(tmp_path):
     used = set()
     for make in programs():
         program, _ = make()
-        for target in targets():
+        for target in (each for each in targets() if each.file_format == ONNX):
             for borders in target.borders:
                 try:
                     ana_fx.export(program, tmp_path / "network.onnx", target=target.name, io=borders)

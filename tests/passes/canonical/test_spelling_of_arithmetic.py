@@ -48,6 +48,16 @@ SPELT: dict[str, Spelt] = {
             "x.add_": lambda m, x: x.add_(m.relu(x)),
         },
     ),
+    "maximum": (
+        IMAGE,
+        lambda m, x: torch.maximum(x, m.relu(x)),
+        {"torch": lambda m, x: torch.maximum(x, other=m.relu(x)), "x": lambda m, x: x.maximum(m.relu(x))},
+    ),
+    "minimum": (
+        IMAGE,
+        lambda m, x: torch.minimum(x, m.relu(x)),
+        {"torch": lambda m, x: torch.minimum(x, other=m.relu(x)), "x": lambda m, x: x.minimum(m.relu(x))},
+    ),
     "mean": (
         IMAGE,
         lambda m, x: m.flatten(m.mean(x)),

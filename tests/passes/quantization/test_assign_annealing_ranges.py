@@ -17,7 +17,7 @@ from ana_fx.graph import layer_maps, module_of
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.passes.quantization.assign_annealing_ranges import layer_map_graph
 from tests.graphs import Written
-from tests.models import Residual, Shared, example
+from tests.models import Residual, Shared
 
 IMAGE = torch.rand(2, 3, 8, 8)
 
@@ -91,7 +91,9 @@ def edges(gm: GraphModule) -> list[tuple[str, str]]:
 
 
 def prepared(model: nn.Module, interval: str, **settings: object) -> GraphModule:
-    return ana_fx.prepare(model, precision="ternary", schedule=ana_fx.Schedule(interval=interval, **settings))
+    return ana_fx.prepare(
+        model, precision="ternary", schedule=ana_fx.Schedule(interval=interval, depth="layer_maps", **settings)
+    )
 
 
 @given(networks())
@@ -111,6 +113,16 @@ def test_no_layer_map_ends_before_one_that_feeds_it(steps, interval, start, stop
         assert ranges[u].end <= ranges[v].end
         assert ranges[u].depth < ranges[v].depth
         assert interval == "same_start" or ranges[u].end <= ranges[v].start
+
+
+@given(networks(), st.sampled_from(["partition", "same_start", "overlapped"]))
+@settings(max_examples=20)
+def test_by_weights_no_layer_map_ends_before_one_that_feeds_it_and_those_without_share_a_range(steps, interval):
+    gm = ana_fx.prepare(RandomNetwork(steps), schedule=ana_fx.Schedule(interval=interval, depth="weights"))
+    ranges, maps = ana_fx.annealing_ranges(gm), layer_maps(gm)
+    for u, v in edges(gm):
+        assert ranges[u].end <= ranges[v].end
+        assert ranges[u].depth + (maps[v].weight_quantizer is not None) <= ranges[v].depth + (ranges[v].depth == 0)
 
 
 @given(networks(), st.sampled_from(list(ana_fx.DecayInterval)))
@@ -156,13 +168,13 @@ def test_the_other_intervals_are_those_of_the_paper(interval, wanted):
 
 
 def test_branches_at_one_depth_share_a_range_and_the_longer_one_decides():
-    ranges = ana_fx.annealing_ranges(ana_fx.prepare(Residual(), example(Residual)))
+    ranges = ana_fx.annealing_ranges(prepared(Residual(), "partition"))
     assert ranges["blocks.1.conv1"] == ranges["blocks.1.skip.0"]
     assert [found.depth for found in ranges.values()] == [0, 1, 2, 3, 4, 5, 4, 6, 7, 8]
 
 
 def test_a_shared_module_has_a_range_at_each_call():
-    ranges = ana_fx.annealing_ranges(ana_fx.prepare(Shared(), example(Shared)))
+    ranges = ana_fx.annealing_ranges(prepared(Shared(), "partition"))
     assert [(path, found.depth) for path, found in ranges.items()] == [
         ("stem", 0),
         ("conv", 1),

@@ -1,0 +1,114 @@
+"""A staircase that all of TFLite's kernels compute, though each rounds in its own way.
+
+Kernels disagree where an accumulator comes near to a tie: the first rounding of fixed-point kernels moves a stored
+accumulator by up to one. With weights stored `factor`-fold, accumulators are `factor` apart, and a bias that is off by
+less than half of that moves all of them past the ties together. With few levels one is soon found at which none is
+met; a slope that is off by a little finds more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ana_fx.requantizers.fixed_point_staircase import STEEPEST, in_fixed_point
+from ana_fx.requantizers.requantizer import Requantizer
+from ana_fx.requantizers.staircase import LineFit, QLinearStaircase, fit_qlinear
+
+__all__ = ["agreed_channels", "fit_agreed"]
+
+_OTHERS = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROUNDING)
+_LARGEST_DENOMINATOR, _NUM_NEIGHBORS = 8, 16
+_NEAR, _FAR = 2.0**-6, 0.05  # by which a slope is moved at most, of itself: at first, and before giving up
+_STEPS = ((512, 2.0**-16), (128, 2.0**-12))  # slopes within 0.4 %, then within 1.6 %, each a chance of its own
+_HOPELESS = -16.0  # the logarithm of the chance of one bias, below which no other slope is tried
+_MOST = 2**22  # levels that are tried at once
+
+
+def fit_agreed(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
+    """The QLinear staircase nearest to a line on whose levels all kernels agree, and the sign of each channel.
+
+    A channel for which none is found has the nearest one, which `agreed_channels` tells.
+    """
+    bound = torch.as_tensor(line.bound, device=line.gain.device).to(torch.int64)
+    fitted, sign = fit_qlinear(replace(line, bound=int(bound.max())), factor, STEEPEST)
+    best = replace(fitted, lo=int(fitted.lo), hi=int(fitted.hi))
+    bound = bound.expand(len(best.bias))
+    bias, weight_scale = best.bias.clone(), best.weight_scale.expand(len(best.bias)).clone()
+    best = replace(best, weight_scale=weight_scale.clone())
+    todo = torch.arange(len(bias), device=bias.device)
+    for slope in _slopes(best):
+        for part in todo.split(max(1, _MOST // (factor * max(1, int(best.hi) - int(best.lo))))):
+            moved = replace(best, bias=best.bias[part], weight_scale=best.weight_scale[part] * slope[part])
+            distance, is_found = _nearest_agreed(moved, bound[part])
+            bias[part] = torch.where(is_found, moved.bias + distance, bias[part])
+            weight_scale[part] = torch.where(is_found, moved.weight_scale, weight_scale[part])
+            todo = todo[~torch.isin(todo, part[is_found])]
+        if not len(todo):
+            break
+    return replace(fitted, bias=bias, weight_scale=weight_scale), sign
+
+
+def _slopes(staircase: QLinearStaircase) -> Iterator[Tensor]:
+    """What the slopes of each channel are multiplied with, one try after the other; float32, [channels].
+
+    Ties lie as many accumulators apart as an accumulator is parts of a level. Where that is a fraction with a small
+    denominator, they meet stored accumulators in few places modulo `factor`, and a bias passes all of them. Others
+    are left to chance: a threshold is met by a tie that kernels round differently in about 3 of 4 · `factor` places.
+    """
+    yield torch.ones_like(staircase.weight_scale)
+    yield from _fractions(staircase, _NEAR)
+    num_thresholds = int(staircase.hi) - int(staircase.lo)
+    if num_thresholds * math.log(1.0 - 0.75 / staircase.factor) > _HOPELESS:
+        for count, size in _STEPS:
+            for step in range(count):
+                yield torch.full_like(staircase.weight_scale, 1.0 + (step // 2 + 1) * (1 if step % 2 else -1) * size)
+    yield from _fractions(staircase, _FAR)
+
+
+def _fractions(staircase: QLinearStaircase, furthest: float) -> Iterator[Tensor]:
+    """What makes fractions with small denominators of the distances of ties, where it is that near to 1, else 1."""
+    distance = 1.0 / staircase.slope
+    largest = min(_LARGEST_DENOMINATOR, staircase.factor // 2)
+    parts = [(denominator, 0) for denominator in range(largest, 0, -1)]
+    if largest:  # float32 holds one slope more exactly than its neighbour
+        parts += [(1, step * sign) for step in range(1, _NUM_NEIGHBORS + 1) for sign in (1, -1)]
+    for denominator, step in parts:
+        nearest = distance * denominator / (torch.round(distance * denominator) + step).clamp_min(1.0)
+        yield torch.where((nearest - 1.0).abs() < furthest, nearest, 1.0).to(staircase.weight_scale.dtype)
+
+
+def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the bias of each channel must be moved so that all kernels agree, and whether that helps; both
+    [channels].
+    """
+    furthest = staircase.factor // 2
+    steps = torch.arange(-furthest, furthest + 1, device=bound.device, dtype=staircase.bias.dtype)
+    steps = steps[steps.abs().argsort(stable=True)]
+    candidates = replace(
+        staircase,
+        bias=(staircase.bias[:, None] + steps).flatten(),
+        weight_scale=staircase.weight_scale.repeat_interleave(len(steps)),
+    )
+    ends = bound.repeat_interleave(len(steps))
+    agrees = agreed_channels(candidates, -ends, ends).reshape(-1, len(steps))
+    return steps[agrees.to(torch.uint8).argmax(1)], agrees.any(1)
+
+
+def agreed_channels(staircase: QLinearStaircase, lowest: Tensor, highest: Tensor) -> Tensor:
+    """For which channels all kernels give the levels of a QLinear staircase, bool, [channels].
+
+    Args:
+        staircase: With ends that are integers.
+        lowest: Smallest accumulator of each channel, int64, [channels].
+        highest: Largest one, likewise.
+    """
+    thresholds = staircase.thresholds(lowest, highest)
+    agrees = torch.ones(len(lowest), dtype=torch.bool, device=lowest.device)
+    for rounding in _OTHERS:
+        agrees &= in_fixed_point(staircase, rounding).is_threshold(thresholds, lowest, highest).all(1)
+    return agrees

@@ -1,0 +1,1 @@
+"""What is done with a prepared model and data instead of training."""

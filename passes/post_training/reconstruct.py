@@ -1,0 +1,197 @@
+"""`reconstruct`: few bits without training, from a few batches without labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from ana_fx.analysis.least_squares_rounding import LeastSquares, round_rows
+from ana_fx.annealing.annealing_notes import start_record
+from ana_fx.graph import calls_of, layer_map_of
+from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.norms import gain_and_offset
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.layers.quantizers import ClipRange, Quantizer
+from ana_fx.numerics.scale_search import positive
+from ana_fx.operators.sum import Sum
+from ana_fx.passes.post_training.float_twin import float_twin
+from ana_fx.passes.post_training.patches import has_patches, patches, rows_of
+from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for
+from ana_fx.prepared.recognize import prepared
+from ana_fx.requantizers.staircase import along
+
+__all__ = ["reconstruct"]
+
+_NUM_ROWS = 2**15  # of the least squares problem of a layer
+_CLOSED = 1e-3  # of the largest slope of a layer: a channel with less has no part in its sum
+_NUM_SAMPLES = 2**18  # from which the step of an output is taken
+
+
+def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
+    """Have each layer of a prepared model give what the float layer gave, as well as its bits allow; no labels.
+
+    Layer by layer, in graph order, on what the quantised layers before make of the batches:
+
+    - weights become those with which the layer's outputs have the least squared distance to the float network's, and
+      are rounded so that this distance stays small (see `ana_fx.analysis.least_squares_rounding`);
+    - a layer that only a sum reads makes up for the error of the other summand too, where that is computed before;
+    - the mean error that is left goes into the bias, or the mean of the batch norm;
+    - the step of the output is taken anew, from the outputs that there are now.
+
+    What it finds are the float parameters and scales of the prepared model, so that eval mode is what `convert` and
+    `export` ship. It can be trained on from there. A weight that several layers share, and one with levels of a
+    codebook, keep their numbers; so do steps that joined tensors share.
+
+    Args:
+        qat: What `prepare` returned, not trained yet: its own parameters are the float network. It is changed in place.
+        batches: Tensors, or tuples that begin with the model's inputs, as for calibration; some hundred samples. All
+            are in memory at once, with the activations that are alive at a layer, in floats, twice.
+
+    Returns:
+        `qat`, without wrappers, in the mode (train or eval) that it was in.
+
+    Raises:
+        TypeError: `qat` is no module, or `batches` does not hold batches.
+        ValueError: It was not prepared.
+        CalibrationError: There is no batch, one is unfit, or a scale is not known.
+
+    Example:
+        >>> import ana_fx
+        >>> batches = [torch.rand(32, 4), torch.rand(32, 4)]
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> qat = ana_fx.prepare(model, batches[0], precision="int4", calibration=batches)
+        >>> integer = ana_fx.convert(reconstruct(qat, batches))
+    """
+    gm = prepared(qat, "reconstruct()")
+    found = batches_for(gm, batches)
+    was_training = gm.training
+    gm.eval()
+    try:
+        runs = SideBySide(gm, float_twin(gm), found)
+        own = _own_weights(gm)
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        for node in track(runs.nodes, "reconstructing", console=console, transient=True, disable=hidden):
+            layer_map = layer_map_of(node)
+            if layer_map is not None and layer_map.is_quantized:
+                _rebuild(layer_map, runs.read_by(node, layer_map.num_inputs), own, _lack_of_other(node, runs))
+            runs.run(node)
+        start_record(gm)  # its weights are new, but it was not trained
+    finally:
+        gm.train(was_training)
+    return gm
+
+
+_Read = list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+
+
+def _own_weights(gm: GraphModule) -> set[int]:
+    """The weights that one call of one layer map reads alone."""
+    users = Counter(id(layer_map.weight) for _, layer_map in calls_of(gm, OperatorMap) if layer_map.weight is not None)
+    return {weight for weight, count in users.items() if count == 1}
+
+
+@torch.no_grad()
+def _rebuild(layer_map: LayerMap, read: _Read, own: set[int], lack: list[Tensor] | None) -> None:
+    """Give a layer map new weights, offsets and output steps, for what it reads now, and what its sum lacks."""
+    if not isinstance(layer_map, OperatorMap):
+        return
+    if id(layer_map.weight) in own and layer_map.weight_quantizer is not None:
+        wanted = [layer_map.operator.real(floats, layer_map.weight, layer_map.bias) for _, floats in read]
+        if lack is not None and has_patches(layer_map):
+            wanted = [y + _before_norm(layer_map, each) for y, each in zip(wanted, lack, strict=True)]
+        if has_patches(layer_map) and not layer_map.weight_quantizer.integer_type.levels:
+            _round_weight(layer_map, [ours[0] for ours, _ in read], wanted)
+        _shift(layer_map, [ours for ours, _ in read], wanted)
+    output = layer_map.output_quantizer
+    if output is not None and not output.shares_scale:
+        reals = [_before_quantizer(layer_map, ours).flatten() for ours, _ in read]
+        stride = max(1, sum(map(len, reals)) // _NUM_SAMPLES)
+        output.calibrate(torch.cat([each[::stride] for each in reals]))
+
+
+def _lack_of_other(node: Node, runs: SideBySide) -> list[Tensor] | None:
+    """What a sum of this node's output lacks of the float network's, because of its other summand; None if nothing.
+
+    The node must have no other reader and no activation, and the other summand must be known.
+    """
+    layer_map, readers = layer_map_of(node), list(node.users)
+    reader = layer_map_of(readers[0]) if len(readers) == 1 else None
+    if not isinstance(layer_map, OperatorMap) or not isinstance(reader, OperatorMap):
+        return None
+    if not isinstance(reader.operator, Sum) or layer_map.clip_range != ClipRange():
+        return None
+    summands = list(readers[0].args[:2])
+    place = summands.index(node)
+    other = summands[1 - place]
+    known = runs.given_by(other) if isinstance(other, Node) and other is not node else None
+    if known is None:
+        return None
+    factors = reader.operator.factors
+    return [(floats - ours) * (factors[1 - place] / factors[place]) for ours, floats in known]
+
+
+def _before_norm(layer_map: OperatorMap, difference: Tensor) -> Tensor:
+    """By how much the operator's outputs must differ so that the layer map's do; 0 in channels that it closes."""
+    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    slope = one if layer_map.norm is None else gain_and_offset(layer_map.norm, one, zero)[0]
+    slope = slope * layer_map.line[0]
+    is_open = slope.abs() > _CLOSED * slope.abs().max()
+    inverse = torch.where(is_open, 1.0 / torch.where(is_open, slope, 1.0), 0.0).to(difference)
+    return difference * along(inverse, layer_map.operator.channel_axis(difference.ndim), difference.ndim)
+
+
+def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Tensor]) -> None:
+    weight, quantizer = layer_map.weight, layer_map.weight_quantizer
+    assert weight is not None
+    assert quantizer is not None
+    num_rows = -(-_NUM_ROWS // len(inputs))
+    x = torch.cat([patches(layer_map, each, num_rows) for each in inputs], dim=1)
+    y = torch.cat([rows_of(layer_map, each, num_rows) for each in wanted])
+    groups = len(x)
+    rows = weight.detach().reshape(groups, len(weight) // groups, -1)
+    problem = LeastSquares.of(x, y.reshape(len(y), groups, -1).movedim(1, 0), rows)
+    scale = positive(quantizer.scale.detach())
+    steps = scale.reshape(1, 1, 1) if scale.numel() == 1 else scale.reshape(groups, -1, 1)
+    levels = quantizer.levels()
+    rounded = round_rows(problem, steps, int(levels.lo), int(levels.hi))
+    quantizer.set_scale(rounded.steps.float())
+    middle = 0.5 - quantizer.offset  # of the numbers that have a level, so that rounding errors change none
+    new = (rounded.levels + middle) * rounded.steps
+    weight.copy_(new.reshape(weight.shape))
+
+
+def _shift(layer_map: OperatorMap, inputs: list[tuple[Tensor, ...]], wanted: list[Tensor]) -> None:
+    """Move the outputs of each channel so that their mean is the float network's."""
+    weight = _quantized(layer_map.weight_quantizer, layer_map.weight)
+    errors = [
+        aim - layer_map.operator.real(ours, weight, layer_map.bias) for ours, aim in zip(inputs, wanted, strict=True)
+    ]
+    axis = layer_map.operator.channel_axis(errors[0].ndim)
+    mean = torch.cat([each.movedim(axis, -1).flatten(0, -2) for each in errors]).mean(0)
+    norm = layer_map.norm
+    if layer_map.bias is not None:
+        layer_map.bias.add_(mean)
+    elif isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+        norm.running_mean.sub_(mean)
+
+
+def _before_quantizer(layer_map: OperatorMap, inputs: tuple[Tensor, ...]) -> Tensor:
+    """What reaches the output quantizer, on reals."""
+    y = layer_map.operator.real(inputs, _quantized(layer_map.weight_quantizer, layer_map.weight), layer_map.bias)
+    y = y if layer_map.norm is None else layer_map.norm(y)
+    return y * layer_map.line[0] + layer_map.line[1]
+
+
+def _quantized(quantizer: Quantizer | None, weight: Tensor | None) -> Tensor | None:
+    """A weight as its levels times its step."""
+    if quantizer is None or weight is None:
+        return weight
+    return quantizer.quantize(weight) * positive(quantizer.scale.detach())

@@ -1,0 +1,105 @@
+"""Layer maps as what TFLite's convolutions compute: images with the channels last, times a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.reduce import Reduce
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.requantizers.staircase import ScaledStaircase
+from ana_fx.targets.arrays_of_tensors import numpy
+
+__all__ = ["KernelProduct", "average_product", "convolution_product", "mean_product", "ones"]
+
+Array = np.ndarray[Any, Any]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class KernelProduct:
+    """A product of an image [height, width, channels] with a weight.
+
+    Args:
+        weight: As TFLite has it: [out, height, width, in / groups], or [1, height, width, out] of a depthwise one.
+        is_depthwise: Whether each output has one input channel.
+        stride: Down, and to the right.
+        padding: (above, below), (left, right); zeros.
+        dilation: Down, and to the right.
+    """
+
+    weight: Array
+    is_depthwise: bool
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @property
+    def window(self) -> Pair:
+        """Height and width of what one output sees."""
+        height, width = self.weight.shape[1:3]
+        return (height - 1) * self.dilation[0] + 1, (width - 1) * self.dilation[1] + 1
+
+    @property
+    def num_outputs(self) -> int:
+        """Its channels."""
+        return int(self.weight.shape[3 if self.is_depthwise else 0])
+
+    def sizes(self, image: Pair) -> Pair:
+        """Height and width of the product with an image of that height and width."""
+        ends = zip(image, self.padding, self.window, self.stride, strict=True)
+        down, right = ((size + sum(pads) - reach) // step + 1 for size, pads, reach, step in ends)
+        return down, right
+
+
+def convolution_product(module: IntegerMap, op: Convolution, shape: tuple[int, ...]) -> KernelProduct:
+    """A convolution; one over rows is one over images that are one number high."""
+    weight = module.stored_weight().cpu()
+    weight = weight.unsqueeze(2) if op.rank == 1 else weight
+    channels = shape[0]
+    is_depthwise = op.groups == channels > 1
+    stored = weight.permute(1, 2, 3, 0) if is_depthwise else weight.permute(0, 2, 3, 1)
+    return KernelProduct(
+        numpy(stored.contiguous()).astype(np.int8),
+        is_depthwise,
+        _down_and_right(op.stride, 1),
+        _down_and_right(op.padding, (0, 0)),
+        _down_and_right(op.dilation, 1),
+    )
+
+
+def average_product(module: IntegerMap, op: Average, shape: tuple[int, ...]) -> KernelProduct | None:
+    """An average is a depthwise convolution with ones; None where its windows are of several sizes."""
+    window = op.window((1, *shape))
+    if window is None:
+        return None
+    kernel, stride, padding = window
+    pads = tuple((pad, pad) for pad in padding)
+    weight = ones(module, shape[0], _down_and_right(kernel, 1))
+    return KernelProduct(weight, True, _down_and_right(stride, 1), _down_and_right(pads, (0, 0)))
+
+
+def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> KernelProduct | None:
+    """A mean over images is a depthwise convolution with a kernel of their size; None where it is over other axes."""
+    sizes = shape[1:]
+    if not 1 <= len(sizes) <= 2 or sorted(op.axes) != list(range(2, 2 + len(sizes))):
+        return None
+    return KernelProduct(ones(module, shape[0], _down_and_right(sizes, 1)), True)
+
+
+def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[int, ...] = (1,)) -> Array:
+    """A depthwise kernel of ones, or of a coefficient for each row, with the sign and head-room of each channel."""
+    staircase = module.staircase
+    assert isinstance(staircase, ScaledStaircase)
+    rows = np.broadcast_to(np.array(coefficients, np.int64).reshape(1, -1, 1, 1), (1, *kernel, 1))
+    factors = numpy(module.sign.cpu()) * staircase.factor * np.ones(channels, np.int64)
+    return np.asarray(rows * factors, np.int8)
+
+
+def _down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:
+    """The values of both axes of an image; of a row, those of the axis that it has."""
+    return (default, values[0]) if len(values) == 1 else (values[0], values[1])

@@ -1,0 +1,64 @@
+"""The table of TFLite's writers, by the operator of a layer map or the type of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
+from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.targets.tflite.held_tensor import HeldTensor
+from ana_fx.targets.tflite.tflite_writer import TfliteWriter
+from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool, write_sum
+from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
+from ana_fx.targets.tflite.write_products import (
+    write_average,
+    write_convolution,
+    write_identity,
+    write_linear,
+    write_mean,
+)
+
+__all__ = ["TFLITE", "TfliteDialect"]
+
+Write = Callable[[TfliteWriter, Any], HeldTensor]
+
+
+class TfliteDialect(dict[type, Write]):
+    """From the type of an operator or a module to what writes it."""
+
+    def subject(self, module: nn.Module) -> Any:
+        """What is written of a module: its operator, if it is a layer map."""
+        return module.operator if isinstance(module, IntegerMap) else module
+
+    def writer(self, module: nn.Module) -> Write | None:
+        """What writes a module; None if the dialect does not have it."""
+        return self.get(type(self.subject(module)))
+
+
+_WRITERS: Mapping[type, Write] = {
+    Average: write_average,
+    Concat: write_concat,
+    Convolution: write_convolution,
+    Identity: write_identity,
+    IntegerMaxPool: write_max_pool,
+    Linear: write_linear,
+    Pad: write_zeros,
+    Permute: write_permute,
+    Reduce: write_mean,
+    Reshape: write_reshape,
+    Slice: write_slice,
+    Sum: write_sum,
+    Take: write_take,
+}
+TFLITE = TfliteDialect(_WRITERS)
+"""CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD where it is proven."""

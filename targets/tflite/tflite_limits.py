@@ -1,0 +1,130 @@
+"""What of a program cannot be written although a target's description can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from ana_fx.graph import location, module_of
+from ana_fx.operators.average import Average
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
+from ana_fx.program.data_movement import Concat
+from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
+from ana_fx.requantizers.agreed_staircase import agreed_channels
+from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
+from ana_fx.requantizers.requantizer import Requantizer
+from ana_fx.requantizers.staircase import QLinearStaircase
+from ana_fx.target import Target
+
+__all__ = ["misfits_of"]
+
+_BYTE = 127
+_LONGEST = 2**31 - 1
+_SHOWN = 5
+_LARGEST_RANK = 4  # of samples: five axes with the batch
+
+
+def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
+    """Say why a node cannot be written, a reason for each, with its place."""
+    module = module_of(node)
+    reasons = _layout_reasons(node)
+    if isinstance(module, IntegerMap):
+        reasons += _staircase_reasons(module, target)
+        limit = _LIMITS.get(type(module.operator))
+        reasons += limit(node, module) if limit else []
+    elif isinstance(module, IntegerMaxPool) and set(module.dilation) != {1}:
+        reasons.append(f"its max pool has dilation {module.dilation}, needed 1")
+    elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
+        reasons.append("it joins a constant, needed tensors that depend on the input")
+    return [f"{location(node)}: {reason}" for reason in reasons]
+
+
+def _layout_reasons(node: Node) -> list[str]:
+    if not has_spec(node):
+        return []
+    layout, reasons = spec_of(node).layout, []
+    if layout.rows != 1:
+        reasons.append(f"it gives {layout.rows} rows for each sample, needed one: windows and heads stay in the sample")
+    if len(layout.row) > _LARGEST_RANK:
+        reasons.append(f"its samples have {len(layout.row)} axes, needed at most {_LARGEST_RANK}")
+    return reasons
+
+
+def _staircase_reasons(module: IntegerMap, target: Target) -> list[str]:
+    """A formula that is the target's, and one that all its kernels compute."""
+    staircase, wanted = module.staircase, target.requantizer
+    if isinstance(staircase, FixedPointStaircase):
+        if staircase.rounding != wanted.value:
+            return [f"its staircase is one of {staircase.rounding!r}, needed {wanted.value!r}"]
+        return _shift_reasons(module, staircase)
+    if not isinstance(staircase, QLinearStaircase):
+        return [f"its staircase is one of integer shifts, needed {wanted.value!r}"]
+    if wanted not in (Requantizer.XNNPACK, Requantizer.EVERY_TFLITE):
+        return [f"its staircase is that of float32 kernels, needed {wanted.value!r}"]
+    if float(staircase.stored_slope.max()) >= 256:
+        return [f"a channel has {float(staircase.stored_slope.max()):g} levels for each accumulator unit, needed < 256"]
+    return _agreement_reasons(module, staircase) if wanted is Requantizer.EVERY_TFLITE else []
+
+
+def _agreement_reasons(module: IntegerMap, staircase: QLinearStaircase) -> list[str]:
+    low, high = module.signed_range()
+    agrees = agreed_channels(staircase, low, high)
+    if bool(agrees.all()):
+        return []
+    channels = (~agrees).nonzero().flatten().tolist()
+    shown = ", ".join(map(str, channels[:_SHOWN])) + (", …" if len(channels) > _SHOWN else "")
+    return [
+        f"kernels round {len(channels)} of {len(agrees)} channels ({shown}) differently, needed none; give its output "
+        f"or its weight fewer bits, or prepare for the kernels that you have: target='litert' or 'tflite-micro'"
+    ]
+
+
+def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[str]:
+    """Kernels shift accumulators to the left, in 32 bits, where slopes are above 1."""
+    _, exponent = staircase.fixed_point()
+    size = torch.maximum(module.lowest.abs(), module.highest.abs()) * staircase.factor + staircase.bias.long().abs()
+    largest = int((size << exponent.clamp_min(0)).max())
+    return [] if largest <= _LONGEST else [f"its accumulator can reach {largest} shifted, needed at most {_LONGEST}"]
+
+
+def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
+    shapes = [sample_shape_of(each) for each in node.all_input_nodes]
+    if len(node.all_input_nodes) != 2 or len(set(shapes)) > 1:
+        return [f"it adds tensors of shapes {' and '.join(map(str, shapes))}, needed two of one shape"]
+    assert module.weight is not None
+    largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
+    return [] if largest <= _BYTE else [f"its tensors have factors up to {largest}, needed at most {_BYTE}"]
+
+
+def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
+    assert isinstance(module.operator, Convolution)
+    is_cropped = any(pad < 0 for pads in module.operator.padding for pad in pads)
+    return ["it crops its input, needed padding of 0 or more"] if is_cropped else []
+
+
+def _average_reasons(node: Node, module: IntegerMap) -> list[str]:
+    assert isinstance(module.operator, Average)
+    window = module.operator.window((1, *sample_shape_of(node.all_input_nodes[0])))
+    return [] if window else ["its windows have several sizes, needed one"]
+
+
+def _mean_reasons(node: Node, module: IntegerMap) -> list[str]:
+    assert isinstance(module.operator, Reduce)
+    shape = sample_shape_of(node.all_input_nodes[0])
+    is_whole = 2 <= len(shape) <= 3 and sorted(module.operator.axes) == list(range(2, 1 + len(shape)))
+    return [] if is_whole else [f"it is a mean over axes {module.operator.axes}, needed all axes behind the channels"]
+
+
+_LIMITS: Mapping[type, Callable[[Node, Any], list[str]]] = {
+    Average: _average_reasons,
+    Convolution: _convolution_reasons,
+    Reduce: _mean_reasons,
+    Sum: _sum_reasons,
+}

@@ -1,0 +1,100 @@
+"""Writing what joins tensors, and max pools."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ana_fx.operators.sum import Sum
+from ana_fx.program.data_movement import Concat
+from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.targets.tflite.adds import unproven_add
+from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.tflite.kernel_product import KernelProduct, ones
+from ana_fx.targets.tflite.model_builder import Scales
+from ana_fx.targets.tflite.schema import Activation, Code, Padding
+from ana_fx.targets.tflite.tflite_writer import TfliteWriter
+from ana_fx.targets.tflite.write_clips import activation, clipped
+from ana_fx.targets.tflite.write_pads import kernel_padding, write_pad
+from ana_fx.targets.tflite.write_products import write_product
+
+__all__ = ["write_concat", "write_max_pool", "write_sum"]
+
+_LOWEST = -128
+
+
+def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
+    """Write ADD where each sum of two levels is proven to give its level, else a product with both tensors."""
+    first, second = w.inputs
+    indices = [first.index, w.arranged(second, first.image, first.order)]
+    reason = unproven_add(w)
+    if reason:
+        index = _add_as_product(w, indices, first.dims)
+        w.notes["reason"] = reason
+    else:
+        index = w.op(Code.ADD, indices, first.dims, fused_activation_function=activation(w))
+        index = clipped(w, index, first.dims)
+        w.note(Code.ADD.name, "20-bit multipliers")
+    return w.held(index, first.image, first.order)
+
+
+def _add_as_product(w: TfliteWriter, indices: list[int], dims: tuple[int, ...]) -> int:
+    """Both tensors as the two rows of an image, times a kernel that is two numbers high.
+
+    The rows have one zero point in the kernel's eyes; what the second one's differs by goes into the bias.
+    """
+    channels, size = (dims[-1], math.prod(dims[:-1])) if dims else (1, 1)
+    row, module, (first, second) = (1, size, channels), w.module, w.inputs
+    scales = Scales(np.float32(module.staircase.x_scale), first.zero_point)
+    rows = [w.reshaped(index, dims, row, scales, is_renamed=True) for index in indices]
+    image = w.op(Code.CONCATENATION, rows, (2, size, channels), scales, axis=1)
+    c = tuple(int(each) for each in module.weight)
+    weight = ones(module, channels, (2, 1), c)
+    moved = (first.zero_point - second.zero_point) * weight[0, 1, 0].astype(np.int64)
+    product = KernelProduct(weight, is_depthwise=True)
+    found = write_product(w, product, image, (2, size, channels), scales, bias_moved=moved)
+    return w.reshaped(found, row, dims, w.scales)
+
+
+def write_concat(w: TfliteWriter, module: Concat) -> HeldTensor:
+    """Write CONCATENATION along the axis on which the file has the program's."""
+    shapes = [x.shape for x in w.inputs]
+    order = w.x.order if all(x.image == x.shape for x in w.inputs) else tuple(range(len(w.shape)))
+    indices = [w.arranged(x, shape, order) for x, shape in zip(w.inputs, shapes, strict=True)]
+    axis = 1 + order.index(module.axis - 1)
+    dims = tuple(w.shape[each] for each in order)
+    return w.held(w.op(Code.CONCATENATION, indices, dims, axis=axis), w.shape, order)
+
+
+def write_max_pool(w: TfliteWriter, module: IntegerMaxPool) -> HeldTensor:
+    """Write MAX_POOL_2D, behind a PADV2 with the lowest byte where it cannot pad itself."""
+    x, is_row = w.x, len(module.kernel) == 1
+    channels, *sizes = x.shape
+    height, width = (1, *sizes) if is_row else sizes
+    kernel, stride = ((1, *module.kernel), (1, *module.stride)) if is_row else (module.kernel, module.stride)
+    pads = ((0, 0), *module.padding) if is_row else module.padding
+    order, scales = channels_last(len(x.shape)), w.scales_of(x)
+    index = w.arranged(x, x.shape, order)
+    dims: tuple[int, ...] = (height, width, channels)
+    index = w.reshaped(index, (*sizes, channels), dims, scales)
+    padding = kernel_padding((height, width), (pads[0], pads[1]), (kernel[0], kernel[1]), (stride[0], stride[1]))
+    if padding is None:
+        fill = None if x.lo == 0 else _LOWEST
+        index, dims = write_pad(w, index, dims, [*pads, (0, 0)], scales, fill)
+        padding = Padding.VALID
+    given = (*w.shape[1:], channels)
+    index = w.op(
+        Code.MAX_POOL_2D,
+        [index],
+        (1, *given) if is_row else given,
+        scales,
+        padding=padding,
+        stride_h=stride[0],
+        stride_w=stride[1],
+        filter_height=kernel[0],
+        filter_width=kernel[1],
+        fused_activation_function=Activation.NONE,
+    )
+    index = w.reshaped(index, (1, *given) if is_row else given, given, scales)
+    return w.moved(x, index, w.shape, order)

@@ -1,0 +1,65 @@
+"""Writing what only moves numbers: mostly nothing, because the file keeps them where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ana_fx.program.data_movement import Pad, Permute, Reshape, Slice, Take
+from ana_fx.targets.tflite.held_tensor import HeldTensor
+from ana_fx.targets.tflite.schema import Code
+from ana_fx.targets.tflite.tflite_writer import TfliteWriter
+from ana_fx.targets.tflite.write_pads import write_pad
+
+__all__ = ["write_permute", "write_reshape", "write_slice", "write_take", "write_zeros"]
+
+
+def write_reshape(w: TfliteWriter, module: Reshape) -> HeldTensor:
+    """Write nothing: what reads the tensor takes its numbers as they lie, or moves them itself."""
+    return w.moved(w.x, w.x.index, w.x.image, w.x.order)
+
+
+def write_permute(w: TfliteWriter, module: Permute) -> HeldTensor:
+    """Write nothing: the axes have another order for the program, not in the file."""
+    x = _as_shaped(w)
+    order = [axis - 1 for axis in module.order[1:]]
+    return w.moved(x, x.index, w.shape, tuple(order.index(axis) for axis in x.order))
+
+
+def write_slice(w: TfliteWriter, module: Slice) -> HeldTensor:
+    """Write STRIDED_SLICE."""
+    x = _as_shaped(w)
+    slices = [module.slices[axis] for axis in x.order]
+    begin, end, step = ([first, *(each[part] for each in slices)] for part, first in enumerate((0, 0, 1)))
+    names = zip((begin, end, step), ("begin", "end", "step"), strict=True)
+    constants = [w.constant(np.array(numbers, np.int32), name) for numbers, name in names]
+    dims = tuple(w.shape[axis] for axis in x.order)
+    masks = {"begin_mask": 1, "end_mask": 1}  # all of the batch
+    index = w.op(Code.STRIDED_SLICE, [x.index, *constants], dims, w.scales_of(x), **masks)
+    return w.moved(x, index, w.shape, x.order)
+
+
+def write_take(w: TfliteWriter, module: Take) -> HeldTensor:
+    """Write GATHER."""
+    x = _as_shaped(w)
+    indices = w.constant(module.index.cpu().numpy().astype(np.int32), "index")
+    dims = tuple(w.shape[axis] for axis in x.order)
+    axis = 1 + x.order.index(module.axis - 1)
+    index = w.op(Code.GATHER, [x.index, indices], dims, w.scales_of(x), axis=axis)
+    return w.moved(x, index, w.shape, x.order)
+
+
+def write_zeros(w: TfliteWriter, module: Pad) -> HeldTensor:
+    """Write PAD."""
+    x = _as_shaped(w)
+    dims = tuple(x.shape[axis] for axis in x.order)
+    index, _ = write_pad(w, x.index, dims, [module.padding[axis] for axis in x.order], w.scales_of(x))
+    return w.moved(x, index, w.shape, x.order)
+
+
+def _as_shaped(w: TfliteWriter) -> HeldTensor:
+    """The input with an axis of the file for each of the program's."""
+    x = w.x
+    if x.image == x.shape:
+        return x
+    order = tuple(range(len(x.shape)))
+    return HeldTensor(w.arranged(x, x.shape, order), x.zero_point, x.scale, x.lo, x.shape, x.shape, order)

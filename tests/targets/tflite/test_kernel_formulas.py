@@ -1,0 +1,93 @@
+"""What the kernels of LiteRT and TFLite Micro compute: the facts on which the targets stand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ana_fx.targets.tflite.adds import reference_add, xnnpack_add
+from ana_fx.targets.tflite.schema import Activation, Code
+from ana_fx.targets.tflite.tflite_runtimes import TFLITE_RUNTIMES
+from tests.targets.tflite import formulas
+from tests.targets.tflite.one_operator import one_add, one_product
+
+CONVOLUTIONS = (Code.CONV_2D, Code.DEPTHWISE_CONV_2D)
+FORMULAS = ("float32", "q31", "q31_half_up", "single_rounding")
+KERNELS = [
+    pytest.param("litert", "float32", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+    pytest.param("litert-builtin", "q31_half_up", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+    pytest.param("litert-reference", "q31", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+    pytest.param("tflite-micro", "q31", marks=pytest.mark.extra("tflite", "tflite_micro")),
+]
+
+
+def levels(one, zero_point, activation):
+    """What each formula makes of the accumulators."""
+    lowest = zero_point if activation is Activation.RELU else -128
+    channels = range(one.accumulators.shape[1])
+    found = {"float32": formulas.float32_rounded(one.accumulators, one.slope32)} | {
+        name: np.stack([getattr(formulas, name)(one.accumulators[:, c], one.slope64[c]) for c in channels], 1)
+        for name in FORMULAS[1:]
+    }
+    return {name: (each + zero_point).clip(lowest, 127) for name, each in found.items()}
+
+
+def ran(runtime, data, **feeds):
+    (found,) = TFLITE_RUNTIMES[runtime].run(data, feeds)
+    return found.reshape(len(found), -1)
+
+
+@pytest.mark.parametrize(("zero_point", "activation"), [(-5, Activation.NONE), (112, Activation.RELU)])
+@pytest.mark.parametrize("code", CONVOLUTIONS)
+@pytest.mark.parametrize(("runtime", "formula"), KERNELS)
+def test_each_kernel_set_has_its_formula(runtime, formula, code, zero_point, activation):
+    one = one_product(code, zero_point, activation)
+    assert np.array_equal(ran(runtime, one.data, x=one.x), levels(one, zero_point, activation)[formula])
+
+
+@pytest.mark.parametrize("code", CONVOLUTIONS)
+def test_the_accumulators_tell_all_formulas_apart(code):
+    found = levels(one_product(code, -5, Activation.NONE), -5, Activation.NONE)
+    assert all((found[a] != found[b]).sum() > 100 for a in FORMULAS for b in FORMULAS if a < b)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "formula"),
+    [case for case in KERNELS if case.values[0] != "litert-reference"],
+)
+def test_matrices_have_the_formula_of_convolutions_but_in_the_reference_kernels(runtime, formula):
+    one = one_product(Code.FULLY_CONNECTED, -5, Activation.NONE)
+    assert np.array_equal(ran(runtime, one.data, x=one.x), levels(one, -5, Activation.NONE)[formula])
+
+
+@pytest.mark.extra("tflite", "ai_edge_litert")
+def test_the_reference_kernel_of_matrices_has_none_of_these():
+    """So that linear layers are written as convolutions."""
+    one = one_product(Code.FULLY_CONNECTED, -5, Activation.NONE)
+    found = ran("litert-reference", one.data, x=one.x)
+    assert not any(np.array_equal(found, each) for each in levels(one, -5, Activation.NONE).values())
+
+
+@pytest.mark.extra("tflite", "ai_edge_litert")
+def test_weights_of_four_bits_leave_xnnpack_for_the_built_in_kernel():
+    """So that `litert` stores no weight in four bits."""
+    one = one_product(Code.CONV_2D, -5, Activation.NONE, is_int4=True)
+    assert np.array_equal(ran("litert", one.data, x=one.x), levels(one, -5, Activation.NONE)["q31_half_up"])
+
+
+@pytest.mark.parametrize("y_scale", [0.5, 1.0, 0.37, 1.9, 2.0, 0.1234, 100.0, 0.013])
+@pytest.mark.parametrize(
+    ("runtime", "add"),
+    [
+        pytest.param("litert", xnnpack_add, marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("litert-builtin", reference_add, marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("litert-reference", reference_add, marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("tflite-micro", reference_add, marks=pytest.mark.extra("tflite", "tflite_micro")),
+    ],
+)
+def test_sums_of_tensors_with_one_scale(runtime, add, y_scale):
+    """Of all 65,536 pairs."""
+    x_scale, y_scale = np.float32(0.713), np.float32(0.713 * y_scale)
+    data, feeds = one_add(x_scale, y_scale)
+    sums = feeds["a"].astype(np.int64) + feeds["b"]
+    assert np.array_equal(ran(runtime, data, **feeds), add(sums, x_scale, y_scale).clip(-128, 127))

@@ -1,0 +1,131 @@
+"""Files in LiteRT, with each of its sets of kernels, and in TFLite Micro: no output differs.
+
+Of tflite/adds.py too, and tflite/tflite_file.py, which brings integers into the file's order and back.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import pytest
+import torch
+from torch import nn
+
+import ana_fx
+from ana_fx.errors import VerifyError
+from ana_fx.targets.tflite.tflite_family import TFLITE_FAMILY
+from examples.networks import DSCNN, VGG8, ResNet20
+from tests.models import Depthwise, OneDimensional, Residual, Shared, example
+
+litert = pytest.mark.extra("tflite", "ai_edge_litert")
+micro = pytest.mark.extra("tflite", "tflite_micro")
+
+
+class Joined(nn.Module):
+    """Branches that are joined, groups, dilation, odd strides and pads, differences, a flattened image."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.left = nn.Sequential(nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4), nn.ReLU())
+        self.right = nn.Conv2d(8, 8, (3, 1), padding=(1, 0))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.mean = nn.AvgPool2d(3, 1, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.head = nn.Linear(16 * 4 * 4, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        left, right = self.left(x), self.right(x)
+        x = torch.cat([left, left - right], 1)
+        return self.head(torch.relu(self.norm(self.mean(self.pool(x)))).flatten(1))
+
+
+class Rows(nn.Module):
+    """Linear layers over rows, a transposition, a slice, and two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(5, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return x, self.second(x[:, :, ::2].transpose(1, 2))
+
+
+NETWORKS = {
+    "VGG8/8": (partial(VGG8, 8), (3, 32, 32)),
+    "DS-CNN": (DSCNN, (1, 49, 10)),
+    "ResNet-20": (ResNet20, (3, 32, 32)),
+    "residual": (Residual, (3, 8, 8)),
+    "depthwise": (Depthwise, None),
+    "one-dimensional": (OneDimensional, None),
+    "shared": (Shared, None),
+    "joined": (Joined, (3, 15, 15)),
+    "rows": (Rows, (5, 6)),
+}
+RUNTIMES = {
+    "litert": [("litert",)],
+    "tflite-micro": [("litert-reference",), ("tflite-micro",)],
+    "tflite": [("litert", "litert-builtin", "litert-reference"), ("tflite-micro",)],
+}
+CASES = [
+    pytest.param(target, name, precision, runtimes, marks=[micro if "tflite-micro" in runtimes else litert])
+    for target, sets in RUNTIMES.items()
+    for runtimes in sets
+    for name in NETWORKS
+    for precision in ("ternary", "int4", "int8")
+]
+
+
+@cache
+def program(target, name, precision):
+    """An integer program that has seen one training batch, and inputs that go beyond it."""
+    make, shape = NETWORKS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make()
+        x = example(make) if shape is None else torch.rand(8, *shape)
+        qat = ana_fx.prepare(model, x, precision=precision, target=target)
+        qat.train()(x)
+        return ana_fx.convert(qat.eval()), torch.cat([x, 3 * torch.randn_like(x)])
+
+
+@pytest.mark.parametrize(("target", "name", "precision", "runtimes"), CASES)
+def test_no_output_differs(target, name, precision, runtimes, tmp_path):
+    integer, x = program(target, name, precision)
+    ana_fx.export(integer, tmp_path / "m.tflite")
+    for inputs in (x, None):  # None: extreme and random levels
+        assert ana_fx.verify(integer, tmp_path / "m.tflite", inputs, runtimes=list(runtimes)).num_different == 0
+
+
+@litert
+def test_kernels_that_a_target_does_not_name_give_other_numbers(tmp_path):
+    """So that the tests above could fail."""
+    integer, x = program("litert", "VGG8/8", "int8")
+    ana_fx.export(integer, tmp_path / "m.tflite")
+    with pytest.raises(VerifyError, match="in litert-reference differs from the program"):
+        ana_fx.verify(integer, tmp_path / "m.tflite", x, runtimes=["litert-reference"])
+
+
+@litert
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_file_takes_batches_of_any_size(batch, tmp_path):
+    integer, x = program("litert", "joined", "int8")
+    ana_fx.export(integer, tmp_path / "m.tflite")
+    assert ana_fx.verify(integer, tmp_path / "m.tflite", x[:batch]).num_outputs == 5 * batch
+
+
+@litert
+def test_its_signature_names_what_it_takes_and_gives(tmp_path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
+    integer, _ = program("litert", "DS-CNN", "ternary")
+    ana_fx.export(integer, tmp_path / "m.tflite")
+    signatures = interpreter(model_path=str(tmp_path / "m.tflite")).get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["cepstra"], "outputs": ["output"]}}
+
+
+def test_a_runtime_that_is_not_installed_says_what_installs_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tflite_micro", None)
+    with pytest.raises(VerifyError, match=r"install ana_fx\[tflite\]"):
+        TFLITE_FAMILY.runtime("tflite-micro")
