@@ -32,7 +32,7 @@ _QUOTE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re
 _NEEDS_DATA = re.compile(r'^```\{\.python data-needs="[^"]+"\}\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
 _LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
-_NUMBER = re.compile(r"\d[\d,.]*")
+_WORD = re.compile(r"[A-Za-z_]+")
 _PROCESSOR = re.compile(r" on (x86|Arm|WebAssembly)[^;)]*")
 
 
@@ -67,7 +67,7 @@ def quotes(text: str) -> list[tuple[Path, str]]:
 
 
 def needing_data(text: str) -> list[str]:
-    """The blocks that read data which only a reader has, `{.python data-needs="…"}`; they are not run."""
+    """The blocks that need data or a device which only a reader has, `{.python data-needs="…"}`; they are not run."""
     return _NEEDS_DATA.findall(text)
 
 
@@ -90,10 +90,9 @@ def run(page: Path) -> Iterator[tuple[Block, str]]:
             yield block, printed.getvalue()
 
 
-def shape_of(text: str) -> str:
-    """A text without the processor, numbers and widths of columns, which may be others on another machine."""
-    numberless = _NUMBER.sub("#", _PROCESSOR.sub("", text))
-    return re.sub(r"[ ━─]+", " ", numberless).strip()
+def shape_of(text: str) -> list[str]:
+    """The words of a text, but for the processor's: numbers, and with them the width of columns, differ on others."""
+    return sorted(_WORD.findall(_PROCESSOR.sub("", text)))
 
 
 def _included(found: re.Match[str]) -> str:
