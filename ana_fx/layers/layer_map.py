@@ -147,6 +147,10 @@ class LayerMap(Float32Module):
         """Whether its output is never negative, given whether that is so of its inputs."""
         return False
 
+    def is_nonnegative_inside(self, *, inputs_are: bool) -> bool:
+        """The same before its activation, whose place a quantizer may take."""
+        return self.is_nonnegative(inputs_are=inputs_are)
+
     def output_type(self, wanted: IntegerType, *, is_nonnegative: bool, has_bytes: bool) -> IntegerType:
         """The type of its output, if it shares its scale with no other.
 

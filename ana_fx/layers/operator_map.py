@@ -135,10 +135,13 @@ class OperatorMap(LayerMap):
         )
 
     def is_nonnegative(self, *, inputs_are: bool) -> bool:
-        """What its activation clips at zero; and what of nonnegative numbers has no offset and no negative factor."""
+        """What its activation clips at zero, and what is so without it."""
+        return self.clip_range.minimum == 0 or self.is_nonnegative_inside(inputs_are=inputs_are)
+
+    def is_nonnegative_inside(self, *, inputs_are: bool) -> bool:
+        """What of nonnegative numbers has no offset and no negative factor."""
         factor, offset = self.line
-        keeps_sign = self.operator.keeps_sign and self.norm is None and factor >= 0 and offset >= 0
-        return self.clip_range.minimum == 0 or (keeps_sign and inputs_are)
+        return inputs_are and self.operator.keeps_sign and self.norm is None and factor >= 0 and offset >= 0
 
     def settle_scale(self, quantizer: Quantizer) -> None:
         """The scale that fits the normal numbers which a norm gives out."""

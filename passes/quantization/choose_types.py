@@ -57,11 +57,11 @@ def choose_types(
         node: _leaving(node, each, precision.of(str(node.target)), holds_logits=holds_logits)
         for node, each in layer_map_calls(gm)
     }
-    nonnegative = _nonnegative(gm, inputs)
+    signs = _signs(gm, precision, leaving, inputs)
     types: dict[Node, IntegerType] = {}
     for group in scale_groups(gm):
         kinds = {
-            node: _output_type(node, precision, leaving[node], is_nonnegative=node in nonnegative)
+            node: _output_type(node, precision, leaving[node], signs)
             for node in group
             if leaving[node] in (None, Leaving.LEVELS)
         }
@@ -78,29 +78,51 @@ def _joined(kinds: dict[Node, IntegerType]) -> dict[Node, IntegerType]:
     return {node: IntegerType(bits, signed, narrow=kind.narrow and signed) for node, kind in kinds.items()}
 
 
-def _output_type(node: Node, precision: Precision, leaving: Leaving | None, *, is_nonnegative: bool) -> IntegerType:
+def _output_type(node: Node, precision: Precision, leaving: Leaving | None, signs: _Signs) -> IntegerType:
     """The type of a layer map's output, if it shares its scale with no other."""
-    layer_map = layer_map_of(node)
+    layer_map, is_nonnegative = layer_map_of(node), node in signs.nonnegative
     assert layer_map is not None
     wanted = precision.of(str(node.target)).activation_type(is_nonnegative)
-    has_bytes = leaving is Leaving.LEVELS or is_read_by_table(node)
-    return layer_map.output_type(wanted, is_nonnegative=is_nonnegative, has_bytes=has_bytes)
+    found = layer_map.output_type(wanted, is_nonnegative=is_nonnegative, has_bytes=_has_bytes(node, leaving))
+    if found.levels and found.qmin >= 0 and found.thresholds[0] <= 0 and node in signs.nonnegative_inside:
+        return IntegerType.of_levels(found.levels)  # a number that is never negative is never below a threshold of 0
+    return found
 
 
-def _nonnegative(gm: GraphModule, inputs: dict[Node, IntegerType]) -> set[Node]:
-    """The nodes whose numbers are never negative, whatever the inputs."""
+def _has_bytes(node: Node, leaving: Leaving | None) -> bool:
+    """Whether the readers of a layer map, or the model's, read eight bits."""
+    return leaving is Leaving.LEVELS or is_read_by_table(node)
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """The nodes whose numbers are never negative, whatever the inputs, and those so before activations."""
+
+    nonnegative: set[Node]
+    nonnegative_inside: set[Node]
+
+
+def _signs(
+    gm: GraphModule, precision: Precision, leaving: dict[Node, Leaving | None], inputs: dict[Node, IntegerType]
+) -> _Signs:
     nonnegative = {node for node, integer_type in inputs.items() if not integer_type.signed}
+    inside: set[Node] = set()
     for node in gm.graph.nodes:
         layer_map = layer_map_of(node)
         operands = [each for each in node.all_input_nodes if not is_shape(each) and each.op != "get_attr"]
         inputs_are = nonnegative.issuperset(operands)
-        if layer_map is not None:
-            holds = layer_map.is_nonnegative(inputs_are=inputs_are)
-        else:
+        if layer_map is None:
             holds = passes_levels(node) and inputs_are
+        else:
+            holds = layer_map.is_nonnegative(inputs_are=inputs_are)
+            codebook = precision.of(str(node.target)).activation
+            if codebook.levels and layer_map.takes_scales and not _has_bytes(node, leaving[node]):
+                holds = codebook.qmin >= 0 or layer_map.has_own_scale  # its quantizer takes the place of its activation
+            if layer_map.is_nonnegative_inside(inputs_are=inputs_are):
+                inside.add(node)
         if holds:
             nonnegative.add(node)
-    return nonnegative
+    return _Signs(nonnegative, inside)
 
 
 def _leaving(node: Node, layer_map: LayerMap, precision: Precision, *, holds_logits: bool) -> Leaving | None:
