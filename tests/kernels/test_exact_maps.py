@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.exact_maps import exact_normalization, look_up_levels, round_input, softmax_of_levels
+from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.layers.quantizers import InputQuantizer
 from ana_fx.layers.softmax_map import integer_softmax
 from ana_fx.layers.table_map import look_up
 from ana_fx.numerics.integer_type import IntegerType
+from ana_fx.operators.coefficients import Epsilon
 from ana_fx.operators.normalization import Normalization
 from ana_fx.requantizers.staircase import ShiftStaircase, along
 from ana_fx.schedule.schedule import Schedule
@@ -59,7 +61,8 @@ def test_a_normalization_is_the_formula_and_its_staircase(operator, shape, monke
     accumulator = operator.accumulate((n,), epsilon) * along(sign.long(), axis, n.ndim)
     expected = steps.level(accumulator, axis) * OUTPUT_SCALE.cpu()
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
-    run = exact_normalization(operator, epsilon, sign, steps, OUTPUT_SCALE.cpu())
+    one = torch.ones(1)
+    run = exact_normalization(operator, IntegerForm(Epsilon(one, one, epsilon), sign, 1, OUTPUT_SCALE.cpu(), steps))
     monkeypatch.undo()
     there = {name: getattr(run, name).to(DEVICE) for name in ("epsilon", "root", "ends")}
     run = replace(run, finish=tuple(each.to(DEVICE) for each in run.finish), **there)
