@@ -21,12 +21,16 @@ body { margin: 0 auto; max-width: 1200px; padding: 1rem; font: 15px/1.5 system-u
        color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 1.6rem 0 .5rem; }
 .scroll { overflow: auto; max-height: 46rem; border: 1px solid var(--pale); border-radius: 6px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--pale); text-align: right; white-space: nowrap; }
-th { position: sticky; top: 0; background: var(--soft); font-weight: 600; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--pale); text-align: right; white-space: nowrap; }
+th { position: sticky; top: 0; z-index: 1; background: var(--soft); font-weight: 600; }
+th { min-width: 4rem; white-space: normal; vertical-align: bottom; line-height: 1.25; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
+th:first-child { z-index: 2; background: var(--soft); }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
+tbody tr:last-child td { border-bottom: 0; }
 tr:target td { background: var(--soft); font-weight: 600; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .6rem; margin: 0; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .6rem; margin: 0; }
 dl div { background: var(--soft); border-radius: 6px; padding: .5rem .8rem; }
 dt { font-size: .85rem; } dd { margin: 0; font-size: 1.15rem; font-weight: 600; }
 .graph text { text-anchor: middle; fill: var(--ink); } .name { font-size: 13px; font-weight: 600; }
@@ -84,7 +88,7 @@ be reached; <em>proof</em> is how many thresholds of the requantizer were compar
 {_table(layers, anchors)}
 <h2>Graph</h2>
 <p>A coloured box is a layer map, and leads to its row: weights → output · shape of one sample. Others move numbers.</p>
-<div class="scroll">{drawing(report.nodes, anchors)}</div>
+{_scrolling("graph", drawing(report.nodes, anchors))}
 {_notes(report.notes)}
 <p>Written by ana_fx {escape(report.version)}; {escape(report.data.name)} holds the same as data.</p>
 </body>
@@ -115,7 +119,7 @@ def _files(files: Sequence[FileFacts]) -> str:
         for each in files
     )
     head = _head(("file", "bytes", "run in", "outputs that differ", "proven for"), ("run in", "proven for"))
-    return f'<h2>Files</h2>\n<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+    return "<h2>Files</h2>\n" + _scrolling("files", f"<table>{head}<tbody>{rows}</tbody></table>")
 
 
 def _processors(verified: VerifyReport) -> str:
@@ -131,7 +135,12 @@ def _table(layers: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
         for node in layers
     )
     head = _head([name for name, _ in shown], _TEXT)
-    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+    return _scrolling("layer maps", f"<table>{head}<tbody>{rows}</tbody></table>")
+
+
+def _scrolling(name: str, content: str) -> str:
+    """What may be larger than the screen, in a box that the keyboard reaches too."""
+    return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{content}</div>'
 
 
 def _head(names: Sequence[str], text: Sequence[str]) -> str:
