@@ -26,6 +26,14 @@ def test_workflows_call_make_targets_that_there_are():
     assert called <= targets_of_make()
 
 
+def test_the_quick_tests_are_for_every_python_and_both_processors():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    matrix = jobs["test"]["strategy"]["matrix"]
+    assert matrix == {"python": ["3.10", "3.11", "3.12", "3.13"], "machine": ["ubuntu-24.04", "ubuntu-24.04-arm"]}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires-python = ">={matrix["python"][0]}"' in project
+
+
 def test_workflows_may_read_and_nothing_else():
     for file in ROOT.glob(".github/workflows/*.yml"):
         assert yaml.safe_load(file.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
