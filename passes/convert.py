@@ -54,7 +54,7 @@ def convert(qat: nn.Module) -> GraphModule:
         TypeError: `qat` is no module.
         ValueError: It was not prepared.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))

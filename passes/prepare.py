@@ -95,7 +95,7 @@ def prepare(
         TypeError: An argument is of the wrong kind.
         ValueError: An argument is unknown, or `model` was prepared already.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
         >>> qat = prepare(model, torch.rand(2, 1, 8, 8), precision="ternary")
         >>> qat(torch.rand(5, 1, 8, 8)).shape

@@ -48,7 +48,7 @@ def search_widths(
         ValueError: No budget is given, or a width was not measured.
         ImportError: scipy is not installed.
 
-    Example:
+    Examples:
         >>> import ana_fx, torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))

@@ -73,7 +73,7 @@ def settings_of(state: Mapping[str, Any]) -> Settings | None:
     Raises:
         SettingsError: They cannot be read.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> qat = ana_fx.prepare(torch.nn.Linear(3, 2), torch.rand(1, 3), precision="int4")
         >>> found = settings_of(qat.state_dict())

@@ -37,7 +37,7 @@ class Noise(ABC):
     Its density is even and has one mode, at 0: so the mode of a noisy quantizer is the quantizer (paper, section 2.4).
     A family of your own is a subclass, frozen, of which `Schedule(noise=…)` takes an instance.
 
-    Example:
+    Examples:
         >>> @dataclass(frozen=True)
         ... class Laplace(Noise):
         ...     name = "laplace"

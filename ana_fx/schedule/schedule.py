@@ -78,7 +78,7 @@ class Schedule:
 
     Strings are accepted for the enumerations. Raises ValueError on anything else.
 
-    Example:
+    Examples:
         >>> import math
         >>> def cosine(layer, time):
         ...     end = 0.7 * (layer.depth + 1) / layer.num_depths

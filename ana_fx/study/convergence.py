@@ -91,7 +91,7 @@ def compositional_convergence(
         TypeError: `qat` is no module, or `batch` holds no tensors.
         ValueError: It was not prepared, or `progress` is empty.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> from torch import nn
         >>> schedule = ana_fx.Schedule("normal", mean="dynamic", interval="overlapped", stop=1.0)

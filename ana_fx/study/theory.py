@@ -165,7 +165,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
         TypeError: `qat` is no module.
         ValueError: It was not prepared, or its schedule is a function, whose noise need not be a power of λ.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> from torch import nn
         >>> qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))

@@ -31,7 +31,7 @@ class Distiller:
         TypeError: The teacher is no module.
         ValueError: A number is out of its range.
 
-    Example:
+    Examples:
         >>> net = nn.Linear(8, 3)
         >>> distiller, x = Distiller(net), torch.rand(5, 8)
         >>> float(distiller(net(x), x, task_loss=torch.zeros(())).detach())

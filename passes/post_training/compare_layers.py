@@ -54,7 +54,7 @@ def compare_layers(qat: nn.Module, model: nn.Module | None, batches: Iterable[An
         ValueError: `qat` was not prepared, or `model` is another network.
         CalibrationError: There is no batch, one is unfit, or a scale is not known.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> x = torch.rand(32, 4)

@@ -58,7 +58,7 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
         ValueError: It was not prepared.
         CalibrationError: There is no batch, one is unfit, or a scale is not known.
 
-    Example:
+    Examples:
         >>> import ana_fx
         >>> batches = [torch.rand(32, 4), torch.rand(32, 4)]
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -70,7 +70,7 @@ def sensitivity(
         CalibrationError: There is no batch, or one is unfit.
         AnaFxError: The model cannot be prepared, as by `prepare`.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> found = sensitivity(nn.Sequential(nn.Linear(4, 2)), [torch.rand(32, 4)], widths=("int2", "int8"))
         >>> found.weights[0].errors["int2"] > found.weights[0].errors["int8"]

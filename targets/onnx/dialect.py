@@ -105,7 +105,7 @@ class Dialect:
             writers: Writers of operators, of layer maps that is, and of modules, by class.
             settings: Fields of the dialect.
 
-        Example:
+        Examples:
             >>> from ana_fx.operators.sum import Sum
             >>> from ana_fx.targets.dialects.integer import INTEGER
             >>> def write_sum(w, op):

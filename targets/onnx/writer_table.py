@@ -19,7 +19,7 @@ class WriterTable(Mapping[type, Callable[..., Written]]):
     Args:
         owner: `__name__` of that file.
 
-    Example:
+    Examples:
         >>> table = WriterTable(__name__)
         >>> @table.writes(int, bool)
         ... def write_number(w, number):

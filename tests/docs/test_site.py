@@ -30,6 +30,11 @@ def test_public_names_can_be_linked_to(site):
     assert set(ana_fx.__all__) <= last
 
 
+def test_examples_of_docstrings_are_code_on_the_page(site):
+    for page in site.glob("api/*.html"):
+        assert "<blockquote" not in page.read_text(), f"{page}: a section `Example:` is prose to Markdown, write `Examples:`"
+
+
 def test_pages_fetch_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]+)"', page.read_text())
