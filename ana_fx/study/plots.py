@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_convergence", "plot_quantizer", "plot_schedule"]
 
-_INK, _PALE, _STAIR, _SMOOTH = "#24313d", "#c9d1d9", "#24313d", "#1b7f8c"
-_WAITING = 0.25  # opacity of noise that does not decay yet
-_FIRST, _LAST = 0.1, 0.85  # where the colours of the first and the last depth lie on their map
+# All but what fills an outline has a contrast of 3 to 1 and more on white.
+_INK, _PALE = "#24313d", "#87919b"
+_WAITING = 0.2  # opacity of noise that does not decay yet, inside its outline
+_COLOURS, _LIGHTEST = "plasma", 0.62  # a map, and how far on it colours are dark enough
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": _INK,
@@ -224,8 +225,12 @@ def _label(names: list[str]) -> str:
 
 
 def _color(depth: int, names: dict[AnnealingRange, list[str]]) -> tuple[float, ...]:
-    share = depth / max(1, *(each.depth for each in names))
-    color: tuple[float, ...] = _matplotlib("colormaps")["viridis"](_FIRST + (_LAST - _FIRST) * share)
+    return _shade(depth / max(1, *(each.depth for each in names)))
+
+
+def _shade(share: float) -> tuple[float, ...]:
+    """A colour between the darkest, 0, and the lightest, 1."""
+    color: tuple[float, ...] = _matplotlib("colormaps")[_COLOURS](_LIGHTEST * share)
     return color
 
 
@@ -249,9 +254,12 @@ def _draw_ranges(axes: Axes, names: dict[AnnealingRange, list[str]], schedule: S
     for row, each in enumerate(names):
         thickness = [0.42 * std / widest for std in _noise(schedule, each, names)[1]]
         low, high = [row - half for half in thickness], [row + half for half in thickness]
-        for is_decaying, alpha in ((False, _WAITING), (True, 1.0)):
+        color = _color(each.depth, names)
+        for is_decaying, opacity, edge in ((False, _WAITING, 0.8), (True, 1.0, 0.0)):
             where = [(each.start <= time) if is_decaying else (time <= each.start) for time in times]
-            axes.fill_between(times, low, high, where=where, color=_color(each.depth, names), alpha=alpha, linewidth=0)
+            axes.fill_between(
+                times, low, high, where=where, facecolor=(*color[:3], opacity), edgecolor=color, linewidth=edge
+            )
         axes.plot([each.start, 1.0], [row, row], color=_PALE, linewidth=1.0, zorder=0)
     is_timed = any(each.start < 1.0 for each in names)
     rows = [f"{_label(paths)}   {each.depth}" if is_timed else _label(paths) for each, paths in names.items()]
@@ -266,8 +274,11 @@ def _explain_bars(figure: Figure, *, is_static: bool) -> None:
     meanings = {"noise as it began": _WAITING, "decaying": 1.0}
     if is_static:
         del meanings["decaying"]
-    patch = _matplotlib("patches").Patch
-    patches = [patch(color=_INK, alpha=alpha, linewidth=0, label=text) for text, alpha in meanings.items()]
+    patch, to_rgba = _matplotlib("patches").Patch, _matplotlib("colors").to_rgba
+    patches = [
+        patch(facecolor=to_rgba(_INK, opacity), edgecolor=_INK, linewidth=0.8, label=text)
+        for text, opacity in meanings.items()
+    ]
     figure.legend(handles=patches, loc="outside upper right", ncols=2, fontsize=7)
 
 
@@ -285,12 +296,13 @@ def _draw_family(
     """The staircase and its expectations under one family of noise, and the gradients."""
     x = torch.linspace(shown[0] - 1.0, shown[1] + 1.0, _NUM_POINTS * 2)
     above.set_title(noise.name, loc="left")
-    above.plot(x, quantize(x, torch.ones(()), levels), color=_STAIR, linewidth=0.9, label="quantizer")
-    for share, alpha in zip(_WIDTHS, (1.0, 0.55, 0.3), strict=True):
+    above.plot(x, quantize(x, torch.ones(()), levels), color=_INK, linewidth=0.9, label="quantizer")
+    for index, share in enumerate(_WIDTHS):
+        color = _shade(index / (len(_WIDTHS) - 1))
         value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
         label = f"half-width {half_width * share:g}"
-        above.plot(x, value, color=_SMOOTH, alpha=alpha, linewidth=1.8, label=label)
-        below.plot(x, slope, color=_SMOOTH, alpha=alpha, linewidth=1.4)
+        above.plot(x, value, color=color, linewidth=1.8, label=label)
+        below.plot(x, slope, color=color, linewidth=1.4)
 
 
 def _expectation(x: Tensor, levels: Levels, noise: Noise, half_width: float, mean: float) -> tuple[Tensor, Tensor]:

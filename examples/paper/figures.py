@@ -27,7 +27,7 @@ from examples.training_curve import STYLE
 __all__ = ["FIGURES", "Figure", "Panel", "draw"]
 
 Degrees = Mapping[str, str]
-_BLUE, _GREEN, _RED, _YELLOW = "#2563a8", "#2f9e44", "#d1342f", "#e0a800"
+_BLUE, _GREEN, _RED, _YELLOW = "#2563a8", "#2f9e44", "#d1342f", "#b58900"  # each at least 3 to 1 on white
 _COLOURS = {
     "noise": {"uniform": _BLUE, "triangular": _GREEN, "normal": _RED, "logistic": _YELLOW},
     "interval": {"same_start": _GREEN, "same_end": _RED, "partition": _YELLOW, "overlapped": _BLUE},

@@ -13,6 +13,7 @@ import ana_fx
 from ana_fx import LayerSchedule, Schedule
 from ana_fx.study.convergence import compositional_convergence
 from ana_fx.study.plots import plot_convergence, plot_quantizer, plot_schedule
+from tests.contrast import contrast, faint
 from tests.models import Residual, example
 
 WITHOUT_MATPLOTLIB = """
@@ -38,11 +39,26 @@ def labels(axes):
 
 
 def drawn(figure):
-    """It is drawn without a warning, belongs to no window, and is no blank."""
+    """It is drawn without a warning, belongs to no window, is no blank, and can be seen."""
     assert isinstance(figure, Figure)
     figure.canvas.draw()
     assert pyplot.get_fignums() == []
+    assert faint(figure) == []
     return figure
+
+
+def test_contrast_is_that_of_wcag():
+    assert (contrast("black"), contrast("white")) == (pytest.approx(21.0), 1.0)
+    assert contrast("#777777") == pytest.approx(4.48, abs=0.005)  # the grey that just misses what text needs
+    assert contrast((0, 0, 0, 0.5)) == contrast((0.5, 0.5, 0.5))
+
+
+def test_what_cannot_be_seen_is_told():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], color="#e0a800")
+    axes.set_title("pale", color="#999999")
+    assert [said.partition(":")[0] for said in faint(figure)] == ["Line2D(_child0)", "Text(0.5, 1.0, 'pale')"]
 
 
 def test_a_schedule_has_a_bar_for_each_depth_and_a_line_for_its_noise():

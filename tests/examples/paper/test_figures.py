@@ -15,6 +15,7 @@ from examples.paper.store import Finished
 from examples.paper.studies import STUDIES, Scale
 from examples.paper.training import Epoch
 from examples.paper.trials import grid
+from tests.contrast import faint
 
 SMALL = Scale(8, 0.01, 0.5)
 RESULTS = Path(__file__).parents[3] / "examples" / "paper" / "results.jsonl"
@@ -70,6 +71,7 @@ def test_a_figure_has_the_panels_and_curves_of_its_caption(figure, canvases, tmp
         counts = Counter((hue(line.get_color()), line.get_linestyle()) for line in each.lines)
         lines = ("-",) if num_curves == 4 else ("-", ":")
         assert counts == {(colour, line): 1 for colour in NOISES for line in lines}
+    assert faint(canvases[0], with_areas=False) == []
 
 
 @pytest.mark.parametrize(
