@@ -43,7 +43,7 @@ def faint(figure: Figure, *, with_areas: bool = True) -> list[str]:
 def _drawn(figure: Figure) -> Iterator[tuple[Artist, float, list[Any]]]:
     grids = {line for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for line in axis.get_gridlines()}
     for line in figure.findobj(Line2D):
-        if line not in grids and len(line.get_xdata()):
+        if line.get_visible() and line not in grids and len(line.get_xdata()):
             yield line, OF_GRAPHICS, [to_rgba(line.get_color(), line.get_alpha())]
     for text in figure.findobj(Text):
         if text.get_text():

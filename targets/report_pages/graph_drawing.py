@@ -32,7 +32,7 @@ def drawing(nodes: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
     arrows = [_arrow(places[source], places[node.name]) for node in nodes for source in node.reads]
     boxes = [_box(node, places[node.name], anchors.get(node.name)) for node in nodes]
     return (
-        f'<svg class="graph" role="img" aria-label="The graph of the program" width="{width}" height="{height}" '
+        f'<svg class="graph" role="group" aria-label="The graph of the program" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0L8 4L0 8z"/></marker></defs>{"".join(arrows)}{"".join(boxes)}</svg>'

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 import ana_fx
+from tests.docs.audit import CHROMIUM, NPM, audit
 from tests.docs.pages import ROOT
 
 MODULES_TOO = {"ana_fx.describe.describe", "ana_fx.target_registry.targets"}  # `ana_fx.describe` names a module as well
 
+FAULTY = """<html lang="en"><title>Faulty</title><body style="background: white">
+<h1>One</h1><h3>Three</h3><p style="color: #aaa">pale</p><img src="pixel.svg"><div style="width: 600px">wide</div>"""
+
 pytestmark = [pytest.mark.slow, pytest.mark.extra("docs", "mkdocs")]
+in_chromium = pytest.mark.skipif(not (CHROMIUM and NPM), reason="needs Chromium and npm")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def test_public_names_can_be_linked_to(site):
 
 def test_examples_of_docstrings_are_code_on_the_page(site):
     for page in site.glob("api/*.html"):
-        assert "<blockquote" not in page.read_text(), f"{page}: a section `Example:` is prose to Markdown, write `Examples:`"
+        assert "<blockquote" not in page.read_text(), f"{page}: `Example:` is prose to the site, `Examples:` is not"
 
 
 def test_pages_fetch_nothing_from_elsewhere(site):
@@ -46,3 +51,17 @@ def test_headings_do_not_skip_a_level(site):
         article = page.read_text().partition("<article")[2].partition("</article>")[0]
         levels = [int(level) for level in re.findall(r"<h(\d)[ >]", article)]
         assert all(after - before <= 1 for before, after in zip([0, *levels], levels, strict=False)), page
+
+
+@in_chromium
+def test_no_page_has_a_fault_in_chromium_on_a_desk_or_on_a_phone(site):
+    assert {page: faults for page, faults in audit(site).items() if faults} == {}
+
+
+@in_chromium
+def test_faults_are_told(tmp_path):
+    (tmp_path / "faulty.html").write_text(FAULTY)
+    (tmp_path / "pixel.svg").write_text("no picture")
+    told = "\n".join(audit(tmp_path)["faulty.html"])
+    for kind in ("heading-order", "color-contrast", "image-alt", "blank picture", "on a phone: 608 pixels wide"):
+        assert kind in told
