@@ -47,8 +47,9 @@ def supported_operators() -> Operators:
 
     Not every argument of each: what an argument must be, a refusal says.
 
-    >>> "nn.Conv2d" in supported_operators(), "torch.cumsum" in supported_operators()
-    (True, False)
+    Examples:
+        >>> "nn.Conv2d" in supported_operators(), "torch.cumsum" in supported_operators()
+        (True, False)
     """
     modules = {f"nn.{kind.__name__}" for kind in SUPPORTED_MODULES if kind.__module__.startswith("torch.")}
     targets = {*spellings(), *MOVEMENTS, *WRITTEN_OUT} - {getattr}

@@ -31,7 +31,7 @@ class IntegerType:
     the balanced ternary levels -1, 0, 1.
 
     `zero_point` is the unsigned number that stands for level 0 where that is not in the middle, as
-    with images: the range is [−zero_point, 2**bits − 1 − zero_point].
+    with images: the range is `[−zero_point, 2**bits − 1 − zero_point]`.
 
     `limit` cuts a narrow type to [−limit, limit]: weights of eight bits beyond ±63 can saturate in the kernels of
     some processors (see `ana_fx.numerics.pair_sums`).
@@ -105,9 +105,10 @@ class IntegerType:
             levels: 2 to 16 integers that rise, within −128 … 127 or 0 … 255.
             thresholds: One less, in steps of the quantizer; None for half-way between the levels.
 
-        >>> five = IntegerType.of_levels([-4, -1, 0, 1, 4])
-        >>> five.bits, five.thresholds
-        (4, (-2.5, -0.5, 0.5, 2.5))
+        Examples:
+            >>> five = IntegerType.of_levels([-4, -1, 0, 1, 4])
+            >>> five.bits, five.thresholds
+            (4, (-2.5, -0.5, 0.5, 2.5))
         """
         whole = tuple(levels)
         if not all(type(each) is int for each in whole) or len(whole) < 2:
@@ -123,8 +124,9 @@ class IntegerType:
     def parse(cls, name: str) -> IntegerType:
         """The type called `"bipolar"` (−1 and 1), `"uint1"` (0 and 1), `"ternary"`, `"int2"` … or `"uint2"` ….
 
-        >>> IntegerType.parse("uint4").qmax
-        15
+        Examples:
+            >>> IntegerType.parse("uint4").qmax
+            15
         """
         if name in ("bipolar", "uint1"):
             return cls(bits=1, signed=name == "bipolar")
@@ -174,8 +176,9 @@ class IntegerType:
 
         An odd cut keeps seven bits to what seven narrow bits hold: ±63 where ±64 would do.
 
-        >>> str(IntegerType.parse("int8").within(64))
-        'int8 within ±63'
+        Examples:
+            >>> str(IntegerType.parse("int8").within(64))
+            'int8 within ±63'
         """
         if self.magnitude <= limit:
             return self

@@ -28,8 +28,9 @@ class ImageInput:
     Raises:
         ValueError: A number is out of range, or the lengths differ.
 
-    >>> ImageInput(mean=0.5, std=0.25).zero_point
-    128
+    Examples:
+        >>> ImageInput(mean=0.5, std=0.25).zero_point
+        128
     """
 
     mean: tuple[float, ...]

@@ -86,8 +86,9 @@ class Precision:
         −1, 0, 1 and the quantizer replaces the activation), `"int2"` … `"int8"` (that width for
         both).
 
-        >>> str(Precision.parse("int4").activation)
-        'uint4'
+        Examples:
+            >>> str(Precision.parse("int4").activation)
+            'uint4'
         """
         if isinstance(precision, Precision):
             return precision

@@ -216,8 +216,9 @@ NOISES: Mapping[str, Noise] = MappingProxyType(
 class NoiseType(str, Enum):
     """The names of the paper's four families (section 4.1); a schedule takes them where it takes a `Noise`.
 
-    >>> NoiseType.UNIFORM.noise == Uniform()
-    True
+    Examples:
+        >>> NoiseType.UNIFORM.noise == Uniform()
+        True
     """
 
     UNIFORM = "uniform"

@@ -68,8 +68,9 @@ def preset(name: str) -> Schedule:
     Raises:
         ValueError: The name is unknown.
 
-    >>> preset("lsq").learn_scales
-    True
+    Examples:
+        >>> preset("lsq").learn_scales
+        True
     """
     if name not in _SETTINGS:
         raise ValueError(unknown("schedule", name, _SETTINGS))

@@ -37,8 +37,9 @@ class ExclusionRule:
 def all_schedules() -> tuple[Schedule, ...]:
     """The 384 combinations, noise type by noise type; all else as in `Schedule`.
 
-    >>> len(all_schedules())
-    384
+    Examples:
+        >>> len(all_schedules())
+        384
     """
     combinations = itertools.product(NoiseType, Strategy, DecayInterval, DecayPower, NoiseRule, NoiseRule)
     return tuple(Schedule(*combination) for combination in combinations)
@@ -50,8 +51,9 @@ def reduced_schedules(rules: Iterable[ExclusionRule] | None = None) -> tuple[Sch
     Args:
         rules: None is `CIFAR10_RULES`.
 
-    >>> len(reduced_schedules()), len(reduced_schedules(SPEECH_COMMANDS_RULES))
-    (264, 32)
+    Examples:
+        >>> len(reduced_schedules()), len(reduced_schedules(SPEECH_COMMANDS_RULES))
+        (264, 32)
     """
     rules = CIFAR10_RULES if rules is None else tuple(rules)
     return tuple(each for each in all_schedules() if not any(rule.excludes(each) for rule in rules))

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ MODULES_TOO = {"ana_fx.describe.describe", "ana_fx.target_registry.targets"}  # 
 
 FAULTY = """<html lang="en"><title>Faulty</title><body style="background: white">
 <h1>One</h1><h3>Three</h3><p style="color: #aaa">pale</p><img src="pixel.svg"><div style="width: 600px">wide</div>"""
+CODE = ("code", "pre", "script", "style")
+LEFT = re.compile(r"\*\*|``|\]\(|^#+ |^- |!!!|\?\?\?|--8<--|_\{|\]\[", re.MULTILINE)  # lists begin after an empty line
 
 pytestmark = [pytest.mark.slow, pytest.mark.extra("docs", "mkdocs")]
 in_chromium = pytest.mark.skipif(not (CHROMIUM and NPM), reason="needs Chromium and npm")
@@ -38,6 +41,30 @@ def test_public_names_can_be_linked_to(site):
 def test_examples_of_docstrings_are_code_on_the_page(site):
     for page in site.glob("api/*.html"):
         assert "<blockquote" not in page.read_text(), f"{page}: `Example:` is prose to the site, `Examples:` is not"
+
+
+class Prose(HTMLParser):
+    """The text of a page, code left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth, self.text = 0, ""
+
+    def handle_starttag(self, tag, attrs):
+        self.depth += tag in CODE
+
+    def handle_endtag(self, tag):
+        self.depth -= tag in CODE
+
+    def handle_data(self, data):
+        self.text += "" if self.depth else data
+
+
+def test_no_markup_is_left_in_the_prose(site):
+    for page in site.rglob("*.html"):
+        prose = Prose()
+        prose.feed(page.read_text().partition("<article")[2].partition("</article>")[0])
+        assert LEFT.findall(prose.text) == [], page
 
 
 def test_pages_fetch_nothing_from_elsewhere(site):
