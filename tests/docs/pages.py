@@ -1,15 +1,18 @@
 """The pages of the site as text: their Python blocks, what these print, and their links.
 
 A block is a fence of Python, or a comment `<!-- python … -->` that a reader does not see and that is run all the same.
-A fence of `text` right behind a block is what the block prints. `python -m tests.docs.pages PAGE` runs a page and
-writes anew what its blocks print. A block with a file for a title quotes that file, and is not run.
+A fence of `text` right behind a block is what the block prints. A block with a file for a title quotes that file, and
+is not run. `python -m tests.docs.pages PAGE` runs a page and writes anew what its blocks print, and its pictures. A
+page that says `folder = None` takes small data; `--folder FOLDER` runs it on what lies there, and writes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -18,6 +21,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+import torch
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -31,6 +36,7 @@ _BLOCK = re.compile(
 _QUOTE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _NEEDS_DATA = re.compile(r'^```\{\.python data-needs="[^"]+"\}\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r'^( *)--8<-- "([^"]+)"$', re.MULTILINE)
+_FOLDER = re.compile(r"^folder = None\b", re.MULTILINE)
 _LINK = re.compile(r"(?<!\\)\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
 _WORD = re.compile(r"[A-Za-z_]+")
 _PROCESSOR = re.compile(r" on (x86|Arm|WebAssembly)[^;)]*")
@@ -77,14 +83,20 @@ def links(text: str) -> list[str]:
     return _LINK.findall(prose)
 
 
-def run(page: Path) -> Iterator[tuple[Block, str]]:
-    """Run the blocks of a page in one namespace, in a folder of their own; each with what it printed."""
+def run(page: Path, folder: Path | None = None) -> Iterator[tuple[Block, str]]:
+    """Run the blocks of a page in one namespace, in a folder of their own; each with what it printed.
+
+    Args:
+        page: The page.
+        folder: What its `folder = None` shall be.
+    """
     module = ModuleType("code_of_a_page")
     sys.modules[module.__name__] = module  # where dataclasses look for their names
     with _empty_folder():
         for block in blocks(page.read_text(encoding="utf-8")):
             printed = io.StringIO()
-            source = "\n" * (block.line - 1) + block.code  # a traceback tells the line of the page
+            code = block.code if folder is None else _FOLDER.sub(lambda _: f"folder = {str(folder)!r}", block.code)
+            source = "\n" * (block.line - 1) + code  # a traceback tells the line of the page
             with redirect_stdout(printed):
                 exec(compile(source, str(page), "exec"), vars(module))
             yield block, printed.getvalue()
@@ -112,16 +124,32 @@ def _empty_folder() -> Iterator[None]:
 
 def _write_outputs(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    shown = {Path(link).name: page.parent / link for link in links(text) if link.endswith(".png")}
     for block, printed in run(page):
         if block.output is not None:
             trimmed = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
             text = text.replace(f"```text\n{block.output}```", f"```text\n{trimmed}```", 1)
+        for picture in Path().glob("*.png"):
+            if picture.name in shown:
+                shutil.copy(picture, shown[picture.name])
     page.write_text(text, encoding="utf-8")
 
 
-if __name__ == "__main__":
-    import torch
-
+def main() -> None:
+    """Run pages, and write anew what they print or show it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.docs.pages", description=__doc__)
+    parser.add_argument("pages", nargs="+", type=Path)
+    parser.add_argument("--folder", type=Path, help="data for the pages; what they print is shown, not written")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for argument in sys.argv[1:]:
-        _write_outputs(Path(argument).resolve())
+    for page in options.pages:
+        if options.folder is None:
+            _write_outputs(page.resolve())
+            continue
+        for _, printed in run(page.resolve(), options.folder.resolve()):
+            sys.stdout.write(printed)
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

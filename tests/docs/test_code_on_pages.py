@@ -1,20 +1,38 @@
 """Every Python block of the site runs, and prints what the page says, numbers aside."""
 
 import ast
+import re
+from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, needing_data, pages, quotes, run, shape_of
+from tests.docs.pages import DOCS, ROOT, blocks, needing_data, pages, quotes, run, shape_of
 
-WITH_CODE = [page for page in pages() if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
+OF_EXTRAS = {"notebooks/keyword_spotter.md": pytest.mark.extra("tflite", "tflite_micro")}
+WITH_CODE = [
+    pytest.param(page, marks=OF_EXTRAS.get(page.relative_to(DOCS).as_posix() if page.is_relative_to(DOCS) else "", []))
+    for page in pages()
+    if any(True for _ in blocks(page.read_text(encoding="utf-8")))
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page):
+def test_the_code_of_a_page_runs_and_prints_and_draws_what_the_page_says(page):
+    drawn = set()
     for block, printed in run(page):
         if block.output is not None:
             assert shape_of(printed) == shape_of(block.output), f"{page}:{block.line}"
+        drawn |= {picture.name for picture in Path().glob("*.png")}
+    if page.parent == DOCS / "notebooks":
+        assert set(re.findall(r"pictures/(\w+\.png)", page.read_text(encoding="utf-8"))) <= drawn
+
+
+def test_a_page_takes_the_folder_that_it_is_given(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nfolder = None  # where data lie\nprint(folder)\n```\n")
+    assert [printed for _, printed in run(page)] == ["None\n"]
+    assert [printed for _, printed in run(page, tmp_path)] == [f"{tmp_path}\n"]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
