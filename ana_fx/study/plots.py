@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from ana_fx.schedule.annealing_range import AnnealingRange
 from ana_fx.schedule.degrees import NoiseRule, Strategy
 from ana_fx.schedule.noise import NOISES, Noise
 from ana_fx.schedule.schedule import Schedule
+from ana_fx.study.plot_style import INK, PALE, STYLE, matplotlib_part, shade
 from ana_fx.text.wording import brief
 
 if TYPE_CHECKING:
@@ -31,21 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_convergence", "plot_quantizer", "plot_schedule"]
 
-# All but what fills an outline has a contrast of 3 to 1 and more on white.
-_INK, _PALE = "#24313d", "#87919b"
 _WAITING = 0.2  # opacity of noise that does not decay yet, inside its outline
-_COLOURS, _LIGHTEST = "plasma", 0.62  # a map, and how far on it colours are dark enough
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _PALE,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "legend.frameon": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 _NUM_POINTS = 1001
 _MOST_LEVELS, _FEW_LEVELS = 16, 8  # if there are more than these, so many are drawn
 _MOST_CURVES = 10
@@ -68,7 +54,7 @@ def plot_schedule(qat: nn.Module) -> Figure:
         ValueError: It was not prepared, or has no layer map.
     """
     qat = prepared(qat, "plot_schedule()")
-    figure_module = _matplotlib("figure")
+    figure_module = matplotlib_part("figure")
     schedule: Schedule = qat.meta["schedule"]
     is_static = schedule.is_static
     ranges = annealing_ranges(qat)
@@ -81,7 +67,7 @@ def plot_schedule(qat: nn.Module) -> Figure:
     names = _names_by_range(ranges)
     is_moving = any(each.mean_rule is NoiseRule.DYNAMIC for each in constants.values())
     heights = [1.0 + 0.45 * len(names), 2.4, *([2.4] if is_moving else [])]
-    with _matplotlib("rc_context")(_STYLE):
+    with matplotlib_part("rc_context")(STYLE):
         figure: Figure = figure_module.Figure(figsize=(8.0, 0.9 + sum(heights)), layout="constrained")
         panels: Sequence[Axes] = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         timing = f"{schedule.interval.value.replace('_', ' ')}, {schedule.power.value}"
@@ -128,10 +114,10 @@ def plot_quantizer(
     Raises:
         ImportError: matplotlib is missing.
     """
-    figure_module = _matplotlib("figure")
+    figure_module = matplotlib_part("figure")
     kind = IntegerType.parse(integer_type) if isinstance(integer_type, str) else integer_type
     levels = Levels(kind.qmin, kind.qmax, Rounding(rounding).offset)
-    with _matplotlib("rc_context")(_STYLE):
+    with matplotlib_part("rc_context")(STYLE):
         figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
         panels = figure.subplots(2, len(NOISES), sharex=True, sharey="row", height_ratios=[3, 2])
         shown, title = _shown_levels(kind), f"{kind}: staircase, expectation and gradient"
@@ -166,10 +152,10 @@ def plot_convergence(convergence: Convergence) -> Figure:
     given: object = convergence
     if not hasattr(given, "layers") or not hasattr(given, "progress"):
         raise TypeError(f"plot_convergence() needs what compositional_convergence() returned, got {brief(given)}")
-    figure_module = _matplotlib("figure")
+    figure_module = matplotlib_part("figure")
     ranges = {layer.path: layer.annealing_range for layer in convergence.layers}
     names = _names_by_range(ranges)
-    with _matplotlib("rc_context")(_STYLE):
+    with matplotlib_part("rc_context")(STYLE):
         figure: Figure = figure_module.Figure(figsize=(8.0, 4.4 + 0.2 * len(ranges)), layout="constrained")
         heights = [0.6 + 0.24 * len(ranges), 5.0]
         bars, errors = figure.subplots(2, 1, sharex=True, height_ratios=heights)
@@ -197,18 +183,6 @@ def plot_convergence(convergence: Convergence) -> Figure:
     return figure
 
 
-def _matplotlib(name: str) -> Any:
-    """A part of matplotlib, or the error that says how to get it."""
-    try:
-        import matplotlib
-        import matplotlib.figure
-        import matplotlib.patches
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: install the extra `plot`, pip install 'ana_fx[plot]'") from error
-    part: ModuleType | Any = getattr(matplotlib, name)
-    return part
-
-
 def _names_by_range(ranges: dict[str, AnnealingRange]) -> dict[AnnealingRange, list[str]]:
     """The layer maps that are annealed together, from the first depth to the last."""
     if not ranges:
@@ -225,13 +199,7 @@ def _label(names: list[str]) -> str:
 
 
 def _color(depth: int, names: dict[AnnealingRange, list[str]]) -> tuple[float, ...]:
-    return _shade(depth / max(1, *(each.depth for each in names)))
-
-
-def _shade(share: float) -> tuple[float, ...]:
-    """A colour between the darkest, 0, and the lightest, 1."""
-    color: tuple[float, ...] = _matplotlib("colormaps")[_COLOURS](_LIGHTEST * share)
-    return color
+    return shade(depth / max(1, *(each.depth for each in names)))
 
 
 def _times() -> list[float]:
@@ -260,7 +228,7 @@ def _draw_ranges(axes: Axes, names: dict[AnnealingRange, list[str]], schedule: S
             axes.fill_between(
                 times, low, high, where=where, facecolor=(*color[:3], opacity), edgecolor=color, linewidth=edge
             )
-        axes.plot([each.start, 1.0], [row, row], color=_PALE, linewidth=1.0, zorder=0)
+        axes.plot([each.start, 1.0], [row, row], color=PALE, linewidth=1.0, zorder=0)
     is_timed = any(each.start < 1.0 for each in names)
     rows = [f"{_label(paths)}   {each.depth}" if is_timed else _label(paths) for each, paths in names.items()]
     axes.set_yticks(range(len(names)), rows)
@@ -274,9 +242,9 @@ def _explain_bars(figure: Figure, *, is_static: bool) -> None:
     meanings = {"noise as it began": _WAITING, "decaying": 1.0}
     if is_static:
         del meanings["decaying"]
-    patch, to_rgba = _matplotlib("patches").Patch, _matplotlib("colors").to_rgba
+    patch, to_rgba = matplotlib_part("patches").Patch, matplotlib_part("colors").to_rgba
     patches = [
-        patch(facecolor=to_rgba(_INK, opacity), edgecolor=_INK, linewidth=0.8, label=text)
+        patch(facecolor=to_rgba(INK, opacity), edgecolor=INK, linewidth=0.8, label=text)
         for text, opacity in meanings.items()
     ]
     figure.legend(handles=patches, loc="outside upper right", ncols=2, fontsize=7)
@@ -296,9 +264,9 @@ def _draw_family(
     """The staircase and its expectations under one family of noise, and the gradients."""
     x = torch.linspace(shown[0] - 1.0, shown[1] + 1.0, _NUM_POINTS * 2)
     above.set_title(noise.name, loc="left")
-    above.plot(x, quantize(x, torch.ones(()), levels), color=_INK, linewidth=0.9, label="quantizer")
+    above.plot(x, quantize(x, torch.ones(()), levels), color=INK, linewidth=0.9, label="quantizer")
     for index, share in enumerate(_WIDTHS):
-        color = _shade(index / (len(_WIDTHS) - 1))
+        color = shade(index / (len(_WIDTHS) - 1))
         value, slope = _expectation(x, levels, noise, half_width * share, mean * share)
         label = f"half-width {half_width * share:g}"
         above.plot(x, value, color=color, linewidth=1.8, label=label)

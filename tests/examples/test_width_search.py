@@ -13,6 +13,8 @@ def test_a_panel_has_a_line_for_one_width_and_one_for_the_search():
     ]
     figure = picture(points)
     figure.canvas.draw()
-    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["one width for all", "searched"]] * 2
+    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [
+        ["one width for all", "searched"]
+    ] * 2
     assert [list(line.get_xdata()) for line in figure.axes[1].lines] == [[1.0, 2.0]] * 2
     assert faint(figure) == []

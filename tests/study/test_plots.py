@@ -12,8 +12,9 @@ from torch import nn
 import ana_fx
 from ana_fx import LayerSchedule, Schedule
 from ana_fx.study.convergence import compositional_convergence
+from ana_fx.study.plot_style import INK, PALE, shade
 from ana_fx.study.plots import plot_convergence, plot_quantizer, plot_schedule
-from tests.contrast import contrast, faint
+from tests.contrast import OF_GRAPHICS, OF_TEXT, contrast, faint
 from tests.models import Residual, example
 
 WITHOUT_MATPLOTLIB = """
@@ -51,6 +52,11 @@ def test_contrast_is_that_of_wcag():
     assert (contrast("black"), contrast("white")) == (pytest.approx(21.0), 1.0)
     assert contrast("#777777") == pytest.approx(4.48, abs=0.005)  # the grey that just misses what text needs
     assert contrast((0, 0, 0, 0.5)) == contrast((0.5, 0.5, 0.5))
+
+
+def test_every_colour_of_the_style_can_be_seen():
+    assert contrast(INK) >= OF_TEXT
+    assert all(contrast(each) >= OF_GRAPHICS for each in (PALE, *(shade(step / 50) for step in range(51))))
 
 
 def test_what_cannot_be_seen_is_told():
