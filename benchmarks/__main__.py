@@ -29,6 +29,11 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmark(s) {', '.join(unknown)}; known are {', '.join(known)}")
     networks = arguments.networks.split(",") if arguments.networks else None
+    for name, there in (("annealing", annealing.NETWORKS), ("training_step", training_step.NETWORKS)):
+        others = set(networks or ()) - set(there[arguments.device]) if name in names else set()
+        if others:
+            known = list(there[arguments.device])
+            parser.error(f"{name} has no network(s) {', '.join(sorted(others))}; known are {', '.join(known)}")
     modes = arguments.modes.split(",") if arguments.modes else training_step.MODES
     for name in names:
         console = Console(width=160)

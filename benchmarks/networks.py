@@ -27,10 +27,12 @@ __all__ = [
     "RESNET10",
     "RESNET18",
     "RESNET18_LARGE",
+    "RESNET50",
     "RESNET50_LARGE",
     "VGG8_EIGHTH",
     "VGG8_LARGE",
     "VGG8_QUARTER",
+    "VIT",
     "VIT_LARGE",
     "Network",
 ]
@@ -107,6 +109,8 @@ VGG8_EIGHTH = Network("VGG8/8, 32 × 32×32", lambda: VGG8(width_divisor=8), (32
 DS_CNN = Network("DS-CNN, 32 × 49×10", DSCNN, (32, 1, 49, 10))
 RESNET18 = Network("ResNet-18, 16 × 64×64", lambda: resnet18(num_classes=10), (16, 3, 64, 64))
 MOBILENET_V2 = Network("MobileNetV2, 16 × 64×64", lambda: mobilenet_v2(num_classes=10), (16, 3, 64, 64))
+RESNET50 = Network("ResNet-50, 4 × 224×224", lambda: resnet50(num_classes=10), (4, 3, 224, 224))
+VIT = Network("ViT-B/16, 2 × 224×224", lambda: vit_b_16(num_classes=10), (2, 3, 224, 224))
 RESNET10 = Network("ResNet-10, 16 × 32×32", lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10), (16, 3, 32, 32))
 MOBILENET_V2_QUARTER = Network(
     "MobileNetV2/4, 16 × 32×32", lambda: mobilenet_v2(num_classes=10, width_mult=0.25), (16, 3, 32, 32)

@@ -27,6 +27,9 @@ class ResidualGraph(nn.Module):
     def __init__(self, num_nodes: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(num_nodes // 4))
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.ones_(parameter)  # what is never above zero has no scale
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 4, H, W] to the same."""

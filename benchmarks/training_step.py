@@ -25,9 +25,11 @@ from benchmarks.networks import (
     MOBILENET_V2_LARGE,
     RESNET18,
     RESNET18_LARGE,
+    RESNET50,
     RESNET50_LARGE,
     VGG8_LARGE,
     VGG8_QUARTER,
+    VIT,
     VIT_LARGE,
     Network,
 )
@@ -37,7 +39,14 @@ from benchmarks.timing import NUM_THREADS, interleaved, training_step_of
 __all__ = ["main"]
 
 NETWORKS: Mapping[str, Mapping[str, Network]] = {
-    "cpu": {"vgg8": VGG8_QUARTER, "resnet18": RESNET18, "ds_cnn": DS_CNN, "mobilenet_v2": MOBILENET_V2},
+    "cpu": {
+        "vgg8": VGG8_QUARTER,
+        "resnet18": RESNET18,
+        "resnet50": RESNET50,
+        "mobilenet_v2": MOBILENET_V2,
+        "ds_cnn": DS_CNN,
+        "vit": VIT,
+    },
     "cuda": {
         "vgg8": VGG8_LARGE,
         "resnet50": RESNET50_LARGE,

@@ -9,27 +9,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ana_fx.errors import PrecisionError
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.numerics.codebook import Codebook
+from ana_fx.numerics.codebook import Codebook, half_way
+from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
 from ana_fx.schedule.noise import Noise
 
-__all__ = ["CodebookQuantizer", "fake_quantize_codebook", "quantizer_of"]
+__all__ = ["CodebookQuantizer", "check_channels", "fake_quantize_codebook", "quantizer_of"]
+
+
+_NEVER = 2.0**30  # steps
 
 
 class CodebookQuantizer(Quantizer):
     """A K-quantizer with annealed noise (paper, equation 1). Its work is K − 1 comparisons a number, K at most 16.
 
-    Noise is measured in the smallest distance of two levels: for −1 and 1 half a unit reaches from −1 to 1.
+    Noise is measured in the smallest distance of two levels: for −1 and 1 half a unit reaches from −1 to 1. Channels
+    with thresholds of their own have one step, which is searched as if these stood half-way between the levels.
+
+    Args:
+        channel_axis: Axis of the channels of what is quantised, −1 for the last.
     """
 
-    @property
-    def codebook(self) -> Codebook:
-        """The levels and thresholds, moved by the static mean of the noise if it has one."""
+    rows: Tensor
+
+    def __init__(self, *settings: Any, channel_axis: int = 1, **options: Any) -> None:
+        super().__init__(*settings, **options)
+        self.channel_axis = channel_axis
+        thresholds = self.integer_type.rows if self.integer_type.num_channels is not None else ()
+        rows = torch.tensor(thresholds, dtype=torch.float32).clamp(-_NEVER, _NEVER)  # densities far out are no NaN
+        self.register_buffer("rows", rows, persistent=False)  # the state keeps the type
+
+    def codebook_along(self, x: Tensor) -> Codebook:
+        """The levels and thresholds for numbers shaped as `x`, moved by the static mean of the noise if it has one.
+
+        Raises:
+            PrecisionError: Channels have thresholds of their own, and `x` has another number of channels.
+        """
         found = self.integer_type.codebook
         assert found is not None
-        return self.moved(found)
+        if not self.rows.numel():
+            return self.moved(found)
+        check_channels(self.name, self.integer_type, x.shape[self.channel_axis])
+        return self.moved(Codebook(found.values, self.rows.unbind(1))).along(self.channel_axis, x.ndim)
 
     @property
     def unit(self) -> int:
@@ -43,7 +67,9 @@ class CodebookQuantizer(Quantizer):
 
     @property
     def _all_levels(self) -> Codebook:
-        return self.codebook
+        found = self.integer_type.codebook
+        assert found is not None
+        return self.moved(Codebook(found.values, half_way(found.values)) if self.rows.numel() else found)
 
     def _filled(self, scale: Tensor) -> Tensor:
         return scale
@@ -52,12 +78,21 @@ class CodebookQuantizer(Quantizer):
     def loses(self, x: Tensor) -> bool:
         """Whether numbers that differ all get one level."""
         least, most = torch.aminmax(x.float())
-        first, last = (float(self.quantize(end)) for end in (least, most))
-        return bool(least < most) and first == last
+        steps = torch.stack((least, most)) / positive(self.scale)
+        first, last = self._all_levels.level(steps).tolist()
+        return bool(least < most) and first == last and not self.rows.numel()
+
+    def level_of(self, x: Tensor) -> Tensor:
+        """The levels of reals, float64, without noise, whatever the device."""
+        found = self.integer_type.codebook
+        assert found is not None
+        there = tuple(each.to(x.device) if isinstance(each, Tensor) else each for each in found.thresholds)
+        codebook = self.moved(Codebook(found.values, there)).along(self.channel_axis, x.ndim)
+        return codebook.level(x / positive(self.scale).double().to(x.device))
 
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""
-        return self.codebook.level(x.float() / positive(self.scale))
+        return self.codebook_along(x).level(x.float() / positive(self.scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """The noisy quantizer; float32, shaped as `x`."""
@@ -85,7 +120,7 @@ def fake_quantize_codebook(
         Multiples of `scale`, float32, shaped as `x`.
     """
     gradient = quantizer.gradient._replace(mean=quantizer.gradient.mean * quantizer.unit)
-    settings = (quantizer.codebook, quantizer.noise, quantizer.strategy, gradient)
+    settings = (quantizer.codebook_along(x), quantizer.noise, quantizer.strategy, gradient)
     factors = (scale_gradient, scale.requires_grad)
     out: Tensor = _FakeQuantize.apply(x, scale, *noise, *settings, *factors)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
@@ -163,6 +198,19 @@ _LEVELS: Mapping[Strategy, _Formula] = {
     Strategy.MODE: _mode,
     Strategy.RANDOM: _random,
 }
+
+
+def check_channels(name: str, integer_type: IntegerType, num_channels: int) -> None:
+    """Refuse thresholds of other channels than there are.
+
+    Raises:
+        PrecisionError: Their number is another.
+    """
+    if integer_type.num_channels not in (None, num_channels):
+        raise PrecisionError(
+            f"{name}: found {num_channels} channels and thresholds for each of {integer_type.num_channels}; "
+            f"give this layer a row for each of its channels by Precision(overrides={{...}})"
+        )
 
 
 def quantizer_of(integer_type: Any, *settings: Any, **options: Any) -> Quantizer:

@@ -201,10 +201,7 @@ class Quantizer(Float32Module):
 
     def level_of(self, x: Tensor) -> Tensor:
         """The levels of reals, float64, without noise, whatever the device."""
-        steps, codebook = x / positive(self.scale).double().to(x.device), self.integer_type.codebook
-        if codebook is not None:
-            return self.moved(codebook).level(steps)
-        levels = self.levels()
+        steps, levels = x / positive(self.scale).double().to(x.device), self.levels()
         return torch.floor(steps + levels.offset).clamp(float(levels.lo), float(levels.hi))
 
     def grid(self) -> Grid:

@@ -8,12 +8,13 @@ Everything is counted in steps: u = x / scale.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Codebook", "codebook_scale"]
+__all__ = ["Codebook", "codebook_scale", "half_way"]
 
 _OCTAVES = tuple(0.25 * k for k in range(-24, 9))  # around the step with which the largest number is the largest level
 _FINE = tuple(0.05 * k for k in range(-4, 5) if k)  # around the best of these
@@ -23,10 +24,13 @@ _NUM_SAMPLES = 2**12  # of a row: others would not move the step
 
 
 class Codebook(NamedTuple):
-    """The levels of a quantizer, rising, and the thresholds between them, one less."""
+    """The levels of a quantizer, rising, and the thresholds between them, one less.
+
+    A threshold is a number, or has one for each channel, shaped so that it broadcasts against what is quantised.
+    """
 
     values: tuple[int, ...]
-    thresholds: tuple[float, ...]
+    thresholds: Sequence[float | Tensor]
 
     @property
     def jumps(self) -> tuple[int, ...]:
@@ -40,9 +44,24 @@ class Codebook(NamedTuple):
             level.add_(steps >= threshold, alpha=jump)
         return level
 
+    def along(self, axis: int, rank: int) -> Codebook:
+        """With thresholds of channels, [channels], along an axis of a tensor of that rank."""
+        shape = [-1 if each == axis % rank else 1 for each in range(rank)]
+        return Codebook(self.values, tuple(t.reshape(shape) if isinstance(t, Tensor) else t for t in self.thresholds))
+
+    def table(self) -> Tensor:
+        """The thresholds as float64, [channels or 1, levels − 1]."""
+        columns = [torch.as_tensor(each, dtype=torch.float64).reshape(-1) for each in self.thresholds]
+        return torch.stack(columns, 1)
+
     def moved(self, shift: float) -> Codebook:
         """With thresholds higher by so many steps."""
         return self if shift == 0.0 else Codebook(self.values, tuple(each + shift for each in self.thresholds))
+
+
+def half_way(values: Sequence[int]) -> tuple[float, ...]:
+    """The thresholds half-way between levels: where each number takes the nearest level."""
+    return tuple((low + high) / 2 for low, high in itertools.pairwise(values))
 
 
 @torch.no_grad()

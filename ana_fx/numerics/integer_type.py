@@ -7,10 +7,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from ana_fx.numerics.codebook import Codebook
+from ana_fx.numerics.codebook import Codebook, half_way
 from ana_fx.text.wording import brief, unknown
 
 __all__ = ["EXACT_FLOAT32", "LARGEST_LEVEL", "LARGEST_WEIGHT", "IntegerType"]
@@ -38,7 +39,8 @@ class IntegerType:
 
     `levels` are those of a codebook, the K-quantizer of the paper (equation 1), and `thresholds` stand between them, in
     steps of the quantizer; by default half-way. One bit has the levels 0 and 1, or −1 and 1 if it is signed, and the
-    threshold 0: the Heaviside and the sign function.
+    threshold 0: the Heaviside and the sign function. Channels of an activation may have thresholds of their own, a row
+    each; a level that a channel never takes lies between two that are equal, or beyond one that is infinite.
 
     Holds: 1 <= bits <= 8; an unsigned type is not narrow and has no zero point; a limit is of a narrow type, and less
     than its highest level; levels and thresholds rise, 2 to 16 of the first and one less of the second, and the type is
@@ -51,7 +53,7 @@ class IntegerType:
     zero_point: int | None = None
     limit: int | None = None
     levels: tuple[int, ...] = ()
-    thresholds: tuple[float, ...] = ()
+    thresholds: tuple[float | tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
@@ -79,16 +81,9 @@ class IntegerType:
         if self.narrow or self.zero_point is not None or self.limit is not None:
             raise ValueError("a codebook says all its levels: it is not narrow and has no zero point and no limit")
         levels = tuple(int(level) for level in self.levels)
-        thresholds = tuple(float(each) for each in self.thresholds)
         if not 2 <= len(levels) <= _MOST_LEVELS or any(low >= high for low, high in itertools.pairwise(levels)):
             raise ValueError(f"a codebook has 2 to {_MOST_LEVELS} levels that rise, got {brief(self.levels)}")
-        thresholds = thresholds or tuple((low + high) / 2 for low, high in itertools.pairwise(levels))
-        is_rising = all(low < high for low, high in itertools.pairwise(thresholds))
-        if len(thresholds) != len(levels) - 1 or not is_rising or not all(map(math.isfinite, thresholds)):
-            raise ValueError(
-                f"{len(levels)} levels have {len(levels) - 1} thresholds between them, finite and rising, "
-                f"got {brief(self.thresholds)}"
-            )
+        thresholds = self._checked_thresholds(len(levels) - 1) or half_way(levels)
         object.__setattr__(self, "levels", levels)
         object.__setattr__(self, "thresholds", thresholds)
         if self.bits != _bits_of(levels) or self.signed != (levels[0] < 0):
@@ -97,28 +92,94 @@ class IntegerType:
                 f"{'signed' if levels[0] < 0 else 'unsigned'}, got {self.bits}; write IntegerType.of_levels(...)"
             )
 
+    def _checked_thresholds(self, wanted: int) -> tuple[float, ...] | tuple[tuple[float, ...], ...]:
+        """The thresholds as floats, once it is certain that they stand between levels."""
+        given: Any = self.thresholds
+        if not given:
+            return ()
+        is_shared = not isinstance(given[0], Sequence)
+        rows = tuple(tuple(map(float, row)) for row in ([given] if is_shared else given))
+        for index, row in enumerate(rows):
+            rises = all(low < high or (low == high and not is_shared) for low, high in itertools.pairwise(row))
+            is_number = all(not math.isnan(each) and (math.isfinite(each) or not is_shared) for each in row)
+            if len(row) != wanted or not rises or not is_number:
+                needed = "finite and rising" if is_shared else f"for each of {len(rows)} channels, none below another"
+                raise ValueError(
+                    f"{wanted + 1} levels have {wanted} thresholds between them, {needed}, got "
+                    f"{', '.join(f'{each:g}' for each in row[:20])}{'' if is_shared else f' for channel {index}'}"
+                )
+        return rows[0] if is_shared else rows
+
     @classmethod
-    def of_levels(cls, levels: Sequence[int], thresholds: Sequence[float] | None = None) -> IntegerType:
+    def of_levels(
+        cls,
+        levels: Sequence[int] | Sequence[Sequence[int]],
+        thresholds: Sequence[float] | Sequence[Sequence[float]] | None = None,
+    ) -> IntegerType:
         """The type of a codebook: its levels, and the thresholds between them (paper, equation 1).
 
+        Activations may have other levels, other thresholds or both for each channel: give a row each. The levels of all
+        channels are 2 to 16 together.
+
         Args:
-            levels: 2 to 16 integers that rise, within −128 … 127 or 0 … 255.
-            thresholds: One less, in steps of the quantizer; None for half-way between the levels.
+            levels: 2 to 16 integers that rise, within −128 … 127 or 0 … 255; or such a row for each channel.
+            thresholds: One less, in steps of the quantizer; None for half-way between the levels; or a row for each
+                channel.
+
+        Raises:
+            ValueError: Levels or thresholds are not as above.
 
         Examples:
             >>> five = IntegerType.of_levels([-4, -1, 0, 1, 4])
             >>> five.bits, five.thresholds
             (4, (-2.5, -0.5, 0.5, 2.5))
+            >>> IntegerType.of_levels([[-1, 0, 1], [-4, 0, 4]]).levels
+            (-4, -1, 0, 1, 4)
+            >>> IntegerType.of_levels([0, 1, 2], [[0.5, 1.5], [0.7, 1.1]]).num_channels
+            2
         """
-        whole = tuple(levels)
+        if levels and isinstance(levels[0], Sequence):
+            return cls._of_rows([tuple(row) for row in levels], thresholds)  # type: ignore[arg-type]  # rows, then
+        whole: tuple[int, ...] = tuple(levels)  # type: ignore[arg-type]  # no rows, then
         if not all(type(each) is int for each in whole) or len(whole) < 2:
             raise ValueError(f"a codebook has 2 to {_MOST_LEVELS} levels, which are integers, got {brief(levels)}")
-        return cls(_bits_of(whole), min(whole) < 0, levels=whole, thresholds=tuple(thresholds or ()))
+        return cls(_bits_of(whole), min(whole) < 0, levels=whole, thresholds=tuple(thresholds or ()))  # type: ignore[arg-type]  # rows or not
+
+    @classmethod
+    def _of_rows(cls, levels: Sequence[tuple[int, ...]], thresholds: Any) -> IntegerType:
+        """The type of all levels of all channels, where each channel passes over those that it has not."""
+        given = [half_way(row) for row in levels] if thresholds is None else list(thresholds)
+        if given and not isinstance(given[0], Sequence):
+            given = [given] * len(levels)
+        if len(given) != len(levels):
+            raise ValueError(f"levels of {len(levels)} channels have as many rows of thresholds, got {len(given)}")
+        own = [cls.of_levels(row, between) for row, between in zip(levels, given, strict=True)]
+        union = sorted({level for each in own for level in each.levels})
+        return cls.of_levels(union, [_passing_over(each, union) for each in own])
+
+    @property
+    def rows(self) -> tuple[tuple[float, ...], ...]:
+        """The thresholds of each channel, or one row for all; none without a codebook."""
+        if not self.levels:
+            return ()
+        return self.thresholds if self.num_channels is not None else (self.thresholds,)  # type: ignore[return-value]  # it tells
+
+    @property
+    def num_channels(self) -> int | None:
+        """Of how many channels the thresholds are told one by one; None if all have the same."""
+        return len(self.thresholds) if self.thresholds and isinstance(self.thresholds[0], tuple) else None
 
     @property
     def codebook(self) -> Codebook | None:
-        """The levels and thresholds, if not all integers of the range are levels."""
-        return Codebook(self.levels, self.thresholds) if self.levels else None
+        """The levels and thresholds, if not all integers of the range are levels.
+
+        Thresholds that each channel has for itself are float64, [channels].
+        """
+        if not self.levels:
+            return None
+        if self.num_channels is None:
+            return Codebook(self.levels, self.rows[0])
+        return Codebook(self.levels, torch.tensor(self.rows, dtype=torch.float64).unbind(1))
 
     @classmethod
     def parse(cls, name: str) -> IntegerType:
@@ -204,10 +265,21 @@ class IntegerType:
         levels = f"levels {', '.join(map(str, self.levels))}"
         if self.bits == 1 and self.thresholds == (0.0,):
             return "bipolar" if self.signed else "uint1"
-        middles = tuple((low + high) / 2 for low, high in itertools.pairwise(self.levels))
-        if self.thresholds != middles:
+        if self.num_channels is not None:
+            levels += f" with thresholds for each of {self.num_channels} channels"
+        elif self.thresholds != half_way(self.levels):
             levels += f" with thresholds {', '.join(f'{each:g}' for each in self.thresholds)}"
         return levels
+
+
+def _passing_over(own: IntegerType, union: Sequence[int]) -> list[float]:
+    """The thresholds between all levels of a union that pass over those which a type has not."""
+    reached = dict(zip(own.levels, (-math.inf, *own.thresholds), strict=True))
+    found: list[Any] = []
+    for level in union[1:]:
+        next_own = min((each for each in own.levels if each >= level), default=None)
+        found.append(math.inf if next_own is None else reached[next_own])
+    return found
 
 
 def _bits_of(levels: tuple[int, ...]) -> int:

@@ -176,6 +176,10 @@ def _input(name: IntegerType | str) -> IntegerType:
 
 def _weight_type(name: IntegerType | str) -> IntegerType:
     weight_type = _type(name)
+    if weight_type.num_channels is not None:
+        raise ValueError(
+            f"weights have a scale for each channel and one codebook, got {weight_type}; give one row of thresholds"
+        )
     if not weight_type.signed and not weight_type.levels:
         raise ValueError(f"weights are signed, got {weight_type}")
     return replace(weight_type, narrow=True) if weight_type.bits == 8 and not weight_type.levels else weight_type

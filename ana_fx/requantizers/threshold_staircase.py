@@ -58,7 +58,7 @@ def fit_thresholds(line: LineFit, codebook: Codebook) -> tuple[ThresholdStaircas
     """
     is_constant = line.exact_slope < _FLATTEST
     slope = torch.where(is_constant, torch.ones_like(line.exact_slope), line.exact_slope)
-    wanted = torch.tensor(codebook.thresholds, dtype=torch.float64, device=slope.device)
+    wanted = codebook.table().to(slope.device)
     distance = wanted - line.target.reshape(-1, 1)  # in steps of the output
     limit = torch.as_tensor(line.bound, device=slope.device).double().reshape(-1, 1) + 1
     found = torch.ceil(distance / slope.reshape(-1, 1))

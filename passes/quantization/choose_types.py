@@ -84,7 +84,8 @@ def _output_type(node: Node, precision: Precision, leaving: Leaving | None, sign
     assert layer_map is not None
     wanted = precision.of(str(node.target)).activation_type(is_nonnegative)
     found = layer_map.output_type(wanted, is_nonnegative=is_nonnegative, has_bytes=_has_bytes(node, leaving))
-    if found.levels and found.qmin >= 0 and found.thresholds[0] <= 0 and node in signs.nonnegative_inside:
+    is_shared = bool(found.levels) and found.num_channels is None
+    if is_shared and found.qmin >= 0 and found.rows[0][0] <= 0 and node in signs.nonnegative_inside:
         return IntegerType.of_levels(found.levels)  # a number that is never negative is never below a threshold of 0
     return found
 

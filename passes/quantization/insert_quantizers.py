@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ana_fx.graph import layer_map_of, module_of, unique_path
-from ana_fx.layers.codebook_quantizer import quantizer_of
+from ana_fx.errors import PrecisionError
+from ana_fx.graph import layer_map_of, location, module_of, unique_path
+from ana_fx.layers.codebook_quantizer import CodebookQuantizer, check_channels, quantizer_of
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.base_dialect import Dialect
@@ -30,6 +32,8 @@ from ana_fx.schedule.schedule import Schedule
 from ana_fx.target import Target
 
 __all__ = ["InsertQuantizers"]
+
+_ANY_RANK = 4  # the channels of an operator are on axis 1 or on the last one, whatever the rank
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class InsertQuantizers(Pass):
                 if layer_map is None or integer_type is None:
                     continue
                 quantizer = self._output_quantizer(layer_map, integer_type, precision_of(gm).of(str(node.target)))
+                if isinstance(quantizer, CodebookQuantizer):
+                    _settle_channels(node, layer_map, quantizer)
                 samples = observation_of(node).samples
                 if samples is not None and not layer_map.has_own_scale:
                     note = scale_from_samples(quantizer, samples)
@@ -159,6 +165,22 @@ class InsertQuantizers(Pass):
         )
         layer_map.settle_scale(quantizer)
         return quantizer
+
+
+def _settle_channels(node: Node, layer_map: LayerMap, quantizer: CodebookQuantizer) -> None:
+    """Tell a quantizer with thresholds for each channel where the channels of a layer map are.
+
+    Raises:
+        PrecisionError: It has none, or another number of them.
+    """
+    if quantizer.integer_type.num_channels is None:
+        return
+    if not isinstance(layer_map, OperatorMap):
+        raise PrecisionError(f"{location(node)}: its output has no channels, found {quantizer.integer_type} for it")
+    quantizer.channel_axis = 1 if layer_map.operator.channel_axis(_ANY_RANK) == 1 else -1
+    shape = observation_of(node).sample_shape
+    if shape is not None:
+        check_channels(location(node), quantizer.integer_type, (0, *shape)[quantizer.channel_axis])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ana_fx.errors import PrecisionError
 from ana_fx.layers.codebook_quantizer import CodebookQuantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.schedule.noise import NOISES
@@ -68,3 +69,38 @@ def test_a_learned_scale_has_a_gradient():
     made.set_scale(torch.tensor(0.5))
     made(torch.randn(50)).square().sum().backward()
     assert float(made.scale.grad.abs()) > 0
+
+
+LEVELS, ROWS = [[-4, 0, 1], [-1, 0, 4], [0, 1]], [[-1.5, 0.75], [-0.25, 2.0], [0.5]]
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("strategy", ["expectation", "mode"])
+def test_each_channel_is_quantised_as_if_it_were_alone(noise, strategy, axis):
+    together = quantizer(IntegerType.of_levels(LEVELS, ROWS), noise, strategy)
+    together.channel_axis = axis
+    x = torch.randn(40, 3, requires_grad=True)
+    y = together(x.unsqueeze(-1) if axis == 1 else x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    for channel, (levels, row) in enumerate(zip(LEVELS, ROWS, strict=True)):
+        alone = quantizer(IntegerType.of_levels(levels, row), noise, strategy)
+        alone.std.mul_(together.unit / alone.unit)  # noise is measured in the smallest distance of any two levels
+        column = x[:, channel].detach().requires_grad_()
+        (wanted,) = torch.autograd.grad(alone(column).sum(), column)
+        # A jump over several levels is added in parts, and levels are at most 4: three additions of 2⁻²⁴ · 4 each.
+        assert torch.allclose(y.reshape(40, 3)[:, channel], alone(column), rtol=0, atol=3 * 2.0**-22)
+        assert torch.allclose(gradient[:, channel], wanted, rtol=2.0**-20, atol=2.0**-20)
+        assert torch.equal(together.level_of(x.double().detach())[:, channel], alone.level_of(column.double().detach()))
+
+
+def test_random_levels_of_a_channel_are_its_own():
+    together = quantizer(IntegerType.of_levels(LEVELS, ROWS), "normal", "random", scale=1.0, std=3.0)
+    drawn = together(torch.randn(1000, 3))
+    assert [set(column.unique().tolist()) for column in drawn.unbind(1)] == [set(map(float, row)) for row in LEVELS]
+
+
+def test_other_channels_than_there_are_thresholds_for_are_refused():
+    together = quantizer(IntegerType.of_levels(LEVELS, ROWS))
+    with pytest.raises(PrecisionError, match="found 4 channels and thresholds for each of 3"):
+        together(torch.randn(5, 4))

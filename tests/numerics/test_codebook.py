@@ -77,3 +77,43 @@ def test_one_bit_is_two_levels_with_the_threshold_0():
     assert IntegerType.parse("bipolar").codebook == CODEBOOKS[0]
     assert IntegerType(bits=1, signed=False).codebook == CODEBOOKS[1]
     assert [str(IntegerType.parse(name)) for name in ("bipolar", "uint1")] == ["bipolar", "uint1"]
+
+
+def rows_of_levels(most: int = 16):
+    """Levels of some channels, not more than `most` together."""
+    some = st.lists(st.sampled_from(range(-8, most - 8)), min_size=2, max_size=5, unique=True).map(sorted)
+    return st.lists(some, min_size=2, max_size=4)
+
+
+@given(rows_of_levels(), st.data())
+def test_a_codebook_of_channels_is_that_of_each(levels, data):
+    rows = [
+        sorted(data.draw(st.sets(st.floats(-9, 9), min_size=len(row) - 1, max_size=len(row) - 1))) for row in levels
+    ]
+    joined = IntegerType.of_levels(levels, rows)
+    u = torch.tensor(data.draw(st.lists(st.floats(-10, 10), min_size=1, max_size=5)), dtype=torch.float64)
+    u = torch.cat([u, torch.tensor([*rows[0], -1e6, 1e6], dtype=torch.float64)]).expand(len(levels), -1)
+    found = joined.codebook.along(0, 2).level(u)
+    own = [IntegerType.of_levels(row, between).codebook for row, between in zip(levels, rows, strict=True)]
+    assert found.tolist() == [[plainly(each, codebook) for each in u[0].tolist()] for codebook in own]
+
+
+def test_levels_of_channels_with_one_row_of_thresholds_have_it_all():
+    found = IntegerType.of_levels([[0, 1], [0, 4]], [0.25])
+    assert (found.levels, found.thresholds) == ((0, 1, 4), ((0.25, float("inf")), (0.25, 0.25)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "thresholds", "reason"),
+    [
+        ([0, 1, 2], [[0.5, 1.5], [1.5, 0.5]], "none below another, got 1.5, 0.5 for channel 1"),
+        ([0, 1, 2], [[0.5], [0.5, 1.5]], "3 levels have 2 thresholds between them, for each of 2 channels"),
+        ([0, 1], [[float("nan")], [0.0]], "got nan for channel 0"),
+        ([[0, 1], [0, 2]], [[0.5]], "levels of 2 channels have as many rows of thresholds, got 1"),
+        ([list(range(9)), list(range(9, 18))], None, "has 2 to 16 levels"),
+        ([[0, 1], [1]], None, "has 2 to 16 levels"),
+    ],
+)
+def test_a_codebook_of_channels_that_is_none_is_refused(levels, thresholds, reason):
+    with pytest.raises(ValueError, match=reason):
+        IntegerType.of_levels(levels, thresholds)
