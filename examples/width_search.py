@@ -111,10 +111,10 @@ def picture(found: Sequence[Point]) -> Figure:
     every = figure.subplots(len(networks), len(_UNITS), squeeze=False)
     for row, network in zip(every, networks, strict=True):
         for axes, (budget, (label, divisor)) in zip(row, _UNITS.items(), strict=True):
-            for is_searched, said, color in ((False, "one width for all", "#1f77b4"), (True, "searched", "#c4572e")):
+            for is_searched, said in ((False, "one width for all"), (True, "searched")):
                 chosen = [p for p in found if (p.network, p.budget, p.is_searched) == (network, budget, is_searched)]
                 costs = [point.cost / divisor for point in chosen]
-                axes.plot(costs, [100 * point.accuracy for point in chosen], marker="o", color=color, label=said)
+                axes.plot(costs, [100 * point.accuracy for point in chosen], marker="o", label=said)
             axes.set_title(network)
             axes.set_xlabel(label)
             axes.set_ylabel("accuracy, %")
