@@ -19,7 +19,12 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["tutorial", "how_to/resume", "notebooks/keyword_spotter", "notebooks/operator_and_target"]
+    "name",
+    [
+        "tutorial",
+        "how_to/resume",
+        *(f"notebooks/{each}" for each in ("mixed_precision", "keyword_spotter", "operator_and_target")),
+    ],
 )
 def test_the_cells_are_the_blocks_of_the_page(written, name):
     notebook = json.loads((written / f"{name}.ipynb").read_text(encoding="utf-8"))
