@@ -23,7 +23,9 @@ def written(tmp_path_factory):
     [
         "tutorial",
         "how_to/resume",
-        *(f"notebooks/{each}" for each in ("mixed_precision", "keyword_spotter", "operator_and_target")),
+        "notebooks/mixed_precision",
+        "notebooks/keyword_spotter",
+        "notebooks/operator_and_target",
     ],
 )
 def test_the_cells_are_the_blocks_of_the_page(written, name):
