@@ -40,6 +40,7 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
+    from ana_fx.analysis.latency_table import LatencyTable
     from ana_fx.analysis.layer_errors import LayerErrors
     from ana_fx.analysis.search_widths import search_widths
     from ana_fx.analysis.sensitivities import Sensitivities
@@ -85,6 +86,7 @@ __all__ = [
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "LatencyTable",
     "LayerErrors",
     "Operators",
     "ProgramReport",
@@ -139,6 +141,7 @@ __all__ = [
 
 _LAZY = {
     "compare_layers": "ana_fx.passes.post_training.compare_layers",
+    "LatencyTable": "ana_fx.analysis.latency_table",
     "LayerErrors": "ana_fx.analysis.layer_errors",
     "reconstruct": "ana_fx.passes.post_training.reconstruct",
     "search_widths": "ana_fx.analysis.search_widths",

@@ -273,11 +273,28 @@ class _Measurement:
         terms = layer_map.operator.integer_weight(layer_map.weight.detach())[0].numel()
         products = tuple(self._values[node][0].numel() * terms for node in nodes)
         inputs = tuple(sources[node.name] for node in nodes)
-        return WeightSensitivity(_paths(nodes), errors, layer_map.weight.numel(), products, inputs)
+        shapes = tuple(self._shape(node) for node in nodes)
+        return WeightSensitivity(_paths(nodes), errors, layer_map.weight.numel(), products, inputs, shapes)
+
+    def _shape(self, node: Node) -> str:
+        """What decides how long a layer takes at given widths: its operator and the sizes, of one sample."""
+        layer_map = self._calls[node]
+        assert isinstance(layer_map, OperatorMap)
+        assert layer_map.weight is not None
+        read, given = (self._values[each].shape[1:] for each in (node.all_input_nodes[0], node))
+        parts = [layer_map.kind, f"{_sizes(read)}->{_sizes(given)}", f"weight {_sizes(layer_map.weight.shape)}"]
+        for name in ("stride", "dilation"):
+            steps = getattr(layer_map.operator, name, ())
+            parts += [f"{name} {_sizes(steps)}"] * any(step != 1 for step in steps)
+        return " ".join(parts)
 
 
 def _paths(nodes: list[Node]) -> tuple[str, ...]:
     return tuple(str(node.target) for node in nodes)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _quantizer(layer_map: LayerMap, *, is_weight: bool) -> Quantizer:
