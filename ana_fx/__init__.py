@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ana_fx.analysis.sensitivities import Sensitivities
     from ana_fx.passes.convert import convert
     from ana_fx.passes.post_training.compare_layers import compare_layers
+    from ana_fx.passes.post_training.equalize import equalize
     from ana_fx.passes.post_training.reconstruct import reconstruct
     from ana_fx.passes.post_training.sensitivity import sensitivity
     from ana_fx.passes.prepare import prepare
@@ -67,6 +68,7 @@ __all__ = [
     "Annealer",
     "Distiller",
     "reestimate_batch_norms",
+    "equalize",
     "reconstruct",
     "convert",
     "export",
@@ -143,6 +145,7 @@ _LAZY = {
     "compare_layers": "ana_fx.passes.post_training.compare_layers",
     "LatencyTable": "ana_fx.analysis.latency_table",
     "LayerErrors": "ana_fx.analysis.layer_errors",
+    "equalize": "ana_fx.passes.post_training.equalize",
     "reconstruct": "ana_fx.passes.post_training.reconstruct",
     "search_widths": "ana_fx.analysis.search_widths",
     "sensitivity": "ana_fx.passes.post_training.sensitivity",

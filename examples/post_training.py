@@ -67,7 +67,7 @@ def main() -> None:
     """Run all cases that are wanted, show and store what they gave."""
     parser = argparse.ArgumentParser(prog="python -m examples.post_training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data and the trained networks")
-    parser.add_argument("--networks", nargs="*", default=list(TRAINED), choices=TRAINED)
+    parser.add_argument("--networks", nargs="*", default=["ResNet-20", "ResNet8", "DS-CNN"], choices=TRAINED)
     parser.add_argument("--precisions", nargs="*", default=["int8", "int4"])
     parser.add_argument("--samples", type=int, default=512, help="for calibration; fewer where there are fewer")
     parser.add_argument("--choices", type=int, default=3, help="of calibration samples")
