@@ -21,7 +21,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
-from ana_fx.numerics.spread_samples import spread_samples
+from ana_fx.numerics.spread_samples import tail_samples
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches
 from ana_fx.passes.post_training.reconstruct import rounded_weight
@@ -239,7 +239,7 @@ class _Measurement:
         def quantized(node: Node) -> Tensor:
             y: Tensor = self._values[node]
             if not quantizer.shares_scale and not layer_map.has_own_scale:
-                quantizer.calibrate(spread_samples(y, _NUM_SAMPLES))
+                quantizer.calibrate(*tail_samples(y, _NUM_SAMPLES))
             return quantizer.quantize(y) * positive(quantizer.scale.detach())
 
         return quantized
