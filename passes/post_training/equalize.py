@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.graph import calls_of, layer_map_of
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.norms import gain_and_offset
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.operators.convolution import Convolution
@@ -83,7 +84,13 @@ def equalize(model: nn.Module, batches: Iterable[Any], *, target: str = "onnxrun
         changes = [_balance(pair, by_weight=by_weight) for pair in pairs]
         if not any(changes):
             break
-    return _with_parameters(copy.deepcopy(unwrap(model)), dict(ranges.twin.named_parameters()), names)
+    equal = copy.deepcopy(unwrap(model))
+    for name, parameter in ranges.twin.named_parameters():
+        before = gm.get_parameter(name)
+        if not torch.equal(parameter, before):
+            theirs = equal.get_parameter(names[name])  # of another width perhaps
+            theirs.mul_(torch.where(before == 0, torch.ones_like(before), parameter / before).to(theirs))
+    return equal
 
 
 class _Ranges(Interpreter):
@@ -153,8 +160,9 @@ def _pairs(ranges: _Ranges, names: dict[int, str | None]) -> Iterator[_Pair]:
 def _gives_channels(layer_map: OperatorMap) -> bool:
     """Whether each channel of what it gives can be divided by a number of its own."""
     is_homogeneous = layer_map.clip_range in _HOMOGENEOUS and layer_map.line[1] == 0.0
-    has_rows = has_patches(layer_map) if layer_map.norm is None else layer_map.norm.weight is not None
-    return is_homogeneous and has_rows
+    has_rows = has_patches(layer_map) or layer_map.weight is None
+    divided = layer_map.weight if layer_map.norm is None else layer_map.norm.weight
+    return is_homogeneous and has_rows and divided is not None
 
 
 def _readers(node: Node, ranges: _Ranges) -> list[tuple[OperatorMap, Tensor]] | None:
@@ -178,15 +186,14 @@ def _readers(node: Node, ranges: _Ranges) -> list[tuple[OperatorMap, Tensor]] | 
             todo += [(each, {user: moved.run_node(user)}) for each in user.users]
             continue
         (read,) = env.values()
-        origins = _origins(reader, read) if isinstance(reader, OperatorMap) else None
-        if origins is None:
+        origins = _origins(reader, read)
+        if origins is None or not isinstance(reader, OperatorMap):
             return None
-        assert isinstance(reader, OperatorMap)
         found.append((reader, origins))
     return found
 
 
-def _origins(reader: LayerMap, numbers: Tensor) -> Tensor | None:
+def _origins(reader: LayerMap | None, numbers: Tensor) -> Tensor | None:
     """The number, from 0, of the channel that each input channel of a layer is; None where it is not one."""
     if not isinstance(reader, OperatorMap) or not has_patches(reader):
         return None
@@ -227,9 +234,10 @@ def _is_depthwise(layer_map: OperatorMap) -> bool:
 
 def _effective_rows(layer_map: OperatorMap) -> Tensor:
     """The largest weight of each channel, batch norm included."""
-    assert layer_map.weight is not None
-    gain = layer_map.weight.new_ones(()).double()
-    return (layer_map.weight.flatten(1).abs().amax(1) * layer_map._gain_and_offset(gain)[0].abs()).float()
+    weight, norm = layer_map.weight, layer_map.norm
+    one = torch.ones(1, dtype=torch.float64)
+    gain = one if norm is None else gain_and_offset(norm, one, torch.zeros_like(one))[0].abs()
+    return (gain if weight is None else gain * weight.flatten(1).abs().amax(1)).float()
 
 
 def _columns(layer_map: OperatorMap) -> Tensor:
@@ -238,11 +246,3 @@ def _columns(layer_map: OperatorMap) -> Tensor:
     assert weight is not None
     groups = operator.groups if isinstance(operator, Convolution) else 1
     return weight.data.view(groups, len(weight) // groups, weight.shape[1], -1)
-
-
-def _with_parameters(model: nn.Module, found: dict[str, nn.Parameter], names: dict[str, str]) -> nn.Module:
-    """The model with the numbers of parameters that have other names."""
-    for ours, theirs in names.items():
-        if ours in found:
-            model.get_parameter(theirs).copy_(found[ours])
-    return model

@@ -31,9 +31,10 @@ def tiny():
     return Tiny(make, "", lambda _: examples, "auto")
 
 
-def test_a_case_ends_with_a_file_without_differences(monkeypatch, tmp_path):
+@pytest.mark.parametrize("equalizes", [False, True])
+def test_a_case_ends_with_a_file_without_differences(equalizes, monkeypatch, tmp_path):
     monkeypatch.setitem(post_training.TRAINED, "tiny", tiny())
-    outcome = run_case(Case("tiny", "int4", 0), tmp_path, 64)
+    outcome = run_case(Case("tiny", "int4", 0), tmp_path, 64, equalizes=equalizes)
     assert outcome.num_different == 0
     assert 0 <= outcome.reconstructed <= 1
 

@@ -123,6 +123,13 @@ def test_a_linear_layer_over_another_axis_is_no_reader():
     assert not changed(model, ana_fx.equalize(model, [X]))
 
 
+def test_numbers_of_64_bits_stay_so():
+    model = chain().double()
+    equal = ana_fx.equalize(model, [X])
+    assert changed(model, equal)
+    assert torch.equal(equal(X.double()), model(X.double()))
+
+
 def test_the_model_is_not_touched_and_a_dead_channel_stays_dead():
     model = chain(norm=nn.Identity)
     with torch.no_grad():
