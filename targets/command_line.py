@@ -23,7 +23,7 @@ from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.post_training.compare_layers import compare_layers
 from ana_fx.passes.post_training.reconstruct import reconstruct
-from ana_fx.passes.post_training.sensitivity import sensitivity
+from ana_fx.passes.post_training.sensitivity import WIDTHS, sensitivity
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.supported_operators import supported_operators
 from ana_fx.precision.precision_json import precision_to_json
@@ -224,6 +224,7 @@ def search(
     ] = None,
     interpolate: Annotated[bool, typer.Option(help="Take widths that it lacks to lie between others.")] = False,
     activation: Annotated[str | None, typer.Option(help="The width of all activations; by default chosen.")] = None,
+    width: Annotated[list[str] | None, typer.Option(help="What to choose from, once for each; by default all.")] = None,
     target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
 ) -> None:
     """Search the widths with the least error that fit a budget, and write the precision as JSON."""
@@ -232,7 +233,7 @@ def search(
         if latency_table is not None:
             text = read_regular_file(latency_table, _LARGEST_TEXT).decode()
             table = LatencyTable.of_text(text, interpolates=interpolate)
-        found = sensitivity(_float_model(model, state), _batches(data), target=target)
+        found = sensitivity(_float_model(model, state), _batches(data), widths=width or WIDTHS, target=target)
         budgets = {"weight_bytes": weight_bytes, "mac_bits": mac_bits, "latency": latency}
         chosen = search_widths(found, **budgets, latency_table=table, activation=activation)
         cost = cost_of(found, chosen, table)

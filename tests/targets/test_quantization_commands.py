@@ -57,6 +57,7 @@ def test_search_counts_what_a_device_takes(data):
         file.write("layer,weight_bits,activation_bits,cost\n")
         file.writelines(f"{path},{bits},8,{bits}\n" for path in paths for bits in (2, 8))
     arguments = ("search", "tests.models:Chain", "--data", data, "--latency-table", "table.csv", "--latency", "20")
+    arguments = (*arguments, "--width", "int2", "--width", "int4", "--width", "int8")
     fixed = (*arguments, "--activation", "uint8", "--interpolate")
     assert json.loads(run(*fixed).stdout)["cost"]["latency"] <= 20
     result = run(*arguments)
