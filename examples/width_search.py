@@ -34,7 +34,7 @@ __all__ = ["Point", "main", "picture", "points"]
 _WIDTHS = ("int2", "int3", "int4", "int5", "int6", "int7", "int8")
 _SHARES = {"int4": (1.0, 0.85)}  # of what that width takes
 _TRAINED = "int4"
-_BATCH_SIZE, _NUM_PROBES, _RATE = 64, 128, 3e-4
+_BATCH_SIZE, _NUM_PROBES, _RATE = 64, 128, 1e-4
 _UNITS = {
     "weight_bytes": ("bytes of weights, activations of 8 bits; kB", 1e3),
     "mac_bits": ("weight bits × activation bits of all products; million", 1e6),
@@ -143,9 +143,15 @@ class _Case:
 
 
 def _train(qat: GraphModule, distiller: ana_fx.Distiller, inputs: Tensor, epochs: int) -> None:
-    """Adam with a rate that falls to zero, and no loss but the teacher's: no labels are read."""
+    """Adam with a rate that falls to zero, and no loss but the teacher's: no labels are read.
+
+    Statistics of batch norms stay those of the float network, which saw more images than these.
+    """
     torch.manual_seed(0)
     qat.train()
+    for norm in qat.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.eval()
     optimizer = torch.optim.Adam(qat.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(inputs) // _BATCH_SIZE))
     for _ in range(epochs):
