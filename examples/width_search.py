@@ -182,7 +182,7 @@ def picture(found: Sequence[Point]) -> Figure:
             axes.set_xlabel(label)
             axes.set_ylabel("accuracy, %")
             axes.grid(alpha=0.3)
-            axes.legend()
+            axes.legend(fontsize="small", framealpha=0.3)
     return figure
 
 
