@@ -40,11 +40,13 @@ from ana_fx.training.reestimate import reestimate_batch_norms
 
 if TYPE_CHECKING:
     __version__: str
+    from ana_fx.analysis.latency_table import LatencyTable
     from ana_fx.analysis.layer_errors import LayerErrors
     from ana_fx.analysis.search_widths import search_widths
     from ana_fx.analysis.sensitivities import Sensitivities
     from ana_fx.passes.convert import convert
     from ana_fx.passes.post_training.compare_layers import compare_layers
+    from ana_fx.passes.post_training.equalize import equalize
     from ana_fx.passes.post_training.reconstruct import reconstruct
     from ana_fx.passes.post_training.sensitivity import sensitivity
     from ana_fx.passes.prepare import prepare
@@ -66,6 +68,7 @@ __all__ = [
     "Annealer",
     "Distiller",
     "reestimate_batch_norms",
+    "equalize",
     "reconstruct",
     "convert",
     "export",
@@ -85,6 +88,7 @@ __all__ = [
     "AnnealingRange",
     "ExportReport",
     "FileReport",
+    "LatencyTable",
     "LayerErrors",
     "Operators",
     "ProgramReport",
@@ -139,7 +143,9 @@ __all__ = [
 
 _LAZY = {
     "compare_layers": "ana_fx.passes.post_training.compare_layers",
+    "LatencyTable": "ana_fx.analysis.latency_table",
     "LayerErrors": "ana_fx.analysis.layer_errors",
+    "equalize": "ana_fx.passes.post_training.equalize",
     "reconstruct": "ana_fx.passes.post_training.reconstruct",
     "search_widths": "ana_fx.analysis.search_widths",
     "sensitivity": "ana_fx.passes.post_training.sensitivity",

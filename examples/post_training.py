@@ -67,10 +67,11 @@ def main() -> None:
     """Run all cases that are wanted, show and store what they gave."""
     parser = argparse.ArgumentParser(prog="python -m examples.post_training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data and the trained networks")
-    parser.add_argument("--networks", nargs="*", default=list(TRAINED), choices=TRAINED)
+    parser.add_argument("--networks", nargs="*", default=["ResNet-20", "ResNet8", "DS-CNN"], choices=TRAINED)
     parser.add_argument("--precisions", nargs="*", default=["int8", "int4"])
     parser.add_argument("--samples", type=int, default=512, help="for calibration; fewer where there are fewer")
     parser.add_argument("--choices", type=int, default=3, help="of calibration samples")
+    parser.add_argument("--equalize", action="store_true", help="the float network first")
     parser.add_argument("--json", type=Path, help="where to store the outcomes")
     arguments = parser.parse_args()
     cases = [
@@ -80,30 +81,32 @@ def main() -> None:
         for seed in range(arguments.choices)
     ]
     outcomes = []
-    for outcome in _run_all(cases, arguments.data, arguments.samples):
+    for outcome in _run_all(cases, arguments):
         outcomes.append(outcome)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1), encoding="utf-8")
     Console().print(table_of(outcomes))
 
 
-def _run_all(cases: Sequence[Case], data: Path, num_samples: int) -> Iterator[Outcome]:
+def _run_all(cases: Sequence[Case], settings: argparse.Namespace) -> Iterator[Outcome]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("quantising", total=len(cases))
         for case in cases:
             progress.update(task, description=f"{case.network}, {case.precision}, choice {case.seed}")
-            yield run_case(case, data, num_samples)
+            yield run_case(case, settings.data, settings.samples, equalizes=settings.equalize)
             progress.advance(task)
 
 
-def run_case(case: Case, data: Path, num_samples: int) -> Outcome:
-    """Quantise a network without labels, and measure it on the test samples."""
+def run_case(case: Case, data: Path, num_samples: int, *, equalizes: bool = False) -> Outcome:
+    """Quantise a network without labels, equalised or as it is, and measure it on the test samples."""
     network = TRAINED[case.network]
     model, examples = network.load(data), network.examples(data)
     chosen = torch.randperm(len(examples.calibration), generator=torch.Generator().manual_seed(case.seed))
     samples = examples.calibration[chosen[:num_samples]]
     batches = samples.split(_BATCH_SIZE)
+    if equalizes:
+        model = ana_fx.equalize(model, batches)
     qat = ana_fx.prepare(model, samples[:2], precision=network.precision(case.precision), calibration=batches)
     calibrated = accuracy_of(evaluate(qat, examples.inputs), examples.labels)
     start = time.perf_counter()

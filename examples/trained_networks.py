@@ -1,10 +1,14 @@
-"""Trained networks of others, rebuilt in plain PyTorch, with the images and clips that they are judged by."""
+"""Trained networks, rebuilt in plain PyTorch, with the images and clips that they are judged by.
+
+They are others', but for the small VGG8, which `python -m examples.float_vgg` trains.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ana_fx import IntegerType, Precision
-from examples.networks import ResNet20
+from examples.networks import VGG8, ResNet20
 
-__all__ = ["TRAINED", "Examples", "FoldedDSCNN", "ResNet8", "TrainedNetwork"]
+__all__ = ["TRAINED", "Examples", "FoldedDSCNN", "ResNet8", "TrainedNetwork", "jpeg_images"]
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -157,9 +161,25 @@ def _clips(data: Path) -> Examples:
     return Examples(train, test, torch.from_numpy(archive["y_test"]))
 
 
+def jpeg_images(data: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images of CIFAR-10 in [0, 1] that were stored as JPEG, with their classes: for training, for the test."""
+    archive = np.load(data / "cifar10" / "cifar10_jpeg_10k.npz")
+    train, test = (
+        (torch.from_numpy(archive[f"x_{part}"]).permute(0, 3, 1, 2) / 255, torch.from_numpy(archive[f"y_{part}"]))
+        for part in ("train", "test")
+    )
+    return train, test
+
+
+def _jpeg_examples(data: Path) -> Examples:
+    (images, _), (inputs, labels) = jpeg_images(data)
+    return Examples(images, inputs, labels)
+
+
 _CEPSTRA = IntegerType(8, signed=True, zero_point=211)  # from -128 to 127, less 83
 TRAINED = {
     "ResNet-20": TrainedNetwork(ResNet20, "pretrained/resnet20_cifar10.npz", _normalized_images, "auto"),
     "ResNet8": TrainedNetwork(ResNet8, "pretrained/mlperf_tiny_resnet8.npz", _pixels, IntegerType(8, signed=False)),
+    "VGG8/8": TrainedNetwork(partial(VGG8, 8), "pretrained/vgg8_eighth_cifar10.npz", _jpeg_examples, "auto"),
     "DS-CNN": TrainedNetwork(FoldedDSCNN, "pretrained/mlperf_tiny_dscnn.npz", _clips, _CEPSTRA),
 }

@@ -17,12 +17,13 @@ from rich.console import Console
 from torch import nn
 from torch.fx import GraphModule
 
+from ana_fx.analysis.latency_table import LatencyTable
 from ana_fx.analysis.search_widths import cost_of, search_widths
 from ana_fx.errors import AnaFxError, SettingsError
 from ana_fx.passes.convert import convert
 from ana_fx.passes.post_training.compare_layers import compare_layers
 from ana_fx.passes.post_training.reconstruct import reconstruct
-from ana_fx.passes.post_training.sensitivity import sensitivity
+from ana_fx.passes.post_training.sensitivity import WIDTHS, sensitivity
 from ana_fx.passes.prepare import prepare
 from ana_fx.passes.supported_operators import supported_operators
 from ana_fx.precision.precision_json import precision_to_json
@@ -217,14 +218,25 @@ def search(
     mac_bits: Annotated[
         float | None, typer.Option(help="Bits of weights times bits of what they meet, over all multiplications.")
     ] = None,
+    latency: Annotated[float | None, typer.Option(help="What all layers may take by --latency-table.")] = None,
+    latency_table: Annotated[
+        Path | None, typer.Option(help="CSV (layer, weight_bits, activation_bits, cost) or JSON, of your device.")
+    ] = None,
+    interpolate: Annotated[bool, typer.Option(help="Take widths that it lacks to lie between others.")] = False,
     activation: Annotated[str | None, typer.Option(help="The width of all activations; by default chosen.")] = None,
+    width: Annotated[list[str] | None, typer.Option(help="What to choose from, once for each; by default all.")] = None,
     target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
 ) -> None:
     """Search the widths with the least error that fit a budget, and write the precision as JSON."""
     with _errors_in_one_line():
-        found = sensitivity(_float_model(model, state), _batches(data), target=target)
-        chosen = search_widths(found, weight_bytes=weight_bytes, mac_bits=mac_bits, activation=activation)
-        cost = cost_of(found, chosen)
+        table = None
+        if latency_table is not None:
+            text = read_regular_file(latency_table, _LARGEST_TEXT).decode()
+            table = LatencyTable.of_text(text, interpolates=interpolate)
+        found = sensitivity(_float_model(model, state), _batches(data), widths=width or WIDTHS, target=target)
+        budgets = {"weight_bytes": weight_bytes, "mac_bits": mac_bits, "latency": latency}
+        chosen = search_widths(found, **budgets, latency_table=table, activation=activation)
+        cost = cost_of(found, chosen, table)
         report = {"cost": asdict(cost), "precision": precision_to_json(chosen)}
         _show(json.dumps(report, indent=1, ensure_ascii=False))
 

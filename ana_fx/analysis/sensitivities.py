@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from ana_fx.analysis.latency_table import Product
 from ana_fx.text.plain_text import cell
 
 if TYPE_CHECKING:  # it takes long to import
     from rich.table import Table
 
-__all__ = ["ActivationSensitivity", "Sensitivities", "WeightSensitivity", "bits_of"]
+__all__ = ["INPUT_BITS", "ActivationSensitivity", "Sensitivities", "WeightSensitivity", "bits_of"]
 
+INPUT_BITS = 8  # of the model's inputs
 _WIDTH = 140
 
 
@@ -38,6 +41,7 @@ class WeightSensitivity:
         num_products: Multiplications for one sample, of each of `layers`.
         inputs: Of each of `layers`, the place in `Sensitivities.activations` of what it reads; None for a model input,
             which has eight bits here.
+        shapes: What each of `layers` is called in a latency table that holds for all layers of its shape.
     """
 
     layers: tuple[str, ...]
@@ -45,6 +49,11 @@ class WeightSensitivity:
     num_weights: int
     num_products: tuple[int, ...]
     inputs: tuple[int | None, ...]
+    shapes: tuple[str, ...] = ()
+
+    def called(self, index: int) -> tuple[str, str]:
+        """Path and shape of one of `layers`."""
+        return self.layers[index], (self.shapes or self.layers)[index]
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,31 @@ class Sensitivities:
             numbers = (f"{each.errors[width]:.2e}" if width in each.errors else "–" for width in widths)
             table.add_row(*(cell(text) for text in (f"{', '.join(each.layers)}: {kind}", *numbers)))
         return table
+
+    def products(self) -> tuple[Product, ...]:
+        """Each layer with a weight at each pair of widths: the entries that a latency table needs."""
+        found: list[Product] = []
+        for each in self.weights:
+            for index, source in enumerate(each.inputs):
+                read = [INPUT_BITS] if source is None else map(bits_of, self.activations[source].errors)
+                found += [(*each.called(index), *pair) for pair in itertools.product(map(bits_of, each.errors), read)]
+        return tuple(dict.fromkeys(found))
+
+    def with_activation(self, width: str) -> Sensitivities:
+        """The same with all activations of one width, but for those whose type does not depend on the precision.
+
+        Raises:
+            ValueError: It was not measured.
+        """
+        fixed = []
+        for each in self.activations:
+            errors = each.errors
+            if len(errors) > 1:
+                if width not in errors:
+                    raise ValueError(f"activation={width!r} was not measured, only {', '.join(errors)}")
+                errors = {width: errors[width]}
+            fixed.append(replace(each, errors=errors))
+        return replace(self, activations=tuple(fixed))
 
     def to_json(self) -> str:
         """All that was measured."""

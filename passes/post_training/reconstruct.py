@@ -19,7 +19,7 @@ from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
-from ana_fx.numerics.spread_samples import spread_samples
+from ana_fx.numerics.spread_samples import tail_samples
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches, patches, rows_of
 from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for
@@ -107,8 +107,9 @@ def _rebuild(layer_map: LayerMap, read: _Read, own: set[int]) -> None:
     output = layer_map.output_quantizer
     if output is not None and not output.shares_scale:
         each_gives = -(-_NUM_SAMPLES // len(read))
-        reals = [spread_samples(_before_quantizer(layer_map, ours), each_gives) for ours, _ in read]
-        output.calibrate(torch.cat(reals))
+        samples = [tail_samples(_before_quantizer(layer_map, ours), each_gives) for ours, _ in read]
+        reals, weights = (torch.cat(each) for each in zip(*samples, strict=True))
+        output.calibrate(reals, weights)
 
 
 def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Tensor]) -> None:

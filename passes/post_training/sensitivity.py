@@ -21,7 +21,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.scale_search import positive
-from ana_fx.numerics.spread_samples import spread_samples
+from ana_fx.numerics.spread_samples import tail_samples
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches
 from ana_fx.passes.post_training.reconstruct import rounded_weight
@@ -239,7 +239,7 @@ class _Measurement:
         def quantized(node: Node) -> Tensor:
             y: Tensor = self._values[node]
             if not quantizer.shares_scale and not layer_map.has_own_scale:
-                quantizer.calibrate(spread_samples(y, _NUM_SAMPLES))
+                quantizer.calibrate(*tail_samples(y, _NUM_SAMPLES))
             return quantizer.quantize(y) * positive(quantizer.scale.detach())
 
         return quantized
@@ -273,11 +273,28 @@ class _Measurement:
         terms = layer_map.operator.integer_weight(layer_map.weight.detach())[0].numel()
         products = tuple(self._values[node][0].numel() * terms for node in nodes)
         inputs = tuple(sources[node.name] for node in nodes)
-        return WeightSensitivity(_paths(nodes), errors, layer_map.weight.numel(), products, inputs)
+        shapes = tuple(self._shape(node) for node in nodes)
+        return WeightSensitivity(_paths(nodes), errors, layer_map.weight.numel(), products, inputs, shapes)
+
+    def _shape(self, node: Node) -> str:
+        """What decides how long a layer takes at given widths: its operator and the sizes, of one sample."""
+        layer_map = self._calls[node]
+        assert isinstance(layer_map, OperatorMap)
+        assert layer_map.weight is not None
+        read, given = (self._values[each].shape[1:] for each in (node.all_input_nodes[0], node))
+        parts = [layer_map.kind, f"{_sizes(read)}->{_sizes(given)}", f"weight {_sizes(layer_map.weight.shape)}"]
+        for name in ("stride", "dilation"):
+            steps = getattr(layer_map.operator, name, ())
+            parts += [f"{name} {_sizes(steps)}"] * any(step != 1 for step in steps)
+        return " ".join(parts)
 
 
 def _paths(nodes: list[Node]) -> tuple[str, ...]:
     return tuple(str(node.target) for node in nodes)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _quantizer(layer_map: LayerMap, *, is_weight: bool) -> Quantizer:

@@ -1,14 +1,19 @@
 """The programs of quantisation without training, on a network and data of their own."""
 
+import json
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from examples import post_training, trained_networks, width_search
+from examples import float_vgg, post_training, trained_networks, width_search
 from examples.post_training import Case, Outcome, run_case, table_of
 from examples.trained_networks import Examples, FoldedDSCNN, ResNet8, TrainedNetwork
-from examples.width_search import picture
+from examples.width_search import Point, picture
 
 
 class Tiny(TrainedNetwork):
@@ -26,9 +31,10 @@ def tiny():
     return Tiny(make, "", lambda _: examples, "auto")
 
 
-def test_a_case_ends_with_a_file_without_differences(monkeypatch, tmp_path):
+@pytest.mark.parametrize("equalizes", [False, True])
+def test_a_case_ends_with_a_file_without_differences(equalizes, monkeypatch, tmp_path):
     monkeypatch.setitem(post_training.TRAINED, "tiny", tiny())
-    outcome = run_case(Case("tiny", "int4", 0), tmp_path, 64)
+    outcome = run_case(Case("tiny", "int4", 0), tmp_path, 64, equalizes=equalizes)
     assert outcome.num_different == 0
     assert 0 <= outcome.reconstructed <= 1
 
@@ -38,13 +44,41 @@ def test_the_table_has_a_row_for_each_network_and_width():
     assert table_of(outcomes).row_count == 2
 
 
-def test_uniform_and_searched_points_take_turns(monkeypatch, tmp_path):
+def test_a_budget_has_its_uniform_point_then_smaller_ones_that_were_searched(monkeypatch, tmp_path):
     monkeypatch.setitem(width_search.TRAINED, "tiny", tiny())
-    monkeypatch.setattr(width_search, "_UNIFORM", ("int4",))
-    found = list(width_search.points("tiny", tmp_path, 64))
-    assert [point.is_searched for point in found] == [False, True, False, True]
-    assert all(after.cost <= before.cost for before, after in zip(found[::2], found[1::2], strict=True))
+    settings = Namespace(data=tmp_path, widths=["int4"], samples=64, epochs=1)
+    found = list(width_search.points("tiny", settings))
+    assert [point.is_searched for point in found] == [False, True, True] * 2
+    for uniform, equal, smaller in (found[:3], found[3:]):
+        assert equal.cost <= uniform.cost
+        assert smaller.cost <= 0.85 * uniform.cost
+    assert all(0 <= point.trained <= 1 for point in found)
     assert len(picture(found).axes) == 2
+
+
+def test_networks_that_were_measured_before_stay(monkeypatch, tmp_path):
+    monkeypatch.setitem(width_search.TRAINED, "tiny", tiny())
+    old = Point("other", "mac_bits", "int4", 1.0, is_searched=False, cost=1.0, accuracy=0.5, trained=None)
+    stored = tmp_path / "width_search.json"
+    stored.write_text(json.dumps([asdict(old)]), encoding="utf-8")
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path), "--networks", "tiny", "--widths", "int4"]
+    monkeypatch.setattr(sys, "argv", ["width_search", *arguments, "--samples", "64"])
+    width_search.main()
+    assert [each["network"] for each in json.loads(stored.read_text(encoding="utf-8"))] == ["other", *["tiny"] * 6]
+    assert (tmp_path / "width_search.png").exists()
+
+
+def test_a_float_vgg_is_trained_stored_and_loaded(monkeypatch, tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    images, labels = np.zeros((6, 32, 32, 3), np.uint8), np.arange(6)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "cifar10" / "cifar10_jpeg_10k.npz", **arrays)
+    monkeypatch.setattr(sys, "argv", ["float_vgg", "--data", str(tmp_path), "--epochs", "1"])
+    float_vgg.main()
+    network = trained_networks.TRAINED["VGG8/8"]
+    examples = network.examples(tmp_path)
+    assert network.load(tmp_path)(examples.inputs).shape == (6, 10)
+    assert examples.calibration.shape == (6, 3, 32, 32)
 
 
 @pytest.mark.parametrize(("make", "shape"), [(ResNet8, (3, 32, 32)), (FoldedDSCNN, (1, 49, 10))])

@@ -51,6 +51,20 @@ def test_search_writes_a_precision_within_the_budget(data):
     assert "head" in found["precision"]["overrides"]
 
 
+def test_search_counts_what_a_device_takes(data):
+    paths = ("features.0", "features.5", "hidden", "head")
+    with open("table.csv", "w", encoding="utf-8") as file:
+        file.write("layer,weight_bits,activation_bits,cost\n")
+        file.writelines(f"{path},{bits},8,{bits}\n" for path in paths for bits in (2, 8))
+    arguments = ("search", "tests.models:Chain", "--data", data, "--latency-table", "table.csv", "--latency", "20")
+    arguments = (*arguments, "--width", "int2", "--width", "int4", "--width", "int8")
+    fixed = (*arguments, "--activation", "uint8", "--interpolate")
+    assert json.loads(run(*fixed).stdout)["cost"]["latency"] <= 20
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "the latency table lacks entries" in result.stderr
+
+
 def test_search_refuses_what_cannot_be_met(data):
     result = run("search", "tests.models:Chain", "--data", data, "--weight-bytes", "6")
     assert result.exit_code == 1

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import ana_fx
@@ -52,6 +53,10 @@ def test_products_are_counted():
     found = ana_fx.sensitivity(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 2)), [X])
     assert [each.num_products for each in found.weights] == [(14 * 14 * 4 * 27,), (784 * 2,)]
     assert [each.inputs for each in found.weights] == [(None,), (0,)]
+    assert [each.shapes for each in found.weights] == [
+        ("convolution 3x16x16->4x14x14 weight 4x3x3x3",),
+        ("linear 784->2 weight 2x784",),
+    ]
 
 
 def test_layers_that_share_a_weight_are_one_row():
@@ -91,3 +96,25 @@ def test_widths_that_were_searched_can_be_prepared_and_are_within_the_budget(dra
     stored = {id(each.weight): each for each in layer_maps(qat).values() if each.weight_quantizer is not None}
     bits = sum(each.weight.numel() * each.weight_quantizer.integer_type.bits for each in stored.values())
     assert bits / 8 <= budget + 1e-9
+
+
+@given(networks(), st.integers(2, 3))
+@settings(max_examples=12)
+def test_widths_within_a_latency_can_be_prepared_on_a_target_without_two_bits(drawn, lowest):
+    """The table is by shape, groups that are joined have one width, and no width is one that the target lacks."""
+    model, x = drawn
+    wide = replace(target_called("onnxruntime"), weight_bits=(lowest + 1, 8), activation_bits=(lowest + 1, 8))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ana_fx.passes.post_training.sensitivity.target_called", lambda _: wide)
+        try:
+            found = ana_fx.sensitivity(model, [x], widths=WIDTHS)
+        except ana_fx.AnaFxError:
+            return  # what prepare refuses
+    table = ana_fx.LatencyTable({(shape, w, a): float(w * a) for _, shape, w, a in found.products()})
+    most, least = (cost_of(found, width, table).latency for width in ("int8", "int4"))
+    budget = 0.5 * (most + least) + 1e-9
+    precision = ana_fx.search_widths(found, latency=budget, latency_table=table)
+    assert cost_of(found, precision, table).latency <= budget
+    qat = ana_fx.prepare(model, x, precision=precision, calibration=[x])
+    for layer_map in layer_maps(qat).values():
+        assert all(quantizer.integer_type.bits > lowest for quantizer in layer_map.quantizers())
