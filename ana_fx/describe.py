@@ -16,6 +16,7 @@ from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.program_borders import QuantizeFloat
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
@@ -28,7 +29,10 @@ if TYPE_CHECKING:  # these take long to import
 
     from ana_fx.annealing.ordering import OrderBreak
 
-__all__ = ["Row", "Summary", "describe"]
+__all__ = ["NOT_PROVEN", "Row", "Summary", "describe"]
+
+NOT_PROVEN = "not proven: float"
+"""What reports say of a layer that stays in floats."""
 
 _WIDTH = 160
 _LONGEST_NOTE = 10_000
@@ -52,7 +56,7 @@ class Row:
         pair_sum: Largest absolute sum of two neighbouring products, where kernels of the target add them in 16 bits.
         encoding: How the requantizer is computed.
         multiplier_bits: Bits of the largest integer multiplier.
-        proof: What was compared.
+        proof: What was compared; of a layer in floats, that nothing is proven.
     """
 
     name: str
@@ -164,7 +168,9 @@ def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
 def _row(node: Node, ranges: dict[str, AnnealingRange]) -> Row | None:
     name, module, layer_map = str(node.target), module_of(node), layer_map_of(node)
     if layer_map is not None:
-        return _trained_row(name, layer_map)
+        is_float = layer_map.stays_float or not layer_map.is_quantized
+        row = _trained_row(name, layer_map)
+        return _float_row(row, node, layer_map, ranges.get(name)) if is_float else row
     if name not in ranges or module is None:
         return None
     known = ranges[name]
@@ -255,6 +261,17 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
         output=_type(output) or ("int32" if layer_map.is_quantized else "float"),
         scale=float(output.scale.detach()) if output is not None and output.is_calibrated else None,
     )
+
+
+def _float_row(row: Row, node: Node, layer_map: LayerMap, known: AnnealingRange | None) -> Row:
+    """The row of a layer that stays in floats, with the type of the integers that go on behind it."""
+    row = replace(row, weight=None if getattr(layer_map, "weight", None) is None else "float32", proof=NOT_PROVEN)
+    if known is not None:
+        row = replace(row, depth=known.depth, start=known.start, end=known.end)
+    behind = [module for user in node.users if isinstance(module := module_of(user), QuantizeFloat)]
+    if not behind:
+        return row
+    return replace(row, output=str(behind[0].integer_type), scale=float(behind[0].scale))
 
 
 def _type(quantizer: Quantizer | None) -> str | None:

@@ -68,6 +68,11 @@ class ExportReport(JsonReport):
         """The kernels of onnxruntime that are proven to compute the program's integers; none if it is for others."""
         return proven_families(target_called(self.target), self.needs_vnni)
 
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers that stay in floats, of which nothing is proven."""
+        return tuple(node.name for node in self.nodes if node.operator == "float")
+
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
         with console.capture() as capture:
@@ -88,8 +93,11 @@ class ExportReport(JsonReport):
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
             pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
             table.add_row(*map(cell, (node.name, node.operator, node.arithmetic, *pair_sum, note)))
-        if has_pairs:
-            table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
+        said = [_PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN] if has_pairs else []
+        if self.float_layers:
+            said.append(f"Not proven: float. {len(self.float_layers)} layer(s) stay in float32.")
+        if said:
+            table.caption = "\n".join(said)
             table.caption_justify = "left"
         return table
 

@@ -9,7 +9,7 @@ from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.tensor_spec import LevelRange
 
-__all__ = ["Dequantize", "Quantize", "QuantizeImage"]
+__all__ = ["Dequantize", "Quantize", "QuantizeFloat", "QuantizeImage"]
 
 
 class Quantize(Float32Module):
@@ -56,6 +56,10 @@ class Quantize(Float32Module):
     def real(self, levels: Tensor) -> Tensor:
         """Inputs that have these levels."""
         return levels * self.scale
+
+
+class QuantizeFloat(Quantize):
+    """Border back into the integers, behind a float layer."""
 
 
 class QuantizeImage(Quantize):
