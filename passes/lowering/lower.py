@@ -14,6 +14,7 @@ from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import layer_map_of, location, module_of
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.float_map import FloatMap
+from ana_fx.layers.image_normalization import ImageNormalization
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.softmax_map import SoftmaxMap
@@ -42,6 +43,7 @@ RULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         ImageQuantizer: lower_image_quantizer,
         ConstantMap: lower_constant,
         FloatMap: lower_float_map,
+        ImageNormalization: lower_operator_map,
         OperatorMap: lower_operator_map,
         SoftmaxMap: lower_softmax,
         TableMap: lower_table,
