@@ -36,6 +36,7 @@ from ana_fx.passes.quantization.keep_float import KeepFloat
 from ana_fx.passes.quantization.quantize_weights import QuantizeWeights
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
+from ana_fx.prepared.model_config import keep_config
 from ana_fx.prepared.pickling import refuse_pickling
 from ana_fx.prepared.recognize import float_model, unwrap
 from ana_fx.prepared.settings import keep_settings
@@ -124,6 +125,7 @@ def prepare(
     float_names = names_of(gm)  # before layer maps take the parameters over
     run_pipeline(gm, training_pipeline(wanted, inputs, batches))
     remember_names(gm, float_names)
+    keep_config(gm, unwrap(model))
     keep_settings(gm, wanted.precision, target)
     gm.meta.update(schedule=wanted.schedule, target=target, example_inputs=inputs)
     _make_resumable(gm)

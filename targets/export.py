@@ -17,6 +17,7 @@ from ana_fx.errors import ExportError, listing
 from ana_fx.graph import outputs
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
+from ana_fx.prepared.model_config import labels_of
 from ana_fx.prepared.recognize import program
 from ana_fx.program.tensor_spec import sample_shape_of
 from ana_fx.target import Target
@@ -123,7 +124,8 @@ def export(
         target: One of `ana_fx.targets()`; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.
-        labels: What the channels of the output stand for, in their order; kept in the metadata.
+        labels: What the channels of the output stand for, in their order; kept in the metadata. By default those of
+            the model's `config.id2label`, if there is one for each channel.
 
     The metadata of the file says of each input and output `name`: `name.shape` of one sample,
     `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale. Of an output that
@@ -144,7 +146,8 @@ def export(
     _refuse_misfits(program_misfits(integer, chosen) + family.misfits(integer, chosen), chosen, integer.meta["target"])
     path = Path(path)
     _check_suffix(path, chosen)
-    notes = {} if labels is None else {LABELS: _labels(labels, integer)}
+    named = _labels_of_config(integer) if labels is None else labels
+    notes = {} if named is None else {LABELS: _labels(named, integer)}
     emission = family.emit(integer, FileOrder(chosen, io == "float", path.name, notes))
     companions = {path.with_name(name): content for name, content in emission.companions.items()}
     write_files({**companions, path: emission.data})
@@ -174,6 +177,11 @@ def _check_suffix(path: Path, target: Target) -> None:
     """Refuse a name by which `verify` and `inspect` would take the file for one of another family."""
     if family_at(path) is not family_of(target):
         raise ValueError(f"files of target {target.name!r} end with {target.file_format.suffix!r}, got {path.name!r}")
+
+
+def _labels_of_config(integer: GraphModule) -> tuple[str, ...] | None:
+    labels, shapes = labels_of(integer), [sample_shape_of(node) for _, node in outputs(integer)]
+    return labels if labels and len(shapes) == 1 and shapes[0][:1] == (len(labels),) else None
 
 
 def _labels(labels: Sequence[str], integer: GraphModule) -> str:
