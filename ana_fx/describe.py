@@ -17,6 +17,7 @@ from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.program.program_borders import QuantizeFloat
+from ana_fx.program.weight_sizes import weight_size, weights_line
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
@@ -77,11 +78,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary(JsonReport):
-    """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table."""
+    """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table.
+
+    Args:
+        title: Stage, number of layer maps, target.
+        rows: A row for each layer map.
+        notes: Lines below the table.
+        weight_bytes: Bytes of all weights, packed with the fewest bits of each layer; files may take more, which
+            `ExportReport` says.
+        float_bytes: The same in float32.
+    """
 
     title: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    float_bytes: int = 0
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -104,7 +116,8 @@ class Summary(JsonReport):
             table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
             table.add_row(*(cell(_cell(getattr(row, name))) for name in shown))
-        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in self.notes))
+        said = (weights_line(self.weight_bytes, self.float_bytes, " packed"), *self.notes)
+        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in said))
 
 
 _TEXT = ("name", "operation", "noise", "encoding", "proof")
@@ -134,7 +147,10 @@ def describe(module: nn.Module) -> Summary:
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
     left = None if shows_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
-    return Summary(title, tuple(rows), said)
+    called = {id(each): each for node in gm.graph.nodes if (each := module_of(node)) is not None}
+    sizes = [weight_size(each) for each in called.values()]
+    packed, floats = sum(each.packed_bytes for each in sizes), sum(each.float_bytes for each in sizes)
+    return Summary(title, tuple(rows), said, packed, floats)
 
 
 def _with_noise(rows: list[Row], maps: Mapping[str, LayerMap], schedule: Schedule) -> list[Row]:

@@ -20,6 +20,7 @@ from ana_fx.numerics.pair_sums import PAIR_LIMIT
 from ana_fx.prepared.model_config import labels_of
 from ana_fx.prepared.recognize import program
 from ana_fx.program.tensor_spec import sample_shape_of
+from ana_fx.program.weight_sizes import weights_line
 from ana_fx.target import Target
 from ana_fx.target_registry import target_called
 from ana_fx.targets.file_family import FileOrder, family_at, family_of
@@ -35,6 +36,8 @@ from ana_fx.text.wording import brief, unknown
 __all__ = ["ExportReport", "export"]
 
 _TITLE_WIDTH = 80
+_FLOAT_BYTES = 4
+_MUCH = 1.5  # by so much more than packed that it is worth a line
 _PAIRS_PROVEN = f"No sum of two products leaves 16 bits ({PAIR_LIMIT:,}): exact on every processor."
 _PAIRS_NEED_VNNI = f"Sums of two products can leave 16 bits ({PAIR_LIMIT:,}): inexact on x86 without VNNI."
 
@@ -50,6 +53,8 @@ class ExportReport(JsonReport):
         bytes: Size of the file.
         nodes: How each layer map stands in the file, in graph order.
         companions: Names of the files that were written beside it.
+        weight_bytes: Bytes of all weights in the file.
+        float_bytes: The same in float32.
     """
 
     path: Path
@@ -58,6 +63,18 @@ class ExportReport(JsonReport):
     bytes: int
     nodes: tuple[NodeReport, ...]
     companions: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    float_bytes: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer bytes the weights have in the file than in float32; 1 without weights."""
+        return self.float_bytes / self.weight_bytes if self.weight_bytes else 1.0
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the weights if each had the fewest bits of its layer; files of bytes have more."""
+        return sum(-(-node.num_weights * (node.weight_bits or 0) // 8) for node in self.nodes)
 
     @property
     def needs_vnni(self) -> tuple[str, ...]:
@@ -97,9 +114,14 @@ class ExportReport(JsonReport):
         said = [_PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN] if has_pairs else []
         if self.float_layers:
             said.append(f"Not proven: float. {len(self.float_layers)} layer(s) stay in float32.")
-        if said:
-            table.caption = "\n".join(said)
-            table.caption_justify = "left"
+        said.append(weights_line(self.weight_bytes, self.float_bytes))
+        if self.weight_bytes >= _MUCH * self.packed_bytes > 0:
+            said.append(
+                f"Packed they would have {self.packed_bytes:,}: this file holds each in a byte or more, target 'qdq' "
+                f"packs those of up to 4 bits."
+            )
+        table.caption = "\n".join(said)
+        table.caption_justify = "left"
         return table
 
 
@@ -151,7 +173,16 @@ def export(
     emission = family.emit(integer, FileOrder(chosen, io == "float", path.name, notes))
     companions = {path.with_name(name): content for name, content in emission.companions.items()}
     write_files({**companions, path: emission.data})
-    return ExportReport(path, chosen.name, io, len(emission.data), emission.nodes, tuple(emission.companions))
+    return ExportReport(
+        path,
+        chosen.name,
+        io,
+        len(emission.data),
+        emission.nodes,
+        tuple(emission.companions),
+        sum(node.weight_bytes for node in emission.nodes),
+        sum(_FLOAT_BYTES * node.num_weights for node in emission.nodes),
+    )
 
 
 def _target_taking(io: str, name: str) -> Target:

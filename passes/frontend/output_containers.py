@@ -25,7 +25,8 @@ def plain(output: Any) -> Any:
 
 def class_of(output: Any) -> type | None:
     """The class of a dictionary with fields, as `ModelOutput` of Hugging Face is one; None for all else."""
-    return type(output) if isinstance(output, dict) and is_dataclass(output) else None
+    has_fields = is_dataclass(output) and not isinstance(output, type)
+    return type(output) if has_fields and isinstance(output, dict) else None
 
 
 class OutputOfClass(CodeGen):
@@ -36,7 +37,7 @@ class OutputOfClass(CodeGen):
     """
 
     def __init__(self, kind: type) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.kind = kind
         self._make = partial(
             kind
