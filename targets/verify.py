@@ -66,10 +66,10 @@ class VerifyReport(JsonReport):
         is_for_all = set(self.proven_for) == set(KernelFamily)
         families = "every processor" if is_for_all else ", ".join(each.value for each in self.proven_for)
         proof = f"; proven for {families}" if self.proven_for else ""
-        if self.has_floats:
-            proof += "; its float layers are compared to within rounding, not proven"
         if proof and self.num_different:
             proof += " in onnxruntime"
+        if self.has_floats:
+            proof += "; its float layers are compared to within rounding, not proven"
         counts = f"{self.num_different} of {self.num_outputs:,} outputs differ"
         return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 

@@ -16,9 +16,10 @@ from onnx import numpy_helper
 from torch import nn
 
 import ana_fx
-from ana_fx.graph import layer_map_calls, layer_maps
+from ana_fx.graph import calls_to, layer_map_calls, layer_maps
 from ana_fx.layers.layer_map import Phase
 from ana_fx.precision.precision_json import precision_from_json, precision_to_json
+from ana_fx.program.program_borders import QuantizeFloat
 from ana_fx.targets.float_tolerance import float_tolerance
 from tests.graphs import Written, assert_graph
 from tests.models import Chain, Residual, example, train
@@ -140,6 +141,17 @@ def test_a_program_with_an_island_is_saved_and_loaded(tmp_path):
     assert torch.equal(loaded(x), program(x))
     ana_fx.export(program, tmp_path / "model.onnx")
     assert ana_fx.verify(loaded, tmp_path / "model.onnx", x).num_different == 0
+
+
+def test_a_saved_program_whose_island_has_no_float_layer_is_refused(tmp_path):
+    program = ana_fx.convert(prepared(Residual, {"blocks.0": "float"}))
+    (border,) = calls_to(program, QuantizeFloat)
+    (sum_of_both,) = border.all_input_nodes
+    border.replace_input_with(sum_of_both, sum_of_both.all_input_nodes[1])  # what the block reads, dequantised
+    program.graph.erase_node(sum_of_both)
+    ana_fx.save(program, tmp_path / "program.anafx")
+    with pytest.raises(ana_fx.VerifyError, match="reads what no float layer gives"):
+        ana_fx.load(tmp_path / "program.anafx")
 
 
 @pytest.mark.parametrize("name", ["hidden.weight", "head.weight"])
