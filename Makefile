@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(EXTRAS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,tflite,ray,peers,docs]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,hub,tflite,ray,peers,docs]' --constraint constraints.txt
 	touch $@
 
 $(DOCS): $(INSTALLED)

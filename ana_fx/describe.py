@@ -16,6 +16,8 @@ from ana_fx.layers.quantizers import Quantizer
 from ana_fx.prepared.graph_form import is_program
 from ana_fx.prepared.recognize import prepared_or_program
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.program_borders import QuantizeFloat
+from ana_fx.program.weight_sizes import weight_size, weights_line
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.schedule.degrees import Gradient
@@ -28,7 +30,10 @@ if TYPE_CHECKING:  # these take long to import
 
     from ana_fx.annealing.ordering import OrderBreak
 
-__all__ = ["Row", "Summary", "describe"]
+__all__ = ["NOT_PROVEN", "Row", "Summary", "describe"]
+
+NOT_PROVEN = "not proven: float"
+"""What reports say of a layer that stays in floats."""
 
 _WIDTH = 160
 _LONGEST_NOTE = 10_000
@@ -52,7 +57,7 @@ class Row:
         pair_sum: Largest absolute sum of two neighbouring products, where kernels of the target add them in 16 bits.
         encoding: How the requantizer is computed.
         multiplier_bits: Bits of the largest integer multiplier.
-        proof: What was compared.
+        proof: What was compared; of a layer in floats, that nothing is proven.
     """
 
     name: str
@@ -73,11 +78,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary(JsonReport):
-    """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table."""
+    """The rows of `describe`, in graph order, and what is to be noted under them; prints as a table.
+
+    Args:
+        title: Stage, number of layer maps, target.
+        rows: A row for each layer map.
+        notes: Lines below the table.
+        weight_bytes: Bytes of all weights, packed with the fewest bits of each layer; files may take more, which
+            `ExportReport` says.
+        float_bytes: The same in float32.
+    """
 
     title: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    float_bytes: int = 0
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -100,7 +116,8 @@ class Summary(JsonReport):
             table.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "name")
         for row in self.rows:
             table.add_row(*(cell(_cell(getattr(row, name))) for name in shown))
-        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in self.notes))
+        said = (weights_line(self.weight_bytes, self.float_bytes, " packed"), *self.notes)
+        return Group(table, *(Text(plain(note, _LONGEST_NOTE), no_wrap=True, overflow="ignore") for note in said))
 
 
 _TEXT = ("name", "operation", "noise", "encoding", "proof")
@@ -130,7 +147,10 @@ def describe(module: nn.Module) -> Summary:
     notes = (*gm.meta.get("notes", ()), *_group_notes(gm.meta.get("scale_groups", ())))
     left = None if shows_program else noise_left(gm)
     said = (*notes, *_order_notes(gm.meta.get("order_breaks", ())), *(() if left is None else (left,)))
-    return Summary(title, tuple(rows), said)
+    called = {id(each): each for node in gm.graph.nodes if (each := module_of(node)) is not None}
+    sizes = [weight_size(each) for each in called.values()]
+    packed, floats = sum(each.packed_bytes for each in sizes), sum(each.float_bytes for each in sizes)
+    return Summary(title, tuple(rows), said, packed, floats)
 
 
 def _with_noise(rows: list[Row], maps: Mapping[str, LayerMap], schedule: Schedule) -> list[Row]:
@@ -164,7 +184,9 @@ def _order_notes(breaks: tuple[OrderBreak, ...]) -> tuple[str, ...]:
 def _row(node: Node, ranges: dict[str, AnnealingRange]) -> Row | None:
     name, module, layer_map = str(node.target), module_of(node), layer_map_of(node)
     if layer_map is not None:
-        return _trained_row(name, layer_map)
+        is_float = layer_map.stays_float or not layer_map.is_quantized
+        row = _trained_row(name, layer_map)
+        return _float_row(row, node, layer_map, ranges.get(name)) if is_float else row
     if name not in ranges or module is None:
         return None
     known = ranges[name]
@@ -255,6 +277,17 @@ def _trained_row(name: str, layer_map: LayerMap) -> Row:
         output=_type(output) or ("int32" if layer_map.is_quantized else "float"),
         scale=float(output.scale.detach()) if output is not None and output.is_calibrated else None,
     )
+
+
+def _float_row(row: Row, node: Node, layer_map: LayerMap, known: AnnealingRange | None) -> Row:
+    """The row of a layer that stays in floats, with the type of the integers that go on behind it."""
+    row = replace(row, weight=None if getattr(layer_map, "weight", None) is None else "float32", proof=NOT_PROVEN)
+    if known is not None:
+        row = replace(row, depth=known.depth, start=known.start, end=known.end)
+    behind = [module for user in node.users if isinstance(module := module_of(user), QuantizeFloat)]
+    if not behind:
+        return row
+    return replace(row, output=str(behind[0].integer_type), scale=float(behind[0].scale))
 
 
 def _type(quantizer: Quantizer | None) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from typing import Any
 
 from torch.fx import GraphModule
+from torch.utils.hooks import RemovableHandle
 
 from ana_fx.annealing.annealer import Annealer
+from ana_fx.graph import quantizers
 from ana_fx.prepared.graph_form import is_prepared
 
 try:
@@ -16,12 +20,19 @@ except ImportError as error:
 
 __all__ = ["AnnealingCallback"]
 
+_LOG = logging.getLogger("ana_fx")
+_SANITY = (
+    "The sanity check before training validates the network as it trains, on scales of its own batches: no scale is "
+    "known yet. prepare(..., calibration=batches) makes them known."
+)
+
 
 class AnnealingCallback(Callback):
     """Anneals the prepared model inside a LightningModule, a step after each step of its optimiser.
 
     Gradients that are accumulated over batches count as one step. Checkpoints of the trainer hold
-    where the annealing is.
+    where the annealing is. The trainer's sanity check, a validation before the first training batch, needs no
+    `calibration`.
 
     Args:
         total_steps: Optimiser steps of the whole training; None takes the trainer's own estimate.
@@ -37,6 +48,29 @@ class AnnealingCallback(Callback):
         self.annealer: Annealer | None = None
         self._loaded: dict[str, Any] = {}
         self._num_seen = 0
+        self._before: dict[str, Any] | None = None  # the state before the sanity check, while it runs
+        self._training_mode: RemovableHandle | None = None
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the validation before the first training batch run where no scale is known yet.
+
+        It runs the network as it trains, with scales of the batches that it validates, and says so in the log "ana_fx".
+        Afterwards everything is as before, so that the first training batch sets the scales.
+        """
+        qat = _prepared(pl_module)
+        if all(quantizer.is_calibrated for _, quantizer in quantizers(qat)):
+            return
+        _LOG.info(_SANITY)
+        self._before = copy.deepcopy(qat.state_dict())
+        self._training_mode = qat.register_forward_pre_hook(lambda module, _: module.train() and None)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what the validation before training left."""
+        if self._training_mode is None or self._before is None:
+            return
+        self._training_mode.remove()
+        _prepared(pl_module).load_state_dict(self._before)
+        self._before = self._training_mode = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the noise of the first step, or of the step that a checkpoint reached."""

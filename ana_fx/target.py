@@ -76,7 +76,7 @@ class Target:
         signed_activations: Whether activations between layers may be signed.
         per_channel: Whether each channel may have a slope of its own.
         spatial_axes: Numbers of spatial axes that convolutions and pools may have.
-        holds_floats: Whether a last layer may stay in floats.
+        holds_floats: Whether layers may stay in floats.
         holds_logits: Whether a last layer's accumulators may leave the model; if not, it gives levels of 8 bits.
         accumulator_bits: Width of accumulators.
         requantizer: The formula that eval mode uses for models that are prepared for it.
@@ -168,7 +168,10 @@ class Target:
             allowed = " or ".join(map(str, sorted(self.spatial_axes)))
             reasons.append(f"it has {layer.num_axes} spatial axes, needed {allowed}")
         if layer.leaves_float and not self.holds_floats:
-            reasons.append("it stays in floats, needed integers")
+            reasons.append(
+                "it stays in floats, needed integers: give it a width in overrides, or output='int8', or take target "
+                "'onnxruntime'"
+            )
         if layer.leaves_logits and not self.holds_logits:
             reasons.append("its output is int32, needed output='int8'")
         if layer.weight is not None:

@@ -18,6 +18,7 @@ from ana_fx.passes.base_pass import Pass, run_pipeline
 from ana_fx.passes.canonical.canonicalize import Canonicalize
 from ana_fx.passes.canonical.drop_identities import DropIdentities
 from ana_fx.passes.checks.check_finite import CheckFinite
+from ana_fx.passes.checks.check_float_maps import CheckFloatMaps
 from ana_fx.passes.checks.check_precision import CheckPrecision
 from ana_fx.passes.checks.check_target import CheckTarget
 from ana_fx.passes.checks.check_trace import CheckTrace
@@ -31,9 +32,11 @@ from ana_fx.passes.quantization.assign_annealing_ranges import AssignAnnealingRa
 from ana_fx.passes.quantization.first_last_precision import FirstLastPrecision
 from ana_fx.passes.quantization.insert_quantizers import InsertQuantizers
 from ana_fx.passes.quantization.insert_requantizers import InsertRequantizers
+from ana_fx.passes.quantization.keep_float import KeepFloat
 from ana_fx.passes.quantization.quantize_weights import QuantizeWeights
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
+from ana_fx.prepared.model_config import keep_config
 from ana_fx.prepared.pickling import refuse_pickling
 from ana_fx.prepared.recognize import float_model, unwrap
 from ana_fx.prepared.settings import keep_settings
@@ -101,7 +104,7 @@ def prepare(
         >>> qat(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-    wanted = Wanted(Precision.parse(precision), _schedule(schedule), target_called(target))
+    wanted = Wanted(_precision(precision), _schedule(schedule), target_called(target))
     notes: list[str] = []
     model, concrete_args = in_float32(float_model(model), notes), concrete_args or {}
     if example_inputs is not None:
@@ -122,6 +125,7 @@ def prepare(
     float_names = names_of(gm)  # before layer maps take the parameters over
     run_pipeline(gm, training_pipeline(wanted, inputs, batches))
     remember_names(gm, float_names)
+    keep_config(gm, unwrap(model))
     keep_settings(gm, wanted.precision, target)
     gm.meta.update(schedule=wanted.schedule, target=target, example_inputs=inputs)
     _make_resumable(gm)
@@ -153,12 +157,14 @@ def training_pipeline(wanted: Wanted, inputs: tuple[Any, ...], batches: Batches 
         Calibrate(batches),  # on reals: before any quantizer is there
         FoldImageNormalization(wanted.image),  # with the samples of the images as they are
         FirstLastPrecision(wanted.precision),  # all passes below ask it for widths
+        KeepFloat(),  # while no layer map has a quantizer
         InsertRequantizers(aligns_sums=target.aligned_sums, fills_ranges=target.whole_ranges),
         CheckPrecision(),  # requantizers have widths too
         InsertQuantizers(schedule, target, inputs),
         QuantizeWeights(schedule, target),  # within what the types of the inputs leave
         CheckTarget(target),  # of the types that were just chosen
         AssignAnnealingRanges(schedule),
+        CheckFloatMaps(),  # of thresholds that a schedule moves
     )
 
 
@@ -172,6 +178,16 @@ def _make_resumable(gm: GraphModule) -> None:
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     start_record(gm)
     refuse_pickling(gm)
+
+
+def _precision(precision: Precision | str) -> Precision:
+    parsed = Precision.parse(precision)
+    if parsed.stays_float:
+        raise ValueError(
+            "stays_float is said of layers, got it of the whole model; needed a width for all others, such as "
+            "Precision('int8', overrides={'head': 'float'})"
+        )
+    return parsed
 
 
 def _schedule(schedule: Schedule | ScheduleFunction | str | None) -> Schedule:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from ana_fx.passes.canonical.canonical_dialect import MOVEMENTS, SUPPORTED_MODULES
 from ana_fx.passes.canonical.spellings import spellings
 from ana_fx.passes.frontend.decompositions import WRITTEN_OUT
+from ana_fx.text.json_text import JsonReport
 
 __all__ = ["Operators", "supported_operators"]
 
@@ -21,7 +22,7 @@ _WIDTH = 110
 
 
 @dataclass(frozen=True)
-class Operators:
+class Operators(JsonReport):
     """The modules, functions and methods that `prepare` takes, by name; prints as three lists.
 
     Args:

@@ -17,8 +17,10 @@ from ana_fx.errors import ExportError, listing
 from ana_fx.graph import outputs
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.numerics.pair_sums import PAIR_LIMIT
+from ana_fx.prepared.model_config import labels_of
 from ana_fx.prepared.recognize import program
 from ana_fx.program.tensor_spec import sample_shape_of
+from ana_fx.program.weight_sizes import weights_line
 from ana_fx.target import Target
 from ana_fx.target_registry import target_called
 from ana_fx.targets.file_family import FileOrder, family_at, family_of
@@ -34,6 +36,8 @@ from ana_fx.text.wording import brief, unknown
 __all__ = ["ExportReport", "export"]
 
 _TITLE_WIDTH = 80
+_FLOAT_BYTES = 4
+_MUCH = 1.5  # by so much more than packed that it is worth a line
 _PAIRS_PROVEN = f"No sum of two products leaves 16 bits ({PAIR_LIMIT:,}): exact on every processor."
 _PAIRS_NEED_VNNI = f"Sums of two products can leave 16 bits ({PAIR_LIMIT:,}): inexact on x86 without VNNI."
 
@@ -49,6 +53,8 @@ class ExportReport(JsonReport):
         bytes: Size of the file.
         nodes: How each layer map stands in the file, in graph order.
         companions: Names of the files that were written beside it.
+        weight_bytes: Bytes of all weights in the file.
+        float_bytes: The same in float32.
     """
 
     path: Path
@@ -57,6 +63,18 @@ class ExportReport(JsonReport):
     bytes: int
     nodes: tuple[NodeReport, ...]
     companions: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    float_bytes: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer bytes the weights have in the file than in float32; 1 without weights."""
+        return self.float_bytes / self.weight_bytes if self.weight_bytes else 1.0
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the weights if each had the fewest bits of its layer; files of bytes have more."""
+        return sum(-(-node.num_weights * (node.weight_bits or 0) // 8) for node in self.nodes)
 
     @property
     def needs_vnni(self) -> tuple[str, ...]:
@@ -67,6 +85,11 @@ class ExportReport(JsonReport):
     def proven_for(self) -> tuple[KernelFamily, ...]:
         """The kernels of onnxruntime that are proven to compute the program's integers; none if it is for others."""
         return proven_families(target_called(self.target), self.needs_vnni)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers that stay in floats, of which nothing is proven."""
+        return tuple(node.name for node in self.nodes if node.operator == "float")
 
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
@@ -88,9 +111,17 @@ class ExportReport(JsonReport):
             note = node.reason or ("needs VNNI on x86, saturates without" if node.needs_vnni else "")
             pair_sum = ["–" if node.pair_sum is None else f"{node.pair_sum:,}"] * has_pairs
             table.add_row(*map(cell, (node.name, node.operator, node.arithmetic, *pair_sum, note)))
-        if has_pairs:
-            table.caption = _PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN
-            table.caption_justify = "left"
+        said = [_PAIRS_NEED_VNNI if self.needs_vnni else _PAIRS_PROVEN] if has_pairs else []
+        if self.float_layers:
+            said.append(f"Not proven: float. {len(self.float_layers)} layer(s) stay in float32.")
+        said.append(weights_line(self.weight_bytes, self.float_bytes))
+        if self.weight_bytes >= _MUCH * self.packed_bytes > 0:
+            said.append(
+                f"Packed they would have {self.packed_bytes:,}: this file holds each in a byte or more, target 'qdq' "
+                f"packs those of up to 4 bits."
+            )
+        table.caption = "\n".join(said)
+        table.caption_justify = "left"
         return table
 
 
@@ -115,7 +146,8 @@ def export(
         target: One of `ana_fx.targets()`; by default the one the model was prepared for.
         io: "integer": integer tensors in and out, their scales in the metadata; "float": floats in
             and out, quantised and dequantised in the file.
-        labels: What the channels of the output stand for, in their order; kept in the metadata.
+        labels: What the channels of the output stand for, in their order; kept in the metadata. By default those of
+            the model's `config.id2label`, if there is one for each channel.
 
     The metadata of the file says of each input and output `name`: `name.shape` of one sample,
     `name.type`, `name.scale` and `name.zero_point`, so that real = (stored − zero_point) · scale. Of an output that
@@ -136,11 +168,21 @@ def export(
     _refuse_misfits(program_misfits(integer, chosen) + family.misfits(integer, chosen), chosen, integer.meta["target"])
     path = Path(path)
     _check_suffix(path, chosen)
-    notes = {} if labels is None else {LABELS: _labels(labels, integer)}
+    named = _labels_of_config(integer) if labels is None else labels
+    notes = {} if named is None else {LABELS: _labels(named, integer)}
     emission = family.emit(integer, FileOrder(chosen, io == "float", path.name, notes))
     companions = {path.with_name(name): content for name, content in emission.companions.items()}
     write_files({**companions, path: emission.data})
-    return ExportReport(path, chosen.name, io, len(emission.data), emission.nodes, tuple(emission.companions))
+    return ExportReport(
+        path,
+        chosen.name,
+        io,
+        len(emission.data),
+        emission.nodes,
+        tuple(emission.companions),
+        sum(node.weight_bytes for node in emission.nodes),
+        sum(_FLOAT_BYTES * node.num_weights for node in emission.nodes),
+    )
 
 
 def _target_taking(io: str, name: str) -> Target:
@@ -166,6 +208,11 @@ def _check_suffix(path: Path, target: Target) -> None:
     """Refuse a name by which `verify` and `inspect` would take the file for one of another family."""
     if family_at(path) is not family_of(target):
         raise ValueError(f"files of target {target.name!r} end with {target.file_format.suffix!r}, got {path.name!r}")
+
+
+def _labels_of_config(integer: GraphModule) -> tuple[str, ...] | None:
+    labels, shapes = labels_of(integer), [sample_shape_of(node) for _, node in outputs(integer)]
+    return labels if labels and len(shapes) == 1 and shapes[0][:1] == (len(labels),) else None
 
 
 def _labels(labels: Sequence[str], integer: GraphModule) -> str:

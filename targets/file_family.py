@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from ana_fx.target import ONNX, FileFormat, Target
 from ana_fx.target_registry import find_target, target_called, targets
 from ana_fx.targets.files.border import Border
-from ana_fx.targets.files.metadata import FLOAT_TYPE, IO, LABELS, NEEDS_VNNI, TARGET, texts
+from ana_fx.targets.files.metadata import FLOAT_INPUT, FLOAT_ISLANDS, FLOAT_TYPE, IO, LABELS, NEEDS_VNNI, TARGET, texts
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.runtimes.base_runtime import Runtime, runtime_among
 
@@ -90,10 +90,12 @@ class FileRun:
     Args:
         outputs: Its outputs, in their order.
         float_inputs: What each of its float layers read, in their order.
+        islands: The levels that it makes again of what float layers gave, int64, in their order.
     """
 
     outputs: list[Array]
     float_inputs: list[Array]
+    islands: list[Array] = field(default_factory=list)
 
 
 class ExportedFile(ABC):
@@ -156,6 +158,16 @@ class ExportedFile(ABC):
     def needs_vnni(self) -> tuple[str, ...]:
         """Its layer maps in which two products can leave 16 bits."""
         return texts(self.metadata, NEEDS_VNNI)
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether it has float layers."""
+        return FLOAT_INPUT in self.metadata
+
+    @property
+    def has_islands(self) -> bool:
+        """Whether floats stand elsewhere than in a bare last layer."""
+        return FLOAT_ISLANDS in self.metadata
 
     def is_float_layer(self, output: Border) -> bool:
         """Whether a float layer gives that output."""

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ana_fx.layers.norms import ChannelAffine
 from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.operators.sum import Sum
+from ana_fx.requantizers.staircase import along
 
 __all__ = ["are_apart", "float_tolerance", "rounding_of_two"]
 
 _HALF_ULP = 2.0**-24
+_STEPS_BEHIND = 3  # a bias, and the product and the sum of a norm
 
 
 @torch.no_grad()
-def float_tolerance(module: OperatorMap, inputs: Sequence[Tensor]) -> Tensor:
+def float_tolerance(
+    module: OperatorMap, inputs: Sequence[Tensor], tolerances: Sequence[Tensor | None] | None = None
+) -> Tensor:
     """How far two float32 evaluations of the layer can be apart, element by element, float64.
 
-    It is the sum of the magnitudes times `rounding_of_two`.
+    It is the sum of the magnitudes times `rounding_of_two`, and what the layer makes of how far its inputs are apart.
+
+    Args:
+        module: A float layer of a program.
+        inputs: What it reads.
+        tolerances: How far each of these may be off; None for none of them.
     """
-    assert module.weight is not None
-    num_terms = module.weight[0].numel() + 1
-    magnitudes = module.operator.real(
-        tuple(x.double().abs() for x in inputs),
-        module.weight.double().abs(),
-        None if module.bias is None else module.bias.double().abs(),
-    )
-    return magnitudes * rounding_of_two(num_terms)
+    off = [torch.zeros_like(x, dtype=torch.float64) for x in inputs]
+    for index, each in enumerate(tolerances or ()):
+        if each is not None:
+            off[index] = each
+    largest = [x.double().abs() + each for x, each in zip(inputs, off, strict=True)]
+    num_terms = module.operator.num_inputs if module.weight is None else module.weight[0].numel()
+    magnitudes, spread = _magnitudes(module, largest, has_bias=True), _magnitudes(module, off, has_bias=False)
+    return magnitudes * rounding_of_two(num_terms + _STEPS_BEHIND) + spread
+
+
+def _magnitudes(module: OperatorMap, inputs: Sequence[Tensor], *, has_bias: bool) -> Tensor:
+    """The layer with the absolute value of each number that it multiplies; nothing is clipped."""
+    operator, norm = module.operator, module.norm
+    if isinstance(operator, Sum):
+        operator = replace(operator, factors=(abs(operator.factors[0]), abs(operator.factors[1])))
+    weight, bias = (None if each is None else each.double().abs() for each in (module.weight, module.bias))
+    y = operator.real(tuple(inputs), weight, bias if has_bias else None)
+    if isinstance(norm, ChannelAffine):
+        y = y * along(norm.weight.double().abs(), 1, y.ndim)
+        if has_bias and norm.bias is not None:
+            y = y + along(norm.bias.double().abs(), 1, y.ndim)
+    return y
 
 
 def rounding_of_two(num_terms: int) -> float:

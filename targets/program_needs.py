@@ -75,7 +75,7 @@ def _head_needs(module: IntegerHead, inputs: Types) -> LayerNeeds:
 
 
 def _float_needs(module: OperatorMap, inputs: Types) -> LayerNeeds:
-    return LayerNeeds(module.operator.kind, leaves_float=True)
+    return LayerNeeds(module.operator.kind, num_axes=module.operator.num_spatial_axes, leaves_float=True)
 
 
 def _pool_needs(module: IntegerMaxPool, inputs: Types) -> LayerNeeds:

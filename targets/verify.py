@@ -41,6 +41,8 @@ class VerifyReport(JsonReport):
         processor: The kernels that ran it, or None where that cannot be told.
         proven_for: The kernels of onnxruntime that are proven to compute the program's integers; none for files
             that are for other tools.
+        has_floats: Whether the file has float layers: their outputs are compared to within rounding, all else bit for
+            bit, going on from the levels that the file itself made of these outputs.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class VerifyReport(JsonReport):
     different: tuple[int, ...] = ()
     processor: KernelFamily | None = None
     proven_for: tuple[KernelFamily, ...] = ()
+    has_floats: bool = False
 
     @property
     def num_different(self) -> int:
@@ -65,6 +68,8 @@ class VerifyReport(JsonReport):
         proof = f"; proven for {families}" if self.proven_for else ""
         if proof and self.num_different:
             proof += " in onnxruntime"
+        if self.has_floats:
+            proof += "; its float layers are compared to within rounding, not proven"
         counts = f"{self.num_different} of {self.num_outputs:,} outputs differ"
         return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 
@@ -117,14 +122,14 @@ def verify_file(
     for runtime in runtimes:
         few = tuple(x[: runtime.samples] for x in inputs)
         found = file.run(runtime, feeds(integer, few, is_float))
-        differences = _differences(file.path, runtime.name, found, expected(integer, few, is_float))
+        differences = _differences(file.path, runtime.name, found, expected(integer, few, is_float, found.islands))
         if target.exact_runtimes is None or runtime.name in target.exact_runtimes:
             _refuse_difference(differences, _doubt(runtime.name, file.needs_vnni))
         different.append(sum(int(each.where.sum()) for each in differences))
         compared += sum(each.where.size for each in differences)
     titles = tuple(runtime.title for runtime in runtimes)
     proven = proven_families(target, file.needs_vnni)
-    return VerifyReport(file.path, titles, compared, tuple(different), this_family(), proven)
+    return VerifyReport(file.path, titles, compared, tuple(different), this_family(), proven, file.has_floats)
 
 
 def _doubt(runtime: str, needs_vnni: tuple[str, ...]) -> str:
@@ -159,7 +164,7 @@ class _Difference:
 
 def _differences(path: Path, runtime: str, found: FileRun, wanted: Sequence[Expected]) -> list[_Difference]:
     """Set each output beside what it must be, and refuse another type or shape."""
-    arrays = [*found.outputs, *found.float_inputs]
+    arrays = [*found.outputs, *found.float_inputs, *found.islands]
     if len(arrays) != len(wanted):
         raise VerifyError(f"{path}: found {len(arrays)} outputs in {runtime}, needed {len(wanted)}")
     differences = []
@@ -170,6 +175,9 @@ def _differences(path: Path, runtime: str, found: FileRun, wanted: Sequence[Expe
         if have.shape != want.shape or have.dtype != want.dtype:
             raise VerifyError(f"{output} is {have.dtype} {have.shape}, needed {want.dtype} {want.shape}")
         where = have != want if each.tolerance is None else are_apart(have, want, each.tolerance)
+        if each.ends is not None:
+            low, high = each.ends
+            where = (have < low.astype(have.dtype)) | (have > high.astype(have.dtype))
         differences.append(_Difference(output, have, want, where))
     return differences
 

@@ -1,5 +1,7 @@
 """The callback anneals under Lightning's trainer as the plain loop does."""
 
+import logging
+import math
 import sys
 
 import pytest
@@ -9,8 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import ana_fx
+from ana_fx.graph import quantizers
 from ana_fx.lightning import AnnealingCallback
-from tests.citizenship.training import WithNorm, batch_of, different, prepared, train
+from tests.citizenship.training import WithNorm, WithoutNorm, batch_of, different, prepared, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's: about workers, loggers, and its own imports
 
@@ -87,6 +90,46 @@ def test_training_equals_the_plain_loop(tmp_path):
         train(other, optimizer, annealer, range(NUM_BATCHES))
     assert different(qat, other) == []
     assert torch.isfinite(ana_fx.convert(qat)(batch_of(-2)[0])).all()
+
+
+class Validated(Classifier):
+    """Validates too, and keeps what each validation gave."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.losses = []
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.losses.append((self.trainer.sanity_checking, float(nn.functional.cross_entropy(self.net(x), y))))
+
+
+def test_a_validation_before_the_first_training_batch_runs_and_leaves_nothing(tmp_path, caplog):
+    whole = prepared(WithoutNorm, is_calibrated=False)
+    unknown = [q for _, q in quantizers(whole) if not q.is_calibrated]
+    assert unknown  # else the test shows nothing
+    other = prepared(WithoutNorm, is_calibrated=False)
+    other.load_state_dict(whole.state_dict())
+    annealing, module = AnnealingCallback(), Validated(whole)
+    with caplog.at_level(logging.INFO, "ana_fx"):
+        trainer(tmp_path, [annealing]).fit(module, loader(), loader())
+    assert "The sanity check before training validates the network as it trains" in caplog.text
+    sanity = [loss for is_sanity, loss in module.losses if is_sanity]
+    assert len(sanity) == 2
+    assert all(math.isfinite(loss) for _, loss in module.losses)
+    trainer(tmp_path, [AnnealingCallback()], num_sanity_val_steps=0).fit(Validated(other), loader(), loader())
+    assert different(whole, other) == []
+
+
+def test_a_validation_before_training_is_that_of_eval_mode_where_scales_are_known(tmp_path, caplog):
+    qat = prepared()
+    qat.train()(batch_of(0)[0])
+    wanted = float(nn.functional.cross_entropy(qat.eval()(batch_of(0)[0]), batch_of(0)[1]))
+    module = Validated(qat.train())
+    with caplog.at_level(logging.INFO, "ana_fx"):
+        trainer(tmp_path, [AnnealingCallback()]).fit(module, loader(), loader())
+    assert module.losses[0] == (True, wanted)
+    assert "sanity check" not in caplog.text
 
 
 def test_accumulated_gradients_count_as_one_step(tmp_path):

@@ -20,7 +20,9 @@ import ana_fx
 
 
 def quantise(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int) -> ana_fx.VerifyReport:
-    precision = ana_fx.Precision("int4", "uint4", first="int8", overrides={"head": "int8"})
+    precision = ana_fx.Precision("int4", "uint4", first="int8", overrides={"head": "int8", "neck": "float"})
+    image = ana_fx.ImageInput(mean=(0.5, 0.4, 0.3), std=0.25)
+    island = ana_fx.Precision(activation="uint8", input=image, overrides={"a.*": ana_fx.Precision(stays_float=True)})
     qat: GraphModule = ana_fx.prepare(model, torch.rand(8, 1, 8, 8), precision=precision, schedule="lsq")
     annealer = ana_fx.Annealer(qat, steps)
     distiller = ana_fx.Distiller(model)
@@ -33,6 +35,8 @@ def quantise(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: 
     integer = ana_fx.convert(qat)
     exported: ana_fx.ExportReport = ana_fx.export(integer, "model.onnx", target="qdq")
     page: ana_fx.ProgramReport = ana_fx.report(integer, "model.html", files=[exported.path])
+    sizes: tuple[int, float, tuple[str, ...]] = exported.weight_bytes, exported.ratio, exported.float_layers
+    print(sizes, island)
     text: str = ana_fx.describe(integer).to_json() + page.to_json() + str(progress) + str(len(ranges))
     print(text, ana_fx.__version__, [target.name for target in ana_fx.target_registry.targets()])
     return ana_fx.verify(integer, exported.path, runtimes=["onnxruntime"])

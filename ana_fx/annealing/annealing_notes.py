@@ -18,6 +18,8 @@ __all__ = ["TrainingRecord", "decaying_ranges", "noise_left", "record_progress",
 
 _RECORD = "training_record"
 _NAMED = 5
+_HANDFUL = 20  # steps after which a layer that is frozen has hardly learnt
+_EARLY = 0.5  # of training, of which the other layers have more
 
 
 @dataclass
@@ -105,19 +107,31 @@ def _few(paths: list[str]) -> str:
 
 
 def too_short(ranges: Mapping[str, AnnealingRange], total_steps: int) -> str | None:
-    """What is to be said of annealing ranges into which no training step falls; None if there are none."""
+    """What is to be said of layers that a training is too short for, with the way out; None if there are none.
+
+    Either no training step falls into an annealing range, or a layer is frozen after a handful of steps.
+    """
     missed = [
         path
         for path, each in ranges.items()
         if each.start < each.end and math.ceil(each.start * total_steps) == math.ceil(each.end * total_steps)
     ]
-    if not missed:
+    shortest = min((each.end - each.start for each in ranges.values() if each.start < each.end), default=1.0)
+    if missed:
+        return (
+            f"The annealing ranges of {len(missed)} of {len(ranges)} layer maps hold none of {total_steps:,} training "
+            f"steps, so their noise vanishes at once: {_few(missed)}; needed {int(1 / shortest) + 1:,} steps, or a "
+            f"schedule with wider ranges, such as Schedule(interval='same_start') or the static 'lsq'"
+        )
+    frozen = {path: math.ceil(each.end * total_steps) for path, each in ranges.items() if each.end < _EARLY}
+    rushed = [path for path, steps in frozen.items() if steps < _HANDFUL]
+    if not rushed:
         return None
-    shortest = min(each.end - each.start for each in ranges.values() if each.start < each.end)
+    needed = math.ceil(round(_HANDFUL / min(ranges[path].end for path in rushed), 6))
     return (
-        f"The annealing ranges of {len(missed)} of {len(ranges)} layer maps hold none of {total_steps:,} training "
-        f"steps, so their noise vanishes at once: {_few(missed)}; needed {int(1 / shortest) + 1:,} steps, or a "
-        f"schedule with wider ranges, such as Schedule(interval='same_start') or the static 'lsq'"
+        f"{len(rushed)} of {len(ranges)} layer maps are frozen after {frozen[rushed[0]]} of {total_steps:,} training "
+        f"steps, or few more: {_few(rushed)}; needed {needed:,} steps in all, or a schedule that freezes nothing, such "
+        f"as the static 'lsq', which is ahead in short trainings"
     )
 
 

@@ -27,6 +27,7 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
     - One that is not annealed, but reaches the output only through annealed ones, cannot learn: it
       computes as before, and records nothing.
     - All others learn.
+    - One that hands reals on, inside an island of floats, is frozen with all that read it.
 
     Parameters that no layer map learns any more lose the gradient they have, so that no optimiser
     moves them.
@@ -40,6 +41,8 @@ def set_phases(gm: GraphModule, annealed: set[LayerMap]) -> None:
         layer_map = layer_map_of(node)
         if layer_map is not None and layer_map.is_quantized:
             layer_map.set_phase(_phase(layer_map, learning, fixed, has_level_inputs))
+        elif layer_map is not None and layer_map.stays_float:  # it hands reals on, to what may be annealed
+            layer_map.set_phase(Phase.LEARNING if layer_map in learning else Phase.FROZEN)
         is_dropping = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         hands_on = has_level_inputs and not is_dropping and layer_map is None
         if hands_on or module in annealed or isinstance(module, InputQuantizer):
@@ -91,7 +94,7 @@ def _drop_gradients(nodes: list[tuple[Node, nn.Module | None]], learning: set[La
     known: set[nn.Parameter] = set()
     for node, _ in nodes:
         layer_map = layer_map_of(node)
-        if layer_map is None or not layer_map.is_quantized:
+        if layer_map is None or not (layer_map.is_quantized or layer_map.stays_float):
             continue
         parameters = {*layer_map.parameters(), *(() if layer_map.takes_scales else constant_parameters(node))}
         known |= parameters

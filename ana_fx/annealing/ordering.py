@@ -38,16 +38,25 @@ class OrderBreak:
 
 
 def layer_map_graph(gm: GraphModule) -> nx.DiGraph[Node]:
-    """The quantised layer maps and the ways from one to the next through other operations."""
+    """The quantised layer maps and the ways from one to the next through other operations.
+
+    `has_weight` of a node says whether a weight learns as long as its noise lasts: its own, or one of the layer maps
+    that hand it reals inside an island of floats.
+    """
     graph: nx.DiGraph[Node] = nx.DiGraph()
     reached_from: dict[Node, frozenset[Node]] = {}
+    brings_weight: set[Node] = set()
     for node in gm.graph.nodes:
         sources = frozenset().union(*(reached_from[source] for source in node.all_input_nodes))
         layer_map = layer_map_of(node)
+        has_weight = layer_map is not None and layer_map.learns_weight
+        has_weight |= not brings_weight.isdisjoint(node.all_input_nodes)
         if layer_map is not None and layer_map.is_quantized:
-            graph.add_node(node, layer_map=layer_map)
+            graph.add_node(node, layer_map=layer_map, has_weight=has_weight)
             graph.add_edges_from((source, node) for source in sources)
             sources = frozenset((node,))
+        elif has_weight:
+            brings_weight.add(node)
         reached_from[node] = sources
     return graph
 
@@ -68,8 +77,7 @@ def depths(graph: nx.DiGraph[Node], schedule: Schedule) -> dict[Node, int]:
     counted: dict[Node, int] = {}  # on the longest path, itself included
     for node in nx.topological_sort(graph):
         before = max((counted[source] for source in graph.predecessors(node)), default=0)
-        has_weight = graph.nodes[node]["layer_map"].weight_quantizer is not None
-        counts = schedule.depth is DepthRule.LAYER_MAPS or has_weight
+        counts = schedule.depth is DepthRule.LAYER_MAPS or graph.nodes[node]["has_weight"]
         counted[node] = before + counts
     return {node: max(0, counted[node] - 1) for node in graph}
 

@@ -89,12 +89,14 @@ class LayerMap(Float32Module):
     - `num_inputs`, `takes_scales`: how many tensors it takes, and whether a scale with each.
     - `reads_bytes`: whether what it reads has eight bits, whatever the precision says.
     - `has_own_scale`: whether its output's scale follows from what it computes, and can be no other.
+    - `stays_float`: whether it computes on reals when it is deployed too.
     """
 
     num_inputs: int = 1
     takes_scales: ClassVar[bool] = True
     reads_bytes: ClassVar[bool] = False
     has_own_scale: ClassVar[bool] = False
+    stays_float: ClassVar[bool] = False
     clip_range: ClipRange = ClipRange()
 
     def __init__(self) -> None:
@@ -112,6 +114,11 @@ class LayerMap(Float32Module):
     def is_quantized(self) -> bool:
         """Whether it has any quantizer."""
         return self.output_quantizer is not None or self.weight_quantizer is not None
+
+    @property
+    def learns_weight(self) -> bool:
+        """Whether it has a weight that learns as long as its noise lasts."""
+        return self.weight_quantizer is not None
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ from ana_fx.kernels.kernel_table import kernel_of
 from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
 from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
 from ana_fx.layers.quantizers import ClipRange, Quantizer
-from ana_fx.numerics.integer_type import EXACT_FLOAT32
+from ana_fx.numerics.integer_type import EXACT_FLOAT32, IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
@@ -142,6 +142,10 @@ class OperatorMap(LayerMap):
         """What of nonnegative numbers has no offset and no negative factor."""
         factor, offset = self.line
         return inputs_are and self.operator.keeps_sign and self.norm is None and factor >= 0 and offset >= 0
+
+    def weight_type(self, wanted: IntegerType) -> IntegerType:
+        """The type of its weight, given what the precision says."""
+        return wanted
 
     def settle_scale(self, quantizer: Quantizer) -> None:
         """The scale that fits the normal numbers which a norm gives out."""

@@ -18,8 +18,9 @@ class ImageInput:
 
     With one mean and one std for all channels the normalisation is the scale and the zero point of
     the input: x ≈ (pixel − zero_point) · scale, where zero_point = round(255 · mean) moves the
-    input by half a step at most. Otherwise it is folded into the first convolutions, exactly, which
-    then may not pad: what they would have to pad with is no pixel.
+    input by half a step at most. Otherwise it is folded into the first convolutions, exactly. Where these pad, what
+    they would have to pad with is no pixel; then a 1×1 depthwise convolution of eight bits goes before them, and rounds
+    the normalised image as an int8 input would.
 
     Args:
         mean: One number, or one for each channel, in [0, 1].

@@ -37,7 +37,9 @@ class Precision:
             and fewer, eight bits here and in `last` cost little memory and give back much accuracy.
         last: The same for the layers whose output leaves the model.
         overrides: For module paths that match a pattern (`"blocks.*.conv"`), and for all that lies inside a module
-            that is named (`"blocks.2"`), another Precision; the last match counts.
+            that is named (`"blocks.2"`), another Precision, its name, or `"float"`; the last match counts.
+        stays_float: Whether layers stay in floats, which overrides alone can say: `"float"` is short for this
+            precision with `stays_float`. What integers follow such a layer get has the type `activation`.
 
     Raises:
         ValueError: A name is unknown, or a weight type is unsigned.
@@ -52,6 +54,7 @@ class Precision:
     first: IntegerType | None = None
     last: IntegerType | None = None
     overrides: Mapping[str, Precision] = field(default_factory=dict[str, "Precision"])
+    stays_float: bool = False
 
     def __init__(
         self,
@@ -64,10 +67,10 @@ class Precision:
         first: IntegerType | str | None = None,
         last: IntegerType | str | None = None,
         overrides: Mapping[str, Precision | str] | None = None,
+        stays_float: bool = False,
     ) -> None:
         if output not in _OUTPUTS:
             raise ValueError(unknown("output", output, _OUTPUTS))
-        others = _overrides({} if overrides is None else overrides)
         object.__setattr__(self, "weight", _weight_type(weight))
         object.__setattr__(self, "activation", _type(activation))
         object.__setattr__(self, "input", input if input == "auto" or isinstance(input, ImageInput) else _input(input))
@@ -75,7 +78,8 @@ class Precision:
         object.__setattr__(self, "rounding", _rounding(rounding))
         object.__setattr__(self, "first", None if first is None else _weight_type(first))
         object.__setattr__(self, "last", None if last is None else _weight_type(last))
-        object.__setattr__(self, "overrides", MappingProxyType(others))
+        object.__setattr__(self, "stays_float", stays_float)
+        object.__setattr__(self, "overrides", MappingProxyType(self._overrides({} if overrides is None else overrides)))
 
     @classmethod
     def parse(cls, precision: Precision | str) -> Precision:
@@ -116,6 +120,20 @@ class Precision:
         """Whether the quantizer takes the place of the activation function."""
         return self.activation.narrow or bool(self.activation.levels)
 
+    def _overrides(self, overrides: Any) -> dict[str, Precision]:
+        if not isinstance(overrides, Mapping):
+            raise TypeError(
+                f"overrides are a mapping from a pattern to a Precision or its name, got {brief(overrides)}"
+            )
+        for pattern in overrides:
+            if not isinstance(pattern, str):
+                raise TypeError(f"a pattern is of module paths, such as 'blocks.*.conv', got {brief(pattern)}")
+        is_float = Precision(self.weight, self.activation, stays_float=True) if "float" in overrides.values() else None
+        return {
+            pattern: is_float if other == "float" and is_float else Precision.parse(other)
+            for pattern, other in overrides.items()
+        }
+
     def __reduce__(self) -> tuple[object, ...]:
         """Mapping proxies cannot be copied, plain dictionaries can."""
         return _rebuild, (
@@ -127,6 +145,7 @@ class Precision:
             self.first,
             self.last,
             dict(self.overrides),
+            self.stays_float,
         )
 
 
@@ -139,19 +158,19 @@ def _rebuild(
     first: IntegerType | None,
     last: IntegerType | None,
     overrides: dict[str, Precision | str],
+    stays_float: bool,
 ) -> Precision:
     return Precision(
-        weight, activation, input_type, output, rounding=rounding, first=first, last=last, overrides=overrides
+        weight,
+        activation,
+        input_type,
+        output,
+        rounding=rounding,
+        first=first,
+        last=last,
+        overrides=overrides,
+        stays_float=stays_float,
     )
-
-
-def _overrides(overrides: Any) -> dict[str, Precision]:
-    if not isinstance(overrides, Mapping):
-        raise TypeError(f"overrides are a mapping from a pattern to a Precision or its name, got {brief(overrides)}")
-    for pattern in overrides:
-        if not isinstance(pattern, str):
-            raise TypeError(f"a pattern is of module paths, such as 'blocks.*.conv', got {brief(pattern)}")
-    return {pattern: Precision.parse(other) for pattern, other in overrides.items()}
 
 
 def _rounding(name: Rounding | str) -> Rounding:

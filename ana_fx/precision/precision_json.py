@@ -38,6 +38,8 @@ def precision_to_json(precision: Precision) -> dict[str, Any]:
     for name in ("first", "last"):
         if getattr(precision, name) is not None:
             written[name] = _weight_to_json(getattr(precision, name))
+    if precision.stays_float:
+        written["stays_float"] = True
     if precision.overrides:
         written["overrides"] = {name: precision_to_json(each) for name, each in precision.overrides.items()}
     return written

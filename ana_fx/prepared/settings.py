@@ -144,7 +144,9 @@ def _layers(gm: GraphModule) -> dict[str, str]:
     """What decides, besides numbers in the state, which function each quantizer and operator map is."""
     found = {path: _levels(quantizer) for path, quantizer in quantizers(gm)}
     for node, layer_map in calls_of(gm, OperatorMap):
-        if layer_map.is_quantized:
+        if layer_map.stays_float:
+            found[str(node.target)] = "float"
+        elif layer_map.is_quantized:
             shift = layer_map.shift_arithmetic
             family = _family(layer_map.requantizer) if shift is None else f"shift in {shift.bits} bits"
             family += ", one shift for all channels" if shift is not None and shift.has_common_shift else ""

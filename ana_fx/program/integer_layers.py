@@ -51,6 +51,13 @@ class Accumulating(Float32Module):
         assert self.weight is not None
         return self.weight.int()
 
+    def extra_repr(self) -> str:
+        """What `print(program)` shows: the map, its coefficients, and how large a sum can get."""
+        weight = self.operator.weight_range(self.weight)
+        parts = [self.operator.kind, *([] if weight is None else [f"weights {weight}"]), f"sums within ±{self.bound:,}"]
+        integer_type = getattr(self, "integer_type", None)
+        return ", ".join([*parts, *([] if integer_type is None else [f"gives {integer_type}"])])
+
     def accumulate(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The exact accumulators, int64."""
         return accumulate(self.operator, inputs, self.weight, bound=self.bound, integer=torch.int64)

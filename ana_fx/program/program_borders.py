@@ -9,7 +9,7 @@ from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.tensor_spec import LevelRange
 
-__all__ = ["Dequantize", "Quantize", "QuantizeImage"]
+__all__ = ["Dequantize", "Quantize", "QuantizeFloat", "QuantizeImage"]
 
 
 class Quantize(Float32Module):
@@ -43,6 +43,10 @@ class Quantize(Float32Module):
         """The levels that it gives."""
         return LevelRange(self.integer_type, self.integer_type.qmin, self.integer_type.qmax, self.scale)
 
+    def extra_repr(self) -> str:
+        """What `print(program)` shows."""
+        return f"{self.integer_type}, scale={float(self.scale):.4g}"
+
     def _check_shape(self, x: Tensor) -> None:
         is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
         if self.sample_shape is None or is_traced:  # to torch.jit sizes are tensors
@@ -56,6 +60,10 @@ class Quantize(Float32Module):
     def real(self, levels: Tensor) -> Tensor:
         """Inputs that have these levels."""
         return levels * self.scale
+
+
+class QuantizeFloat(Quantize):
+    """Border back into the integers, behind a float layer."""
 
 
 class QuantizeImage(Quantize):
@@ -98,6 +106,10 @@ class Dequantize(Float32Module):
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().clone())
+
+    def extra_repr(self) -> str:
+        """What `print(program)` shows."""
+        return f"scale={float(self.scale):.4g}"
 
     def forward(self, n: Tensor) -> Tensor:
         """Levels or logits to reals."""

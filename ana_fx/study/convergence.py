@@ -24,6 +24,7 @@ from ana_fx.prepared.recognize import prepared
 from ana_fx.schedule.degrees import Strategy
 from ana_fx.schedule.schedule import AnnealingRange, Schedule
 from ana_fx.study.rates import convergence_powers, rates_of
+from ana_fx.text.json_text import JsonReport
 from ana_fx.training.batches import tensors_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LayerConvergence:
 
 
 @dataclass(frozen=True)
-class Convergence:
+class Convergence(JsonReport):
     """The errors of all layer maps, in graph order, at each fraction of training in `progress`."""
 
     progress: tuple[float, ...]

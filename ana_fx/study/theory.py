@@ -64,6 +64,7 @@ from ana_fx.schedule.schedule import Schedule
 from ana_fx.study.conditions import Condition, Verdict, conditions_of
 from ana_fx.study.convergence import Convergence, compositional_convergence
 from ana_fx.study.rates import Rates, convergence_powers, late_inputs, lightness, rates_of
+from ana_fx.text.json_text import JsonReport
 
 __all__ = [
     "Condition",
@@ -92,7 +93,7 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class HypothesisReport:
+class HypothesisReport(JsonReport):
     """What holds of Theorem 2 for one model under one schedule.
 
     Args:

@@ -21,7 +21,7 @@ def matrix() -> str:
         "bits of features": lambda target: "{} to {}".format(*target.activation_bits),
         "codebooks": lambda target: "yes" if target.holds_codebooks else "–",
         "axes of convolutions": lambda target: ", ".join(map(str, sorted(target.spatial_axes))),
-        "float last layer": lambda target: "yes" if target.holds_floats else "–",
+        "float layers": lambda target: "yes" if target.holds_floats else "–",
         "bits of accumulators": lambda target: str(target.accumulator_bits),
         "requantizer": lambda target: target.requantizer.value,
         "one shift a layer": lambda target: "yes" if target.common_shift else "–",

@@ -13,6 +13,7 @@ from ana_fx.errors import TraceError
 from ana_fx.passes.frontend.attention import WrittenOutAttention
 from ana_fx.passes.frontend.check_weights import check_weights
 from ana_fx.passes.frontend.decompositions import write_out_attention
+from ana_fx.passes.frontend.output_containers import OutputOfClass
 from ana_fx.passes.frontend.rename_keywords import rename_keywords
 from ana_fx.passes.frontend.trace_settings import check_concrete_args, checked_functions, checked_leaves
 from ana_fx.passes.frontend.tracer import ModelTracer
@@ -72,6 +73,8 @@ def trace(
     if recorded is None:
         raise TraceError("\n".join([*tracer.problems, *tracer.unknown_sizes(), _NEEDED])) from tracer.cause
     rename_keywords(attention, recorded, notes)
+    if tracer.output_class is not None:
+        recorded.set_codegen(OutputOfClass(tracer.output_class))
     gm = GraphModule(attention, recorded, class_name=type(model).__name__)
     gm.graph.eliminate_dead_code()
     gm.recompile()

@@ -19,7 +19,7 @@ from torch.fx import Graph, Node, Proxy, Tracer, _symbolic_trace, proxy
 from ana_fx import graph
 from ana_fx.passes.canonical.canonical_dialect import is_dropout
 from ana_fx.passes.frontend.decompositions import WRITTEN_OUT
-from ana_fx.passes.frontend.output_containers import plain
+from ana_fx.passes.frontend.output_containers import class_of, plain
 from ana_fx.passes.frontend.returns_tensor import is_in_place, is_tensor_function, is_tensor_module
 from ana_fx.passes.frontend.shape_proxies import (
     Knowledge,
@@ -62,6 +62,7 @@ class ModelTracer(Tracer):
         self.cause: Exception | None = None
         self.failed_path: str | None = None
         self.root_name = ""
+        self.output_class: type | None = None
         self._conditions: set[tuple[str, str]] = set()
         self._tensors: dict[str, Tensor] = {}
 
@@ -164,7 +165,9 @@ class ModelTracer(Tracer):
 
         @functools.wraps(root_fn)
         def forward(*arguments: Any) -> Any:
-            return plain(root_fn(*arguments, **keywords))
+            output = root_fn(*arguments, **keywords)
+            self.output_class = class_of(output)
+            return plain(output)
 
         return forward, args
 

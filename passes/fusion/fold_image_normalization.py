@@ -1,4 +1,4 @@
-"""Per-channel normalisation of images, inside the first convolutions."""
+"""Per-channel normalisation of images, inside the first convolutions or before them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import calls_of, location
+from ana_fx.graph import calls_of, layer_map_of, location, unique_path
+from ana_fx.layers.image_normalization import ImageNormalization
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
 from ana_fx.passes.fusion.fused_graph import FUSED
+from ana_fx.passes.fusion.observation import observation_of
 from ana_fx.precision.image_input import ImageInput
 
 __all__ = ["FoldImageNormalization"]
@@ -26,14 +28,18 @@ _KEY = "folded_normalization"  # of `GraphModule.meta`: what was folded, so that
 
 @dataclass(frozen=True)
 class FoldImageNormalization(Pass):
-    """Let the first convolutions read pixel / 255 where the model's read (pixel / 255 − mean) / std.
+    """Let the model read pixel / 255 where it read (pixel / 255 − mean) / std.
 
     before   x -> convolution(weight, bias)
     after    x -> convolution(weight / std, bias − Σ weight · mean / std)
 
+    Where a reader of the image is no convolution, or pads with zeros, which are no pixel, or shares its weight:
+
+    before   x -> convolution(weight, bias, padding)
+    after    x -> image normalization -> convolution(weight, bias, padding)
+
     The input quantizer, which comes next, gives out pixel / 255. Leaves alone what is normalised
-    alike in all channels. Requires layer maps without quantizers; refuses readers of the image that are
-    no convolution, that pad, or that share their weight.
+    alike in all channels. Requires layer maps without quantizers.
 
     Args:
         image: How the model's images are normalised, or None.
@@ -47,47 +53,67 @@ class FoldImageNormalization(Pass):
     def run(self, gm: GraphModule) -> bool:
         if self.image is None or self.image.is_homogeneous or gm.meta.get(_KEY) == self.image:
             return False
-        readers = [
-            reader
-            for node in gm.graph.nodes
-            if node.op == "placeholder"
-            for reader in node.users
-            if not is_shape(reader)
-        ]
-        reasons = [
-            f"{location(node)}: {reason}" for node in readers for reason in [_obstacle(gm, node, self.image)] if reason
-        ]
-        if reasons:
-            n = self.image.num_channels
-            way_out = (
-                f"use one mean and one std for all channels, or Precision(input='int8') with normalised inputs; or put "
-                f"a 1x1 depthwise convolution that holds the normalisation in front of the model, nn.Conv2d({n}, {n}, "
-                f"1, groups={n}) with weight 1 / std and bias -mean / std, and give ImageInput(0.0, 1.0)"
-            )
-            raise UnsupportedError(
-                listing("a normalisation of each channel folds into unpadded convolutions only:", reasons, way_out)
-            )
+        readers = {node: _readers(node) for node in gm.graph.find_nodes(op="placeholder")}
+        _refuse_other_channels(readers, self.image)
         found = dict(calls_of(gm, OperatorMap))
-        for node in readers:
-            _fold(found[node], self.image)
+        for image, nodes in readers.items():
+            if all(_folds(node, found) for node in nodes):
+                for node in nodes:
+                    _fold(found[node], self.image)
+            else:
+                _insert(gm, image, nodes, self.image)
         gm.meta[_KEY] = self.image
-        return bool(readers)
+        return any(readers.values())
 
 
-def _obstacle(gm: GraphModule, node: Node, image: ImageInput) -> str:
-    """Why the normalisation cannot go into what reads the image; empty if it can."""
-    maps = dict(calls_of(gm, OperatorMap))
+def _readers(image: Node) -> list[Node]:
+    return [reader for reader in image.users if not is_shape(reader)]
+
+
+def _refuse_other_channels(readers: dict[Node, list[Node]], image: ImageInput) -> None:
+    refused = [
+        f"{location(nodes[0])}: it reads {found} channels, the normalisation has {image.num_channels}"
+        for node, nodes in readers.items()
+        if nodes and (found := _num_channels(node, nodes)) not in (None, image.num_channels)
+    ]
+    if refused:
+        way_out = "give a mean and a std for each channel of the images, or one for all"
+        raise UnsupportedError(listing("the normalisation does not fit the images:", refused, way_out))
+
+
+def _num_channels(image: Node, readers: list[Node]) -> int | None:
+    """The channels of the images, as far as that is known."""
+    shape = observation_of(image).sample_shape
+    if shape:
+        return shape[0]
+    for node in readers:
+        layer_map = layer_map_of(node)
+        if isinstance(layer_map, OperatorMap) and isinstance(layer_map.operator, Convolution):
+            assert layer_map.weight is not None
+            return layer_map.weight.shape[1] * layer_map.operator.groups
+    return None
+
+
+def _folds(node: Node, maps: dict[Node, OperatorMap]) -> bool:
+    """Whether the normalisation can go into the weights of what reads the image."""
     layer_map = maps.get(node)
     if layer_map is None or not isinstance(layer_map.operator, Convolution):
-        return "it is no convolution"
-    if any(any(pair) for pair in layer_map.operator.padding):
-        return "it pads with zeros, which are no pixel, and another one in each channel"
-    assert layer_map.weight is not None
-    num_channels = layer_map.weight.shape[1] * layer_map.operator.groups
-    if num_channels != image.num_channels:
-        return f"it reads {num_channels} channels, the normalisation has {image.num_channels}"
-    sharing = {other for other in maps.values() if other.weight is layer_map.weight}
-    return "another layer shares its weight" if len(sharing) > 1 else ""
+        return False
+    is_alone = len({each for each in maps.values() if each.weight is layer_map.weight}) == 1
+    return is_alone and not any(any(pair) for pair in layer_map.operator.padding)
+
+
+def _insert(gm: GraphModule, image: Node, readers: list[Node], normalization: ImageInput) -> None:
+    """Put the normalisation between an image and what reads it."""
+    path = unique_path(gm, f"{image.name}_normalization")
+    like = next(iter(gm.parameters()), None)
+    gm.add_submodule(path, ImageNormalization(normalization).to(like.device if like is not None else "cpu"))
+    with gm.graph.inserting_after(image):
+        call = gm.graph.call_module(path, (image,))
+    call.meta, call.stack_trace = dict(image.meta), image.stack_trace
+    gm.get_submodule(path).train(gm.training)
+    for node in readers:
+        node.replace_input_with(image, call)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from ana_fx.errors import MismatchError
 from ana_fx.graph import location
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
+from ana_fx.passes.frontend.output_containers import plain
 from ana_fx.passes.lowering.lowered_graph import PROGRAM
 from ana_fx.passes.lowering.recording import Run
 from ana_fx.program.tensor_spec import spec_of
@@ -67,7 +68,7 @@ def _compare_run(trained: Run, program: GraphModule) -> None:
 
 
 def _leaves(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in pytree.tree_leaves(plain(outputs)) if isinstance(leaf, Tensor)]
 
 
 def _compare(node: Node, wanted: Tensor, found: Tensor) -> None:

@@ -13,6 +13,8 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import AccumulatorError, ConvertError, listing
 from ana_fx.graph import layer_map_of, location, module_of
 from ana_fx.layers.constant_map import ConstantMap
+from ana_fx.layers.float_map import FloatMap
+from ana_fx.layers.image_normalization import ImageNormalization
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.softmax_map import SoftmaxMap
@@ -22,6 +24,7 @@ from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import ADAPTIVE_MAX_POOLS, MAX_POOLS, is_dropout, is_movement
 from ana_fx.passes.lowering.compare_runs import keep_runs
 from ana_fx.passes.lowering.lower_borders import dequantize_inputs, lower_image_quantizer, lower_input_quantizer
+from ana_fx.passes.lowering.lower_float_map import lower_float_map
 from ana_fx.passes.lowering.lower_layer_map import lower_constant, lower_operator_map, lower_softmax, lower_table
 from ana_fx.passes.lowering.lower_max_pool import lower_adaptive_max_pool, lower_max_pool
 from ana_fx.passes.lowering.lower_movement import lower_movement
@@ -39,6 +42,8 @@ RULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         InputQuantizer: lower_input_quantizer,
         ImageQuantizer: lower_image_quantizer,
         ConstantMap: lower_constant,
+        FloatMap: lower_float_map,
+        ImageNormalization: lower_operator_map,
         OperatorMap: lower_operator_map,
         SoftmaxMap: lower_softmax,
         TableMap: lower_table,
@@ -57,7 +62,7 @@ class Lower(Pass):
 
     The trained graph runs on two batches first, which tell where the batch lies in every tensor; what it gave is kept
     for `CompareRuns`. Tensors of the program have their batch axis in front, and each node has a TensorSpec. A layer
-    map without quantizers stays float behind a dequantize.
+    map without quantizers stays float behind a dequantize, and a float map before a quantize too.
     """
 
     name: ClassVar[str] = "lower"
@@ -101,7 +106,8 @@ def rule_of(node: Node, values: Container[Node]) -> Rule:
         ConvertError: No rule is for it.
     """
     module, layer_map = module_of(node), layer_map_of(node)
-    if node.op == "output" or (layer_map is not None and not layer_map.is_quantized):
+    is_last_float = layer_map is not None and not layer_map.is_quantized and not layer_map.stays_float
+    if node.op == "output" or is_last_float:
         return dequantize_inputs
     if layer_map is None and node in values:  # a size, a scale, or a constant in floats
         return _leave

@@ -12,6 +12,7 @@ from ana_fx.graph import layer_map_calls, layer_map_of, location
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
+from ana_fx.passes.quantization.keep_float import hands_on_reals
 from ana_fx.passes.quantization.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision.precision import Precision
 
@@ -63,7 +64,7 @@ def choose_types(
         kinds = {
             node: _output_type(node, precision, leaving[node], signs)
             for node in group
-            if leaving[node] in (None, Leaving.LEVELS)
+            if leaving[node] in (None, Leaving.LEVELS) and not hands_on_reals(node)
         }
         types |= _joined(kinds)
     return {node: TensorPlan(types.get(node), leaving[node]) for node in leaving}
@@ -130,7 +131,9 @@ def _leaving(node: Node, layer_map: LayerMap, precision: Precision, *, holds_log
     """How the output of a layer map leaves the model."""
     if not _leaves_model(node):
         return None
-    is_bare = layer_map.is_bare and not _is_joined(node)
+    if layer_map.stays_float and precision.output in ("auto", "float"):
+        return Leaving.LEVELS if _is_joined(node) else Leaving.FLOATS
+    is_bare = layer_map.is_bare and not layer_map.stays_float and not _is_joined(node)
     if precision.output == "auto":
         return Leaving.LOGITS if holds_logits and is_bare and layer_map.are_logits else Leaving.LEVELS
     if precision.output in ("int32", "float") and not is_bare:

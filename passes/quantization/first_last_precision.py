@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import layer_map_of
+from ana_fx.layers.image_normalization import ImageNormalization
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
@@ -33,9 +34,9 @@ class FirstLastPrecision(Pass):
     before   Precision("int4", "uint4", last="int8")
     after    Precision("int4", "uint4", overrides={"head": Precision("int8", "uint4")})
 
-    A first layer has a weight and reads a model input, a last one has a weight and its output leaves the model;
-    what only moves numbers may lie between. A layer that is both is a last one. The graph is left as it is; passes
-    behind this one ask `precision_of` it.
+    A first layer has a weight and reads a model input, a last one has a weight and its output leaves the model; what
+    only moves numbers may lie between, and behind an input the normalisation of an image. A layer that is both is a
+    last one. The graph is left as it is; passes behind this one ask `precision_of` it.
 
     Args:
         precision: As the user gave it.
@@ -68,7 +69,8 @@ def _first_layers(gm: GraphModule) -> list[str]:
     for node in gm.graph.nodes:
         operands = [each for each in node.all_input_nodes if not is_shape(each)]
         reads_input = any(each in inputs for each in operands)
-        if node.op == "placeholder" or (passes_levels(node) and reads_input):
+        hands_on = passes_levels(node) or isinstance(layer_map_of(node), ImageNormalization)
+        if node.op == "placeholder" or (hands_on and reads_input):
             inputs.add(node)
         elif reads_input and _has_weight(node):
             first.append(str(node.target))

@@ -137,13 +137,13 @@ class InsertQuantizers(Pass):
         self, gm: GraphModule, node: Node, layer_map: LayerMap, leaving: Leaving | None, sources: dict[Node, _Source]
     ) -> None:
         """Give a layer map the scales of its inputs."""
-        if leaving is Leaving.FLOATS:
+        if leaving is Leaving.FLOATS or (layer_map.stays_float and layer_map.output_quantizer is None):
             return
         if layer_map.output_quantizer is not None:
             sources[node] = _Source(f"{node.target}.output_quantizer.scale", layer_map.output_quantizer.integer_type)
         layer_map.set_leaves_model(leaving is not None, is_annealed=not self.schedule.is_static)
         layer_map.train(gm.training)
-        if not layer_map.takes_scales:
+        if layer_map.stays_float or not layer_map.takes_scales:
             return
         operands = node.args[: layer_map.num_inputs]
         inputs = [sources[source] for source in operands if isinstance(source, Node)]

@@ -85,7 +85,7 @@ class QuantizeWeights(Pass):
         is_head = first.output_quantizer is None
         has_one_scale = is_head or first.operator.has_one_weight_scale or not self.target.per_channel
         quantizer = quantizer_of(
-            precision.weight.within(min(map(self._largest_weight, sharing.values()))),
+            first.weight_type(precision.weight).within(min(map(self._largest_weight, sharing.values()))),
             self.schedule,
             precision.rounding,
             scale_shape=() if has_one_scale else (weight.shape[0], *[1] * (weight.ndim - 1)),

@@ -16,6 +16,7 @@ from ana_fx.text.plain_text import plain
 
 __all__ = [
     "FLOAT_INPUT",
+    "FLOAT_ISLANDS",
     "FLOAT_TYPE",
     "IO",
     "LABELS",
@@ -23,13 +24,15 @@ __all__ = [
     "TARGET",
     "check_metadata",
     "read_border",
+    "stored_levels",
     "texts",
 ]
 
-TARGET, IO, FLOAT_INPUT, LABELS, NEEDS_VNNI = (
+TARGET, IO, FLOAT_INPUT, FLOAT_ISLANDS, LABELS, NEEDS_VNNI = (
     "ana_fx.target",
     "ana_fx.io",
     "ana_fx.float_input",
+    "ana_fx.float_islands",
     "ana_fx.labels",
     "ana_fx.needs_vnni",
 )  # keys
@@ -40,6 +43,7 @@ Array = np.ndarray[Any, Any]
 _LONGEST = 2**20  # characters of an entry
 _MOST_TEXTS = 2**16
 _LARGEST_ZERO_POINT = 255
+_THREE_NUMBERS = re.compile(r"(\d{1,3}) (-?\d{1,3}) (-?\d{1,3})")
 _LEVELS = re.compile(r"ternary|u?int[2-8]|int32|float32")
 
 
@@ -109,6 +113,19 @@ def texts(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
     if not isinstance(listed, list) or len(listed) > _MOST_TEXTS or not all(isinstance(each, str) for each in listed):
         raise VerifyError(f"the metadata say no list of {key!r}, needed at most {_MOST_TEXTS:,} texts as JSON")
     return tuple(listed)
+
+
+def stored_levels(metadata: Mapping[str, str], name: str) -> tuple[int, int, int]:
+    """The stored number of level 0, the lowest and the highest level, of a value between floats and integers.
+
+    Raises:
+        VerifyError: The metadata do not say them.
+    """
+    found = _THREE_NUMBERS.fullmatch(metadata.get(f"{name}.levels", ""))
+    if found is None:
+        raise VerifyError(f"the metadata do not describe {plain(name)!r}; needed a file that ana_fx.export wrote")
+    zero_point, lowest, highest = map(int, found.groups())
+    return zero_point, lowest, highest
 
 
 def _scale(text: str) -> float:

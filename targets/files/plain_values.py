@@ -30,7 +30,7 @@ from ana_fx.precision.rounding import Rounding
 from ana_fx.program.data_movement import Concat, Pad, Permute, Rearrange, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
 from ana_fx.program.integer_modules import IntegerConstant, IntegerMaxPool, IntegerSoftmax, IntegerTable, Repeat
-from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeFloat, QuantizeImage
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.multiply_shift import MultiplyShift
 from ana_fx.requantizers.staircase import QLinearStaircase, ShiftStaircase
@@ -42,7 +42,8 @@ Plain = Any  # what JSON can say
 
 MODULES: tuple[type[nn.Module], ...] = (
     OperatorMap, Concat, Dequantize, IntegerConstant, IntegerHead, IntegerMap, IntegerMaxPool, IntegerSoftmax,
-    IntegerTable, IntegerThresholds, Pad, Permute, Quantize, QuantizeImage, Rearrange, Repeat, Reshape, Slice, Take,
+    IntegerTable, IntegerThresholds, Pad, Permute, Quantize, QuantizeFloat, QuantizeImage, Rearrange, Repeat, Reshape,
+    Slice, Take,
 )  # fmt: skip
 _VALUES: tuple[type, ...] = (
     AnnealingRange, ChannelAffine, ClipRange, FixedPointStaircase, ImageInput, IntegerType, LayerSchedule,
@@ -60,7 +61,8 @@ _FORMS: dict[type, Callable[[Any], dict[str, Any]]] = {
     IntegerType: lambda each: {
         name: value for name, value in vars(each).items() if value or name not in ("levels", "thresholds")
     },
-}  # arguments that are no attributes
+    Precision: lambda each: {name: value for name, value in _arguments(each).items() if value or name != "stays_float"},
+}  # arguments that are no attributes, or that files of older versions do not name
 _LARGEST_INTEGER = 2**31
 _LARGEST_SIZE = 2**24  # of a number in a tuple: sizes, strides, pads
 _LONGEST_TEXT = 10_000

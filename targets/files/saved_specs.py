@@ -12,11 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from ana_fx.graph import calls_to, module_of
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.program.data_movement import Movement
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
-from ana_fx.program.program_borders import Dequantize, Quantize
+from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeFloat
 from ana_fx.program.tensor_spec import LevelRange, TensorSpec, set_spec, spec_of
 
 __all__ = ["specify"]
@@ -87,7 +89,17 @@ def _levels(node: Node) -> LevelRange | None:
         return None
     if type(module) in _READERS and any(each.levels is None or each.levels.integer_type is None for each in inputs):
         raise ValueError(f"node {node.name!r} ({type(module).__name__}) reads what are no levels")
+    if type(module) is QuantizeFloat and not _reads_float_layer(node):
+        raise ValueError(f"node {node.name!r} (QuantizeFloat) reads what no float layer gives")
     return LevelRange.of_logits(_scale_of(node)) if type(module) is IntegerHead else levels_given(module, inputs)
+
+
+def _reads_float_layer(node: Node) -> bool:
+    """Whether a float layer gives what a node reads, moved or not."""
+    sources = node.all_input_nodes
+    while len(sources) == 1 and isinstance(module_of(sources[0]), Movement):
+        sources = sources[0].all_input_nodes
+    return len(sources) == 1 and isinstance(module_of(sources[0]), OperatorMap)
 
 
 def _scale_of(head: Node) -> Tensor:

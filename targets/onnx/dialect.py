@@ -17,6 +17,7 @@ from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.operators.base_operator import Operator
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap, IntegerThresholds
+from ana_fx.program.program_borders import Quantize, QuantizeFloat
 from ana_fx.target import Target
 from ana_fx.targets.onnx.node_writer import NodeWriter
 from ana_fx.targets.onnx.stored_tensor import Container, StoredTensor
@@ -63,7 +64,7 @@ class Dialect:
         operators: Writers of layer maps, by the class of their operator.
         heads: Writers of last layers with int32 outputs, by the class of their operator.
         codebooks: Writers of layer maps with the levels of a codebook, by the class of their operator.
-        float_layers: Writers of last layers that stay in floats, by the class of their operator.
+        float_layers: Writers of layers that stay in floats, by the class of their operator.
         modules: Writers of all other modules of a program, by their class.
         container: How levels of a type are stored.
         border: The type in which a file takes and gives numbers of a type at its integer borders.
@@ -127,7 +128,8 @@ class Dialect:
             IntegerThresholds: self.codebooks,
             OperatorMap: self.float_layers,
         }
-        return tables.get(type(module), self.modules).get(type(self.subject(module)))
+        kind = Quantize if type(module) is QuantizeFloat else type(self.subject(module))  # what follows is the same
+        return tables.get(type(module), self.modules).get(kind)
 
     def subject(self, module: nn.Module) -> object:
         """What the writer of a module is given and found by: its operator if it has one, else the module itself."""

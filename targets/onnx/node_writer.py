@@ -38,6 +38,7 @@ class NodeWriter:
         weight: The integers that it multiplies with, if there are any.
         dtype: The type of the arithmetic: of operators and numbers that are not given another.
         notes: What the report of the node will say.
+        stored_bytes: Bytes of each of its constants in the file, by name.
     """
 
     builder: Builder
@@ -50,6 +51,7 @@ class NodeWriter:
     weight: Tensor | None = None
     dtype: ir.DataType = ir.DataType.INT32
     notes: dict[str, Any] = field(default_factory=dict)
+    stored_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def x(self) -> StoredTensor:
@@ -107,7 +109,10 @@ class NodeWriter:
 
     def constant(self, array: np.ndarray[Any, Any] | np.generic, name: str) -> ir.Value:
         """Add an array of any type as a constant of that name."""
-        return self.builder.constant(array, f"{self.path}.{name}")
+        value = self.builder.constant(array, f"{self.path}.{name}")
+        assert value.const_value is not None
+        self.stored_bytes[name] = value.const_value.nbytes
+        return value
 
     def number(self, value: float | np.ndarray[Any, Any], name: str) -> ir.Value:
         """Add a number, or an array, as a constant of the type of the arithmetic."""
@@ -166,4 +171,4 @@ class NodeWriter:
 
     def report(self) -> NodeReport:
         """How the node stands in the file."""
-        return NodeReport(self.path, **self.notes)
+        return NodeReport(self.path, **self.notes).with_weights(self.module, self.stored_bytes)

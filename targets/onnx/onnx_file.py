@@ -15,7 +15,7 @@ from ana_fx.errors import VerifyError
 from ana_fx.target_registry import find_target
 from ana_fx.targets.file_family import Contents, ExportedFile, FileRun
 from ana_fx.targets.files.border import Border
-from ana_fx.targets.files.metadata import TARGET, check_metadata, read_border
+from ana_fx.targets.files.metadata import FLOAT_ISLANDS, TARGET, check_metadata, read_border, stored_levels, texts
 from ana_fx.targets.files.regular_file import reason_of
 from ana_fx.targets.onnx.file_operators import check_operators
 from ana_fx.targets.onnx.float_output import float_inputs, float_layer_tolerance
@@ -83,7 +83,9 @@ class OnnxFile(ExportedFile):
         fed = {name: array.astype(np.float32) if name in floats else array for name, array in feeds.items()}
         check_operators(self.path, self.model, find_target(self.metadata.get(TARGET, "")))
         num_outputs = len(graph.output)
-        names = float_inputs(self.model)
+        inputs, islands = float_inputs(self.model), texts(self.metadata, FLOAT_ISLANDS)
+        known = [stored_levels(self.metadata, name) for name in islands]
+        names = [*inputs, *islands]
         graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
         try:
             found = runtime.run(self.model, fed)
@@ -95,8 +97,10 @@ class OnnxFile(ExportedFile):
             ) from error
         finally:
             del graph.output[num_outputs:]
-        num_found = len(found) - len(names)
-        return FileRun(found[:num_found], found[num_found:])
+        ends = len(found) - len(names), len(found) - len(islands)
+        stored = zip(found[ends[1] :], known, strict=True)
+        levels = [np.clip(each.astype(np.int64) - zero, low, high) for each, (zero, low, high) in stored]
+        return FileRun(found[: ends[0]], found[ends[0] : ends[1]], levels)
 
     def float_tolerance(self, run: FileRun) -> float:
         """The largest distance that two evaluations of one of its float layers can have."""

@@ -13,10 +13,10 @@ from torch.fx import GraphModule, Node
 from ana_fx.graph import module_of, outputs
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
+from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeFloat, QuantizeImage
 from ana_fx.program.tensor_spec import integer_type_of, sample_shape_of
 from ana_fx.target import Target
-from ana_fx.targets.files.metadata import FLOAT_INPUT, FLOAT_TYPE, IO, TARGET
+from ana_fx.targets.files.metadata import FLOAT_INPUT, FLOAT_ISLANDS, FLOAT_TYPE, IO, TARGET
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.onnx.builder import Builder
 from ana_fx.targets.onnx.dialect import Dialect
@@ -48,6 +48,7 @@ class ProgramWriter:
         self.reports: list[NodeReport] = []
         self.metadata = {TARGET: target.name, IO: "float" if is_float else "integer"}
         self.stored: dict[Node, StoredTensor] = {}
+        self.islands: list[str] = []  # what is integers again behind float layers
 
     def write(self) -> ir.Model:
         """The model of the whole program."""
@@ -55,6 +56,7 @@ class ProgramWriter:
             Quantize: self._write_input,
             QuantizeImage: self._write_image,
             Dequantize: self._pass,
+            QuantizeFloat: self._write_end_of_island,
             OperatorMap: self._write_float_layer,
         }
         for node in self.program.graph.nodes:
@@ -77,13 +79,41 @@ class ProgramWriter:
 
     def _write_float_layer(self, node: Node, module: OperatorMap) -> None:
         """A layer that stays in floats, behind what makes floats of the levels that it reads."""
-        (border,) = node.all_input_nodes
-        path, dequantize = str(node.target), module_of(border)
+        path, operands = str(node.target), node.all_input_nodes
+        if not module.is_bare or not all(isinstance(module_of(each), Dequantize) for each in operands):
+            self._note_islands()
+        inputs = [
+            self.stored[each] if each in self.stored else self._read_by_float_layer(each, f"{path}.input{index or ''}")
+            for index, each in enumerate(operands)
+        ]
+        self.stored[node] = self._written(path, module, inputs, sample_shape_of(node))
+
+    def _read_by_float_layer(self, border: Node, name: str) -> StoredTensor:
+        dequantize = module_of(border)
         assert dequantize is not None
-        x = self._dequantized(border, dequantize, f"{path}.input")
+        x = self._dequantized(border, dequantize, name)
         assert x.value.name is not None
         self.metadata[FLOAT_INPUT] = "\n".join(filter(None, [self.metadata.get(FLOAT_INPUT), x.value.name]))
-        self.stored[node] = self._written(path, module, [x], sample_shape_of(node))
+        return x
+
+    def _write_end_of_island(self, node: Node, module: QuantizeFloat) -> None:
+        """The border back into the integers."""
+        (source,), integer_type = node.all_input_nodes, module.integer_type
+        found = self.stored[node] = self._written(
+            str(node.target), module, [self.stored[source]], sample_shape_of(node)
+        )
+        last = found.value.producer()
+        assert last is not None
+        value = last.inputs[0] if last.op_type == "Clip" else found.value  # a Clip may go behind a pool yet
+        assert value is not None
+        assert value.name is not None
+        self.metadata[f"{value.name}.levels"] = f"{found.zero_point} {integer_type.qmin} {integer_type.qmax}"
+        self._note_islands(value.name)
+
+    def _note_islands(self, *names: str) -> None:
+        """Say that floats stand elsewhere than in a bare last layer, and what is integers again behind them."""
+        self.islands += names
+        self.metadata[FLOAT_ISLANDS] = json.dumps(self.islands)
 
     def _pass(self, node: Node, module: Dequantize) -> None:
         """Nothing here: what makes floats is written where they are read, with the name of the reader."""

@@ -17,8 +17,9 @@ from ana_fx.graph import module_of
 from ana_fx.numerics.float32 import usual_torch
 from ana_fx.passes.lowering.recording import run
 from ana_fx.prepared.recognize import program
-from ana_fx.program.integer_layers import Accumulating, IntegerMap
+from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
+from ana_fx.program.weight_sizes import weight_size
 from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.program_outputs import given_or_probes
 from ana_fx.targets.verify import VerifyReport, verify
@@ -188,9 +189,7 @@ def program_facts(
 def _facts(node: Node, rows: dict[str, Row], shares: dict[Node, float]) -> NodeFacts:
     name, module = _name_of(node), module_of(node)
     levels = spec_of(node).levels if has_spec(node) else None
-    weight = module.weight if isinstance(module, Accumulating) and module.operator.has_weight else None
-    num_weights = 0 if weight is None else weight.numel()
-    bits = None if weight is None else _bits(int(weight.min()), int(weight.max()))
+    weights = weight_size(module)
     requantizer = module if isinstance(module, IntegerMap) else None
     return NodeFacts(
         name=name,
@@ -199,9 +198,9 @@ def _facts(node: Node, rows: dict[str, Row], shares: dict[Node, float]) -> NodeF
         shape=sample_shape_of(node) if has_spec(node) else None,
         levels=None if levels is None or levels.integer_type is None else (levels.lo, levels.hi),
         row=rows.get(name),
-        num_weights=num_weights,
-        weight_bits=bits,
-        weight_bytes=-(-num_weights * (bits or 0) // 8),
+        num_weights=weights.number,
+        weight_bits=weights.bits or None,
+        weight_bytes=weights.packed_bytes,
         multiplier=None if requantizer is None else int(requantizer.multiplier.abs().max()),
         shifts=None if requantizer is None else (int(requantizer.shift.min()), int(requantizer.shift.max())),
         saturated=shares.get(node),
@@ -233,12 +232,3 @@ def _kind(node: Node, module: nn.Module | None, row: Row | None) -> str:
     return "".join(f" {each.lower()}" if each.isupper() else each for each in called.removeprefix("Integer")).strip(
         "_ "
     )
-
-
-def _bits(lowest: int, highest: int) -> int:
-    """The fewest bits of two's complement that hold a range.
-
-    >>> _bits(-1, 1), _bits(-8, 7), _bits(-64, 63)
-    (2, 4, 7)
-    """
-    return max(lowest + 1 if lowest >= 0 else -lowest - 1, highest, 0).bit_length() + 1

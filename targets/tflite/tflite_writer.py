@@ -35,6 +35,7 @@ class TfliteWriter:
         shape: Sample shape of what it gives.
         levels: The levels of what it gives.
         notes: What the report of the node will say.
+        stored_bytes: Bytes of each of its constants in the file, by name.
     """
 
     builder: ModelBuilder
@@ -45,6 +46,7 @@ class TfliteWriter:
     shape: Shape
     levels: LevelRange
     notes: dict[str, Any] = field(default_factory=dict)
+    stored_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def x(self) -> HeldTensor:
@@ -68,7 +70,7 @@ class TfliteWriter:
 
     def report(self) -> NodeReport:
         """How the node stands in the file."""
-        return NodeReport(self.path, **self.notes)
+        return NodeReport(self.path, **self.notes).with_weights(self.module, self.stored_bytes)
 
     def tensor(self, dims: Shape, scales: Scales | None = None, suffix: str = "") -> int:
         """A tensor that depends on the input, with the node's own scale unless it is given another."""
@@ -76,6 +78,7 @@ class TfliteWriter:
 
     def constant(self, array: Array, name: str, scales: Scales | None = None) -> int:
         """A tensor with numbers."""
+        self.stored_bytes[name] = array.nbytes
         return self.builder.constant(f"{self.path}.{name}", array, scales)
 
     def op(self, code: Code, inputs: Sequence[int], dims: Shape, scales: Scales | None = None, **options: Any) -> int:

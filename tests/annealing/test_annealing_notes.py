@@ -166,6 +166,18 @@ def test_a_training_with_no_step_for_some_layers_is_told_which_and_what_to_do(ca
     caplog.clear()
     annealer = ana_fx.Annealer(qat, 11)
     assert all(stage.first_step < stage.last_step for stage in annealer.stages)
+    assert "hold none" not in caplog.text
+
+
+def test_a_training_that_freezes_layers_after_a_handful_of_steps_is_told_how_many_it_needs(caplog):
+    layers = [layer for _ in range(7) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    qat = ana_fx.prepare(nn.Sequential(*layers), torch.rand(2, 4))  # a layer is frozen after each tenth of training
+    ana_fx.Annealer(qat, 80)
+    (record,) = caplog.records
+    assert "2 of 7 layer maps are frozen after 8 of 80 training steps, or few more: 0, 2; " in record.message
+    assert "needed 200 steps in all, or a schedule that freezes nothing, such as the static 'lsq'" in record.message
+    caplog.clear()
+    ana_fx.Annealer(qat, 200)
     assert caplog.records == []
 
 

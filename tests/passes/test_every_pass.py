@@ -53,6 +53,11 @@ CASES: dict[str, tuple[type[nn.Module] | Any, ana_fx.Precision, str]] = {
     "joins, 8 bits": (Joined, ana_fx.Precision.parse("int8"), "onnxruntime"),
     "a sum of one scale": (lambda: Block(3, 3, 1), ana_fx.Precision.parse("ternary"), "deeploy"),
     "first and last": (Chain, ana_fx.Precision("ternary", "uint2", first="int8", last="int8"), "onnxruntime"),
+    "an island of floats": (
+        Chain,
+        ana_fx.Precision("int4", "uint4", overrides={"hidden": "float"}),
+        "onnxruntime",
+    ),
     "a normalised image": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)),
         ana_fx.Precision("int4", "uint4", input=IMAGE),

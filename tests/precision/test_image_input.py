@@ -1,6 +1,6 @@
 """Images: uint8 pixels in, whatever the normalisation.
 
-This covers passes/fusion/fold_image_normalization.py too.
+This covers `passes/fusion/fold_image_normalization.py` and `layers/image_normalization.py` too.
 """
 
 import numpy as np
@@ -143,22 +143,68 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (network(1), "it pads with zeros, which are no pixel"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), "it is no convolution"),
-        (nn.Conv2d(3, 3, 1, groups=3), "it reads 3 channels, the normalisation has 2"),
-        (Twice(), "another layer shares its weight"),
-    ],
-    ids=["padded", "flat", "channels", "shared"],
+    "model",
+    [network(1), nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), Twice(), nn.Sequential(nn.MaxPool2d(2), network(1))],
+    ids=["padded", "flat", "shared", "pooled"],
 )
-def test_a_normalisation_of_each_channel_is_refused_where_it_does_not_fold(model, reason):
+@pytest.mark.parametrize("precision", ["int8", "int4", "ternary", "binary"])
+def test_a_normalisation_of_each_channel_goes_in_front_where_it_does_not_fold(tmp_path, model, precision):
     x = normalized(pixels(), **EACH)
-    model(x)
-    image = ana_fx.ImageInput((0.1, 0.2), 0.3) if "channels" in reason else ana_fx.ImageInput(**EACH)
-    with pytest.raises(ana_fx.UnsupportedError, match=reason) as caught:
-        ana_fx.prepare(model, x, precision=ana_fx.Precision("int8", input=image))
-    assert "one mean and one std for all channels" in str(caught.value)
+    with torch.no_grad():
+        model(x)
+    image = ana_fx.ImageInput(**EACH)
+    given = ana_fx.Precision.parse(precision)
+    given = ana_fx.Precision(given.weight, given.activation, input=image, first="int8")
+    qat = ana_fx.prepare(model, x, precision=given, calibration=[x]).eval()
+    row = ana_fx.describe(qat).rows[0]
+    assert row.name.endswith("_normalization")
+    assert (row.operation, row.output) == ("image normalisation", "int8")
+    integer, path = ana_fx.convert(qat), tmp_path / "image.onnx"
+    assert torch.equal(integer(x), qat(x))
+    ana_fx.export(integer, path)
+    assert ana_fx.inspect(path).inputs[0].dtype == np.uint8
+    assert ana_fx.verify(integer, path, x).num_different == 0
+    assert ana_fx.verify(integer, path).num_different == 0
+
+
+def test_the_normalisation_in_front_gives_the_nearest_of_255_levels():
+    """The weight of a channel is exact, the bias is rounded to what a step of the accumulator is."""
+    x, image = normalized(pixels(), **EACH), ana_fx.ImageInput(**EACH)
+    qat = ana_fx.prepare(_seen(network(1)), x, precision=ana_fx.Precision("int4", "uint4", input=image)).eval()
+    normalization = qat.get_submodule("input_1_normalization")
+    found = normalization(qat.get_submodule("input_1_quantizer")(x), qat.get_submodule("input_1_quantizer").scale)
+    step = float(normalization.output_quantizer.scale)
+    assert step == pytest.approx(max((1 - m) / s for m, s in zip(EACH["mean"], EACH["std"], strict=True)) / 127)
+    assert float((found - x).abs().max()) < 0.51 * step
+
+
+def test_the_first_layer_is_the_one_behind_the_normalisation_and_has_its_depth():
+    x, image = normalized(pixels(), **EACH), ana_fx.ImageInput(**EACH)
+    precision = ana_fx.Precision("ternary", "uint2", input=image, first="int4")
+    qat = ana_fx.prepare(_seen(network(1)), x, precision=precision)
+    rows = {row.name: row for row in ana_fx.describe(qat).rows}
+    assert rows["0"].weight == "int4"
+    assert rows["input_1_normalization"].depth == rows["0"].depth == 0
+    assert rows["3"].depth == 1
+    assert not any(each.requires_grad for each in qat.get_submodule("input_1_normalization").parameters() if each.ndim)
+
+
+def test_a_padded_network_behind_a_normalisation_is_the_float_one_but_for_its_quantizers():
+    """As without padding: weights of 8 bits are off by 1/254 of their largest, features by half a step."""
+    x, model = normalized(pixels(), **EACH), _seen(network(1)).eval()
+    precision = ana_fx.Precision("int8", "uint8", input=ana_fx.ImageInput(**EACH))
+    qat = ana_fx.prepare(model, x, precision=precision, calibration=[x]).eval()
+    with torch.no_grad():
+        wanted, found = model(x), qat(x)
+    assert float((found - wanted).abs().max()) < 0.05 * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize("gives_example", [True, False])
+def test_a_normalisation_of_other_channels_is_refused(gives_example):
+    precision = ana_fx.Precision("int8", input=ana_fx.ImageInput((0.1, 0.2), 0.3))
+    with pytest.raises(ana_fx.UnsupportedError, match="it reads 3 channels, the normalisation has 2") as caught:
+        ana_fx.prepare(nn.Conv2d(3, 3, 1), normalized(pixels(), **EACH) if gives_example else None, precision=precision)
+    assert "give a mean and a std for each channel" in str(caught.value)
 
 
 def test_an_image_keeps_its_quantizer_through_a_checkpoint():
@@ -186,27 +232,6 @@ def test_pixels_of_what_is_no_image_are_refused(shape):
     qat = ana_fx.prepare(model, precision=precision)
     with pytest.raises(ana_fx.CalibrationError, match=r"found samples of shape .*needed images"):
         qat.train()(torch.rand(2, *shape))
-
-
-def test_a_padded_network_takes_pixels_with_the_normalisation_in_front(tmp_path):
-    """The way out that the refusal names."""
-    mean, std = map(torch.tensor, (EACH["mean"], EACH["std"]))
-    front = nn.Conv2d(3, 3, 1, groups=3)
-    front.weight.data.copy_((1 / std).reshape(3, 1, 1, 1))
-    front.bias.data.copy_(-mean / std)
-    padded = _seen(network(1))
-    with pytest.raises(ana_fx.UnsupportedError, match=r"nn.Conv2d\(3, 3, 1, groups=3\) with weight 1 / std"):
-        ana_fx.prepare(padded, precision=ana_fx.Precision(input=ana_fx.ImageInput(**EACH)))
-    image = pixels()
-    precision = ana_fx.Precision("int4", "uint4", input=ana_fx.ImageInput(0.0, 1.0))
-    qat = ana_fx.prepare(nn.Sequential(front, padded), image / 255, precision=precision, calibration=[image / 255])
-    integer = ana_fx.convert(qat.eval())
-    ana_fx.export(integer, tmp_path / "a.onnx", io="integer")
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
-    assert np.array_equal(
-        found.astype(np.float32) * ana_fx.inspect(tmp_path / "a.onnx").outputs[0].scale, qat(image / 255)
-    )
 
 
 class Normalizes(nn.Module):

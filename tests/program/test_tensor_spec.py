@@ -15,7 +15,7 @@ from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.program.layout import BATCH, Layout
 from ana_fx.program.level_flow import levels_given
 from ana_fx.program.tensor_spec import LevelRange, has_spec, integer_type_of, sample_shape_of, spec_of
-from tests.models import INPUT_SHAPES, example
+from tests.models import INPUT_SHAPES, Chain, example
 from tests.programs import converted
 
 
@@ -86,3 +86,12 @@ def test_a_layout_puts_the_batch_in_front():
     layout = Layout((3, BATCH * 4, 5), 1)
     assert (layout.rows, layout.row) == (4, (3, 5))
     assert layout.user(torch.zeros(BATCH * 4, 3, 5)).shape == (3, BATCH * 4, 5)
+
+
+def test_a_program_prints_what_its_layers_are():
+    printed = str(converted(Chain, "int4"))
+    assert "IntegerHead(linear, weights -7…7, sums within ±" in printed or "IntegerHead(linear, weights -8…7" in printed
+    assert "IntegerMap(convolution, weights " in printed
+    assert ", gives uint4)" in printed
+    assert "Quantize(uint8, scale=" in printed
+    assert "Dequantize(scale=" in printed
