@@ -42,6 +42,7 @@ class Code(IntEnum):
     GATHER = 36
     TRANSPOSE = 39
     STRIDED_SLICE = 45
+    CAST = 53
     MAXIMUM = 55
     MINIMUM = 57
     PADV2 = 60
@@ -141,6 +142,7 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
     "PadOptions": {},
     "PadV2Options": {},
     "GatherOptions": {"axis": (0, "int32")},
+    "CastOptions": {"in_data_type": (0, "int8"), "out_data_type": (1, "int8")},
     "TransposeOptions": {},
     "StridedSliceOptions": {
         "begin_mask": (0, "int32"),
@@ -165,6 +167,7 @@ OPTIONS: Mapping[Code, tuple[int, str, int]] = {
     Code.GATHER: (23, "GatherOptions", 2),
     Code.TRANSPOSE: (26, "TransposeOptions", 2),
     Code.STRIDED_SLICE: (32, "StridedSliceOptions", 2),
+    Code.CAST: (37, "CastOptions", 1),
     Code.MAXIMUM: (39, "MaximumMinimumOptions", 2),
     Code.MINIMUM: (39, "MaximumMinimumOptions", 2),
     Code.PADV2: (43, "PadV2Options", 2),

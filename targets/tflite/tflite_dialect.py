@@ -11,15 +11,18 @@ from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
+from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerMap
-from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerTable
 from ana_fx.targets.tflite.held_tensor import HeldTensor
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool, write_sum
+from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
+from ana_fx.targets.tflite.write_lookups import write_table
 from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
+from ana_fx.targets.tflite.write_pairs import write_mul, write_sum
 from ana_fx.targets.tflite.write_products import (
     write_average,
     write_convolution,
@@ -51,9 +54,11 @@ _WRITERS: Mapping[type, Write] = {
     Convolution: write_convolution,
     Identity: write_identity,
     IntegerMaxPool: write_max_pool,
+    IntegerTable: write_table,
     Linear: write_linear,
     Pad: write_zeros,
     Permute: write_permute,
+    Product: write_mul,
     Reduce: write_mean,
     Reshape: write_reshape,
     Slice: write_slice,
@@ -61,4 +66,4 @@ _WRITERS: Mapping[type, Write] = {
     Take: write_take,
 }
 TFLITE = TfliteDialect(_WRITERS)
-"""CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD where it is proven."""
+"""CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD and MUL where proven, GATHER for tables."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import location, module_of
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat
@@ -22,6 +24,8 @@ from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
+from ana_fx.targets.tflite.muls import mul_scale
+from ana_fx.targets.tflite.write_lookups import LARGEST_TABLE
 
 __all__ = ["misfits_of"]
 
@@ -36,14 +40,17 @@ def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
     module = module_of(node)
     reasons = _layout_reasons(node)
     if isinstance(module, IntegerMap):
-        reasons += _staircase_reasons(module, target)
-        limit = _LIMITS.get(type(module.operator))
-        reasons += limit(node, module) if limit else []
+        reasons += _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
     elif isinstance(module, IntegerMaxPool) and set(module.dilation) != {1}:
         reasons.append(f"its max pool has dilation {module.dilation}, needed 1")
     elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
         reasons.append("it joins a constant, needed tensors that depend on the input")
     return [f"{location(node)}: {reason}" for reason in reasons]
+
+
+def _map_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
+    limit = _LIMITS.get(type(module.operator))
+    return [*_staircase_reasons(module, target), *(limit(node, module) if limit else [])]
 
 
 def _layout_reasons(node: Node) -> list[str]:
@@ -95,12 +102,37 @@ def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[s
 
 
 def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
-    shapes = [sample_shape_of(each) for each in node.args if isinstance(each, Node)]
-    if len(set(shapes)) > 1:
-        return [f"it adds tensors of shapes {' and '.join(map(str, shapes))}, needed two of one shape"]
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
     return [] if largest <= _BYTE else [f"its tensors have factors up to {largest}, needed at most {_BYTE}"]
+
+
+def _can_be_table(node: Node, module: IntegerMap) -> bool:
+    """Whether what kernels do not compute is written as a table from accumulators to levels."""
+    return isinstance(module.operator, Product) or isinstance(module.operator, Sum) and len(set(_shapes(node))) > 1
+
+
+def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
+    shapes = _shapes(node)
+    if len({len(shape) for shape in shapes}) > 1:
+        return [f"its tensors have shapes {' and '.join(map(str, shapes))}, needed as many axes"]
+    size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
+    if size <= LARGEST_TABLE or isinstance(module.operator, Product) and _is_mul(node, module, target):
+        return []
+    return [
+        f"it needs a table of {size} levels, one for each channel and accumulator, needed at most {LARGEST_TABLE}; "
+        f"leave out the batch norm behind it, or give its tensors fewer bits"
+    ]
+
+
+def _is_mul(node: Node, module: IntegerMap, target: Target) -> bool:
+    levels = [spec_of(each).levels for each in node.args if isinstance(each, Node)]
+    first, second = (np.float32(each.scale) for each in levels if each is not None)
+    return mul_scale(module, (first, second), target.requantizer) is not None
+
+
+def _shapes(node: Node) -> list[tuple[int, ...]]:
+    return [sample_shape_of(each) for each in node.args if isinstance(each, Node)]
 
 
 def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
