@@ -46,6 +46,8 @@ class Code(IntEnum):
     MAXIMUM = 55
     MINIMUM = 57
     PADV2 = 60
+    TRANSPOSE_CONV = 67
+    RESIZE_NEAREST_NEIGHBOR = 97
 
 
 class Padding(IntEnum):
@@ -126,6 +128,8 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
         "dilation_w_factor": (5, "int32"),
         "dilation_h_factor": (6, "int32"),
     },
+    "TransposeConvOptions": {"padding": (0, "int8"), "stride_w": (1, "int32"), "stride_h": (2, "int32")},
+    "ResizeNearestNeighborOptions": {},
     "Pool2DOptions": {
         "padding": (0, "int8"),
         "stride_w": (1, "int32"),
@@ -171,5 +175,7 @@ OPTIONS: Mapping[Code, tuple[int, str, int]] = {
     Code.MAXIMUM: (39, "MaximumMinimumOptions", 2),
     Code.MINIMUM: (39, "MaximumMinimumOptions", 2),
     Code.PADV2: (43, "PadV2Options", 2),
+    Code.TRANSPOSE_CONV: (49, "TransposeConvOptions", 3),
+    Code.RESIZE_NEAREST_NEIGHBOR: (74, "ResizeNearestNeighborOptions", 2),
 }
 """For each operator the number of its options among all options, their table, and the version that takes int8."""

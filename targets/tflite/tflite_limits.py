@@ -40,7 +40,9 @@ def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
     module = module_of(node)
     reasons = _layout_reasons(node)
     if isinstance(module, IntegerMap):
-        reasons += _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
+        reasons += (
+            _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
+        )
     elif isinstance(module, IntegerMaxPool) and set(module.dilation) != {1}:
         reasons.append(f"its max pool has dilation {module.dilation}, needed 1")
     elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
@@ -109,7 +111,7 @@ def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
 
 def _can_be_table(node: Node, module: IntegerMap) -> bool:
     """Whether what kernels do not compute is written as a table from accumulators to levels."""
-    return isinstance(module.operator, Product) or isinstance(module.operator, Sum) and len(set(_shapes(node))) > 1
+    return isinstance(module.operator, Product) or (isinstance(module.operator, Sum) and len(set(_shapes(node))) > 1)
 
 
 def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
@@ -117,7 +119,7 @@ def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
     if len({len(shape) for shape in shapes}) > 1:
         return [f"its tensors have shapes {' and '.join(map(str, shapes))}, needed as many axes"]
     size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
-    if size <= LARGEST_TABLE or isinstance(module.operator, Product) and _is_mul(node, module, target):
+    if size <= LARGEST_TABLE or (isinstance(module.operator, Product) and _is_mul(node, module, target)):
         return []
     return [
         f"it needs a table of {size} levels, one for each channel and accumulator, needed at most {LARGEST_TABLE}; "
