@@ -39,11 +39,11 @@ def mul_scale(module: IntegerMap, scales: tuple[np.float32, np.float32], requant
         return None
     products = torch.arange(int(module.lowest.min()), int(module.highest.max()) + 1)[None]
     wanted = module.multiply_shift.level(products, 0)
-    first, *seconds = (torch.tensor(float(scale)) for scale in (*scales, trained.weight_scale))
-    for second in seconds:
-        own = QLinearStaircase(trained.lo, trained.hi, 1, trained.bias, first, second.reshape(1), trained.y_scale)
+    for scale in (scales[1], np.float32(float(trained.weight_scale))):
+        first, second = (torch.tensor([float(each)], dtype=torch.float32) for each in (scales[0], scale))
+        own = QLinearStaircase(trained.lo, trained.hi, 1, trained.bias, first[0], second, trained.y_scale)
         if all(torch.equal(kernel.level(products, 0), wanted) for kernel in _kernels(own, requantizer)):
-            return np.float32(float(second))
+            return scale
     return None
 
 

@@ -41,12 +41,15 @@ class Code(IntEnum):
     PAD = 34
     GATHER = 36
     TRANSPOSE = 39
+    SUB = 41
+    DIV = 42
     STRIDED_SLICE = 45
     CAST = 53
     MAXIMUM = 55
     MINIMUM = 57
     PADV2 = 60
     TRANSPOSE_CONV = 67
+    REDUCE_MAX = 82
     RESIZE_NEAREST_NEIGHBOR = 97
 
 
@@ -141,6 +144,9 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
     "FullyConnectedOptions": {"fused_activation_function": (0, "int8")},
     "AddOptions": {"fused_activation_function": (0, "int8")},
     "MulOptions": {"fused_activation_function": (0, "int8")},
+    "SubOptions": {"fused_activation_function": (0, "int8")},
+    "DivOptions": {"fused_activation_function": (0, "int8")},
+    "ReducerOptions": {"keep_dims": (0, "int8")},
     "ConcatenationOptions": {"axis": (0, "int32"), "fused_activation_function": (1, "int8")},
     "ReshapeOptions": {"new_shape": (0, "[int32]")},
     "PadOptions": {},
@@ -170,12 +176,15 @@ OPTIONS: Mapping[Code, tuple[int, str, int]] = {
     Code.PAD: (22, "PadOptions", 2),
     Code.GATHER: (23, "GatherOptions", 2),
     Code.TRANSPOSE: (26, "TransposeOptions", 2),
+    Code.SUB: (28, "SubOptions", 1),
+    Code.DIV: (29, "DivOptions", 1),
     Code.STRIDED_SLICE: (32, "StridedSliceOptions", 2),
     Code.CAST: (37, "CastOptions", 1),
     Code.MAXIMUM: (39, "MaximumMinimumOptions", 2),
     Code.MINIMUM: (39, "MaximumMinimumOptions", 2),
     Code.PADV2: (43, "PadV2Options", 2),
     Code.TRANSPOSE_CONV: (49, "TransposeConvOptions", 3),
+    Code.REDUCE_MAX: (27, "ReducerOptions", 2),
     Code.RESIZE_NEAREST_NEIGHBOR: (74, "ResizeNearestNeighborOptions", 2),
 }
 """For each operator the number of its options among all options, their table, and the version that takes int8."""

@@ -17,7 +17,7 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerMap
-from ana_fx.program.integer_modules import IntegerMaxPool, IntegerTable
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.targets.tflite.held_tensor import HeldTensor
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution, Upsampling, upsamplings
@@ -32,6 +32,7 @@ from ana_fx.targets.tflite.write_products import (
     write_linear,
     write_mean,
 )
+from ana_fx.targets.tflite.write_softmax import write_softmax
 from ana_fx.targets.tflite.write_upsampling import write_resize, write_transposed
 
 __all__ = ["TFLITE", "TfliteDialect", "Write"]
@@ -61,6 +62,7 @@ _WRITERS: Mapping[type, Write] = {
     Convolution: write_convolution,
     Identity: write_identity,
     IntegerMaxPool: write_max_pool,
+    IntegerSoftmax: write_softmax,
     IntegerTable: write_table,
     Linear: write_linear,
     NearestResize: write_resize,

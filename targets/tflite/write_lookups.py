@@ -8,7 +8,6 @@ at indices of int32, and saves nothing.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Activation, Code, Kind
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 
-__all__ = ["LARGEST_TABLE", "accumulator_table", "write_accumulator_lookup", "write_table"]
+__all__ = ["LARGEST_TABLE", "as_int32", "looked_up", "with_number", "write_accumulator_lookup", "write_table"]
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -42,38 +41,37 @@ def write_table(w: TfliteWriter, module: IntegerTable) -> HeldTensor:
     return w.held(_looked_up(w, level, dims, table), image, order)
 
 
-def accumulator_table(module: IntegerMap) -> Array:
-    """The level of each accumulator, [1 or channels, accumulators], that of the lowest one first."""
-    lowest, highest = int(module.lowest.min()), int(module.highest.max())
-    accumulators = torch.arange(lowest, highest + 1) * module.sign.cpu()[:, None]
-    return numpy(module.multiply_shift.level(accumulators, 0))
-
-
 def write_accumulator_lookup(w: TfliteWriter, accumulator: int, dims: Shape) -> int:
     """Write a GATHER of the level of each accumulator, int32, of two bytes; its channels lie last."""
-    accumulator = _moved(w, accumulator, dims, -int(w.module.lowest.min()))
-    return _looked_up(w, accumulator, dims, accumulator_table(w.module))
+    module: IntegerMap = w.module
+    lowest, highest = int(module.lowest.min()), int(module.highest.max())
+    accumulators = torch.arange(lowest, highest + 1) * module.sign.cpu()[:, None]
+    table = numpy(module.multiply_shift.level(accumulators, 0))
+    return _looked_up(w, with_number(w, accumulator, dims, -lowest), dims, table)
 
 
-def as_int32(w: TfliteWriter, x: int, dims: Shape, added: int) -> int:
-    """Bytes as int32, plus a number."""
-    cast = w.int32(Code.CAST, [x], dims, in_data_type=Kind.INT8, out_data_type=Kind.INT32)
-    return _moved(w, cast, dims, added)
+def as_int32(w: TfliteWriter, x: int, dims: Shape, added: int = 0) -> int:
+    """Write bytes as int32, plus a number."""
+    return with_number(w, w.int32(Code.CAST, [x], dims, in_data_type=Kind.INT8, out_data_type=Kind.INT32), dims, added)
 
 
-def _moved(w: TfliteWriter, x: int, dims: Shape, added: int | Array) -> int:
-    """Int32 plus a number, or plus one for each channel."""
-    if not np.any(added):
+def with_number(w: TfliteWriter, x: int, dims: Shape, added: int | Array, code: Code = Code.ADD) -> int:
+    """Write int32 plus a number, or plus one for each channel, or times them."""
+    if np.array_equal(added, 0 if code is Code.ADD else 1):
         return x
-    constant = w.constant(np.atleast_1d(np.asarray(added, np.int32)), "first")
-    return w.int32(Code.ADD, [x, constant], dims, fused_activation_function=Activation.NONE)
+    constant = w.constant(np.atleast_1d(np.asarray(added, np.int32)), "number")
+    return w.int32(code, [x, constant], dims, fused_activation_function=Activation.NONE)
+
+
+def looked_up(w: TfliteWriter, index: int, dims: Shape, stored: Array, scales: Scales) -> int:
+    """Write a GATHER of bytes at indices."""
+    return w.op(Code.GATHER, [w.constant(stored.astype(np.int8), "table", scales), index], dims, scales, axis=0)
 
 
 def _looked_up(w: TfliteWriter, index: int, dims: Shape, table: Array) -> int:
     """The bytes of the levels at indices into a row, or into the row of each channel."""
     num_rows, size = table.shape
     if num_rows > 1:
-        index = _moved(w, index, dims, np.arange(num_rows) * size)
-    stored = (table.astype(np.int64) + w.zero_point).ravel().astype(np.int8)
-    w.note(Code.GATHER.name, f"table of {math.prod(table.shape)}")
-    return w.op(Code.GATHER, [w.constant(stored, "table", Scales(w.scales.scale, w.zero_point)), index], dims, axis=0)
+        index = with_number(w, index, dims, np.arange(num_rows) * size)
+    w.note(Code.GATHER.name, f"table of {table.size}")
+    return looked_up(w, index, dims, table.astype(np.int64).ravel() + w.zero_point, w.scales)

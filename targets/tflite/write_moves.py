@@ -35,14 +35,17 @@ def write_slice(w: TfliteWriter, module: Slice) -> HeldTensor:
     return w.moved(x, index, w.shape, x.order)
 
 
-def strided_slice(w: TfliteWriter, x: int, slices: Sequence[tuple[int, int, int]], scales: Scales) -> int:
-    """Write STRIDED_SLICE: (start, stop, step) along each axis of a sample."""
+def strided_slice(w: TfliteWriter, x: int, slices: Sequence[tuple[int, int, int]], scales: Scales | None) -> int:
+    """Write STRIDED_SLICE of bytes, or of int32 without scales: (start, stop, step) along each axis of a sample."""
     begin, end, step = ([first, *(each[part] for each in slices)] for part, first in enumerate((0, 0, 1)))
     names = zip((begin, end, step), ("begin", "end", "step"), strict=True)
     constants = [w.constant(np.array(numbers, np.int32), name) for numbers, name in names]
     dims = tuple(len(range(*each)) for each in slices)
     masks = {"begin_mask": 1, "end_mask": 1}  # all of the batch
-    return w.op(Code.STRIDED_SLICE, [x, *constants], dims, scales, **masks)
+    inputs = [x, *constants]
+    if scales is None:
+        return w.int32(Code.STRIDED_SLICE, inputs, dims, **masks)
+    return w.op(Code.STRIDED_SLICE, inputs, dims, scales, **masks)
 
 
 def write_take(w: TfliteWriter, module: Take) -> HeldTensor:

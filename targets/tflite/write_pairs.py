@@ -17,7 +17,7 @@ from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.schema import Activation, Code
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.write_clips import activation, clipped
-from ana_fx.targets.tflite.write_lookups import as_int32, write_accumulator_lookup
+from ana_fx.targets.tflite.write_lookups import as_int32, with_number, write_accumulator_lookup
 from ana_fx.targets.tflite.write_products import write_product
 
 __all__ = ["write_mul", "write_sum"]
@@ -105,11 +105,8 @@ def _by_table(w: TfliteWriter, code: Code, pair: _Pair) -> int:
     """Sums or products of levels in int32, and a table from these to levels."""
     terms = []
     for place, (index, dims, x) in enumerate(zip(pair.indices, pair.dims_of, w.inputs, strict=True)):
-        term = as_int32(w, index, dims, -x.zero_point)
-        if w.module.weight is not None and (factor := int(w.module.weight[place])) != 1:
-            constant = w.constant(np.array([factor], np.int32), "factor")
-            term = w.int32(Code.MUL, [term, constant], dims, fused_activation_function=Activation.NONE)
-        terms.append(term)
+        factor = 1 if w.module.weight is None else int(w.module.weight[place])
+        terms.append(with_number(w, as_int32(w, index, dims, -x.zero_point), dims, factor, Code.MUL))
     accumulator = w.int32(code, terms, pair.dims, fused_activation_function=Activation.NONE)
     return write_accumulator_lookup(w, accumulator, pair.dims)
 
