@@ -84,11 +84,12 @@ def average_product(module: IntegerMap, op: Average, shape: tuple[int, ...]) -> 
 
 
 def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> KernelProduct | None:
-    """A mean over images is a depthwise convolution with a kernel of their size; None where it is over other axes."""
+    """A mean over axes of an image is a depthwise convolution with a kernel that spans them; None over other axes."""
     sizes = shape[1:]
-    if not 1 <= len(sizes) <= 2 or sorted(op.axes) != list(range(2, 2 + len(sizes))):
+    if not 1 <= len(sizes) <= 2 or not set(op.axes) <= set(range(2, 2 + len(sizes))):
         return None
-    return KernelProduct(ones(module, shape[0], down_and_right(sizes, 1)), True)
+    kernel = tuple(size if axis in op.axes else 1 for axis, size in enumerate(sizes, start=2))
+    return KernelProduct(ones(module, shape[0], down_and_right(kernel, 1)), True)
 
 
 def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[int, ...] = (1,)) -> Array:

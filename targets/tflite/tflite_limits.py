@@ -111,13 +111,12 @@ def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
 
 def _can_be_table(node: Node, module: IntegerMap) -> bool:
     """Whether what kernels do not compute is written as a table from accumulators to levels."""
-    return isinstance(module.operator, Product) or (isinstance(module.operator, Sum) and len(set(_shapes(node))) > 1)
+    return isinstance(module.operator, Product) or (
+        isinstance(module.operator, Sum) and len(set(map(sample_shape_of, node.all_input_nodes))) > 1
+    )
 
 
 def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
-    shapes = _shapes(node)
-    if len({len(shape) for shape in shapes}) > 1:
-        return [f"its tensors have shapes {' and '.join(map(str, shapes))}, needed as many axes"]
     size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
     if size <= LARGEST_TABLE or (isinstance(module.operator, Product) and _is_mul(node, module, target)):
         return []
@@ -131,10 +130,6 @@ def _is_mul(node: Node, module: IntegerMap, target: Target) -> bool:
     levels = [spec_of(each).levels for each in node.args if isinstance(each, Node)]
     first, second = (np.float32(each.scale) for each in levels if each is not None)
     return mul_scale(module, (first, second), target.requantizer) is not None
-
-
-def _shapes(node: Node) -> list[tuple[int, ...]]:
-    return [sample_shape_of(each) for each in node.args if isinstance(each, Node)]
 
 
 def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
@@ -152,8 +147,8 @@ def _average_reasons(node: Node, module: IntegerMap) -> list[str]:
 def _mean_reasons(node: Node, module: IntegerMap) -> list[str]:
     assert isinstance(module.operator, Reduce)
     shape = sample_shape_of(node.all_input_nodes[0])
-    is_whole = 2 <= len(shape) <= 3 and sorted(module.operator.axes) == list(range(2, 1 + len(shape)))
-    return [] if is_whole else [f"it is a mean over axes {module.operator.axes}, needed all axes behind the channels"]
+    is_spatial = 2 <= len(shape) <= 3 and set(module.operator.axes) <= set(range(2, 1 + len(shape)))
+    return [] if is_spatial else [f"it is a mean over axes {module.operator.axes}, needed axes behind the channels"]
 
 
 _LIMITS: Mapping[type, Callable[[Node, Any], list[str]]] = {

@@ -63,11 +63,13 @@ class Upsampling:
 
 def upsamplings(program: GraphModule) -> dict[Node, Upsampling]:
     """For the last node of each, the upsampling; nothing else reads the nodes before."""
-    found = {}
+    found: dict[Node, Upsampling] = {}
+    taken: set[Node] = set()
     for node in program.graph.nodes:
         upsampling = _spread(node) or _nearest(node)
-        if upsampling is not None:
+        if upsampling is not None and taken.isdisjoint(upsampling.inner):
             found[node] = upsampling
+            taken |= {node, *upsampling.inner}
     return found
 
 
