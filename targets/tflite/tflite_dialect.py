@@ -12,6 +12,8 @@ from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
@@ -24,7 +26,7 @@ from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution, 
 from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
 from ana_fx.targets.tflite.write_lookups import write_table
 from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
-from ana_fx.targets.tflite.write_pairs import write_mul, write_sum
+from ana_fx.targets.tflite.write_pairs import write_maximum, write_minimum, write_mul, write_sum
 from ana_fx.targets.tflite.write_products import (
     write_average,
     write_convolution,
@@ -65,6 +67,8 @@ _WRITERS: Mapping[type, Write] = {
     IntegerSoftmax: write_softmax,
     IntegerTable: write_table,
     Linear: write_linear,
+    Maximum: write_maximum,
+    Minimum: write_minimum,
     NearestResize: write_resize,
     Pad: write_zeros,
     Permute: write_permute,

@@ -12,6 +12,8 @@ from torch.fx import GraphModule, Node
 from ana_fx.graph import location, module_of
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
@@ -111,9 +113,9 @@ def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
 
 def _can_be_table(node: Node, module: IntegerMap) -> bool:
     """Whether what kernels do not compute is written as a table from accumulators to levels."""
-    return isinstance(module.operator, Product) or (
-        isinstance(module.operator, Sum) and len(set(map(sample_shape_of, node.all_input_nodes))) > 1
-    )
+    if isinstance(module.operator, Sum):
+        return len(set(map(sample_shape_of, node.all_input_nodes))) > 1
+    return isinstance(module.operator, (Maximum, Minimum, Product))
 
 
 def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.sum import Sum
 from ana_fx.targets.tflite.adds import unproven_add
@@ -20,7 +23,7 @@ from ana_fx.targets.tflite.write_clips import activation, clipped
 from ana_fx.targets.tflite.write_lookups import as_int32, with_number, write_accumulator_lookup
 from ana_fx.targets.tflite.write_products import write_product
 
-__all__ = ["write_mul", "write_sum"]
+__all__ = ["write_maximum", "write_minimum", "write_mul", "write_sum"]
 
 Shape = tuple[int, ...]
 
@@ -33,7 +36,11 @@ def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
     pair, reason = _Pair.of(w), unproven_add(w)
     if reason:
         w.notes["reason"] = reason
-        index = _by_table(w, Code.ADD, pair) if pair.is_broadcast else _add_as_product(w, pair)
+        index = (
+            _by_table(w, Code.ADD, pair, fused_activation_function=Activation.NONE)
+            if pair.is_broadcast
+            else _add_as_product(w, pair)
+        )
     else:
         index = w.op(Code.ADD, pair.indices, pair.dims, fused_activation_function=activation(w))
         index = clipped(w, index, pair.dims)
@@ -47,7 +54,7 @@ def write_mul(w: TfliteWriter, op: Product) -> HeldTensor:
     scale = mul_scale(w.module, (first.scale, second.scale), w.target.requantizer)
     if scale is None:
         w.notes["reason"] = "kernels do not give the levels of all products"
-        index = _by_table(w, Code.MUL, pair)
+        index = _by_table(w, Code.MUL, pair, fused_activation_function=Activation.NONE)
     else:
         indices = list(pair.indices)
         if scale != second.scale:
@@ -57,6 +64,18 @@ def write_mul(w: TfliteWriter, op: Product) -> HeldTensor:
         index = clipped(w, index, pair.dims)
         w.note(Code.MUL.name, w.target.requantizer.value)
     return w.held(index, pair.image, pair.order)
+
+
+def write_maximum(w: TfliteWriter, op: Maximum) -> HeldTensor:
+    """Write MAXIMUM of int32, and a table."""
+    pair = _Pair.of(w)
+    return w.held(_by_table(w, Code.MAXIMUM, pair), pair.image, pair.order)
+
+
+def write_minimum(w: TfliteWriter, op: Minimum) -> HeldTensor:
+    """Write MINIMUM of int32, and a table."""
+    pair = _Pair.of(w)
+    return w.held(_by_table(w, Code.MINIMUM, pair), pair.image, pair.order)
 
 
 @dataclass(frozen=True)
@@ -101,13 +120,13 @@ class _Pair:
         return self.dims_of[0] != self.dims_of[1]
 
 
-def _by_table(w: TfliteWriter, code: Code, pair: _Pair) -> int:
-    """Sums or products of levels in int32, and a table from these to levels."""
+def _by_table(w: TfliteWriter, code: Code, pair: _Pair, **options: Any) -> int:
+    """What an operator makes of both in int32, and a table from that to levels."""
     terms = []
     for place, (index, dims, x) in enumerate(zip(pair.indices, pair.dims_of, w.inputs, strict=True)):
         factor = 1 if w.module.weight is None else int(w.module.weight[place])
         terms.append(with_number(w, as_int32(w, index, dims, -x.zero_point), dims, factor, Code.MUL))
-    accumulator = w.int32(code, terms, pair.dims, fused_activation_function=Activation.NONE)
+    accumulator = w.int32(code, terms, pair.dims, **options)
     return write_accumulator_lookup(w, accumulator, pair.dims)
 
 

@@ -18,6 +18,7 @@ from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.tensor_spec import spec_of
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.targets.tflite.muls import mul_scale
+from ana_fx.targets.tflite.tflite_file import read_tflite
 from tests.targets.tflite.test_tflite_program import program, written
 
 
@@ -113,3 +114,27 @@ def test_sums_that_broadcast_are_written(factor, tmp_path):
     operators = written(tmp_path, Moved(factor), 1, 8, 8).contents().operators
     assert operators["ADD"] >= 1
     assert "TRANSPOSE" not in operators
+
+
+class Inputs(nn.Module):
+    """Two inputs, the second of which broadcasts."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, y):
+        return self.function(x, y)
+
+
+@pytest.mark.extra("tflite", "tflite_micro")
+@pytest.mark.parametrize("function", [torch.add, torch.mul, torch.maximum, torch.minimum])
+def test_pairs_of_another_formula_are_tables(function, tmp_path):
+    """A staircase of integer shifts is no formula of a kernel, but every table is one."""
+    inputs = (torch.randn(8, 4), torch.randn(8, 1))
+    precision = ana_fx.Precision("int8", "uint8", input="int8", output="int8")
+    qat = ana_fx.prepare(Inputs(function), inputs, precision=precision, target="integer", calibration=[inputs])
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "m.tflite", target="tflite-micro")
+    assert "GATHER" in read_tflite(tmp_path / "m.tflite").contents().operators
+    assert ana_fx.verify(integer, tmp_path / "m.tflite", inputs, runtimes=["tflite-micro"]).num_different == 0

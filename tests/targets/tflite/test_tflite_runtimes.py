@@ -54,7 +54,7 @@ class Rows(nn.Module):
 
 
 class Sums(nn.Module):
-    """Sums of an input, of one tensor with itself, whose ties are exact, and with factors."""
+    """Sums of an input, of one tensor with itself, whose ties are exact, and with factors; maxima and minima."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class Sums(nn.Module):
 
     def forward(self, x):
         y = self.conv(x)
-        return x + y, y + y, y - 0.5 * x
+        return x + y, y + y, y - 0.5 * x, torch.maximum(x, y), torch.minimum(y, y.mean((2, 3), keepdim=True))
 
 
 class Gates(nn.Module):
