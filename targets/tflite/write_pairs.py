@@ -34,17 +34,16 @@ def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
     Tensors that broadcast cannot be put into one; their sums are those of int32, and a table.
     """
     pair, reason = _Pair.of(w), unproven_add(w)
-    if reason:
-        w.notes["reason"] = reason
-        index = (
-            _by_table(w, Code.ADD, pair, fused_activation_function=Activation.NONE)
-            if pair.is_broadcast
-            else _add_as_product(w, pair)
-        )
-    else:
+    if not reason:
         index = w.op(Code.ADD, pair.indices, pair.dims, fused_activation_function=activation(w))
         index = clipped(w, index, pair.dims)
         w.note(Code.ADD.name, "20-bit multipliers")
+        return w.held(index, pair.image, pair.order)
+    w.notes["reason"] = reason
+    if pair.is_broadcast:
+        index = _by_table(w, Code.ADD, pair, fused_activation_function=Activation.NONE)
+    else:
+        index = _add_as_product(w, pair)
     return w.held(index, pair.image, pair.order)
 
 

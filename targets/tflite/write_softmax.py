@@ -1,8 +1,7 @@
 """Writing softmax: the formula of `ana_fx.layers.softmax_map`, by operators on int32 that are exact in all kernels.
 
-SOFTMAX itself is not: LiteRT's kernels with and without XNNPACK give another level than its reference kernels and
-TFLite Micro for one number in some hundred thousand, and none of them gives the program's levels, whose scale is
-1 / 255 or less, where theirs is 1 / 256.
+SOFTMAX itself is not: for one number in some hundred thousand LiteRT gives another level than its own reference kernels
+and TFLite Micro. And its levels are parts of 1 / 256, while a program's highest level, 255 or 15, is 1.
 """
 
 from __future__ import annotations
