@@ -29,15 +29,7 @@ from ana_fx.targets.tflite.write_pads import padded
 
 Array = np.ndarray[Any, Any]
 
-__all__ = [
-    "product_constants",
-    "write_average",
-    "write_convolution",
-    "write_identity",
-    "write_linear",
-    "write_mean",
-    "write_product",
-]
+__all__ = ["write_average", "write_convolution", "write_identity", "write_linear", "write_mean", "write_product"]
 
 
 def write_convolution(w: TfliteWriter, op: Convolution) -> HeldTensor:
@@ -135,8 +127,12 @@ def write_product(
         A tensor with samples [height, width, outputs].
     """
     product, x, dims, padding = padded(w, product, x, dims, scales)
-    num_outputs = product.num_outputs
-    constants = product_constants(w, product.weight, scales, axis=3 if product.is_depthwise else 0, moved=bias_moved)
+    staircase, num_outputs = w.module.staircase, product.num_outputs
+    weight_scale = np.broadcast_to(numpy(staircase.weight_scale), (num_outputs,)).astype(np.float32)
+    bias = (np.broadcast_to(numpy(staircase.bias), (num_outputs,)) + bias_moved).astype(np.int32)
+    axis = 3 if product.is_depthwise else 0
+    weight = w.constant(product.weight, "weight", Scales(weight_scale, axis=axis))
+    constants = [weight, w.constant(bias, "bias", Scales(weight_scale * scales.scale))]
     options: dict[str, Any] = {
         "padding": padding,
         "stride_h": product.stride[0],
@@ -152,14 +148,3 @@ def write_product(
     given = (*product.sizes((dims[0], dims[1])), num_outputs)
     w.note(code.name, w.target.requantizer.value)
     return clipped(w, w.op(code, [x, *constants], given, **options), given)
-
-
-def product_constants(
-    w: TfliteWriter, weight: Array, scales: Scales, *, axis: int = 0, moved: Array | int = 0
-) -> list[int]:
-    """Write a weight with its channels on that axis, and the bias, for an input with those scales."""
-    staircase, num_outputs = w.module.staircase, weight.shape[axis]
-    weight_scale = np.broadcast_to(numpy(staircase.weight_scale), (num_outputs,)).astype(np.float32)
-    bias = (np.broadcast_to(numpy(staircase.bias), (num_outputs,)) + moved).astype(np.int32)
-    index = w.constant(weight, "weight", Scales(weight_scale, axis=axis))
-    return [index, w.constant(bias, "bias", Scales(weight_scale * scales.scale))]

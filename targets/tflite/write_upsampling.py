@@ -10,12 +10,12 @@ from ana_fx.operators.convolution import Convolution
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
 from ana_fx.targets.tflite.kernel_product import down_and_right
+from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.tflite.write_clips import clipped
 from ana_fx.targets.tflite.write_moves import strided_slice
-from ana_fx.targets.tflite.write_products import product_constants
 
 __all__ = ["write_resize", "write_transposed"]
 
@@ -51,7 +51,7 @@ def write_transposed(w: TfliteWriter, form: SpreadConvolution) -> HeldTensor:
     is_same = all(size * s == r and r <= k and m == (k - r) // 2 for size, s, r, m, k in axes)
     rows = result if is_same else tuple(max(k, m + r) for _, _, r, m, k in axes)
     shape = w.constant(np.array([1, *rows, num_outputs], np.int32), "shape")
-    weight_index, bias = product_constants(w, weight, scales)
+    weight_index, bias = _constants(w, weight, scales)
     dims: tuple[int, ...] = (*rows, num_outputs)
     index = w.op(
         Code.TRANSPOSE_CONV,
@@ -69,6 +69,15 @@ def write_transposed(w: TfliteWriter, form: SpreadConvolution) -> HeldTensor:
         index = strided_slice(w, index, [*slices, (0, num_outputs, 1)], w.scales)
     index = w.reshaped(index, (*result, num_outputs), (*wanted, num_outputs), w.scales)
     return w.held(index, w.shape, order)
+
+
+def _constants(w: TfliteWriter, weight: Array, scales: Scales) -> tuple[int, int]:
+    """A weight with its outputs first, and its bias."""
+    staircase, shape = w.module.staircase, (len(weight),)
+    weight_scale = np.broadcast_to(numpy(staircase.weight_scale), shape).astype(np.float32)
+    bias = np.broadcast_to(numpy(staircase.bias), shape).astype(np.int32)
+    index = w.constant(weight, "weight", Scales(weight_scale))
+    return index, w.constant(bias, "bias", Scales(weight_scale * scales.scale))
 
 
 def _turned_around(weight: Array, op: Convolution) -> Array:
