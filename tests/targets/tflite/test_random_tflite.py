@@ -88,7 +88,7 @@ def chains(draw):
     return Chain(kinds, [Chain.MAKES[kind](draw) for kind in kinds]).eval(), torch.randn(3, 2, 3, 4)
 
 
-@settings(max_examples=25, **SETTINGS)
+@settings(max_examples=15, **SETTINGS)
 @given(chains(), precisions, targets)
 def test_a_random_chain_is_lossless_or_refused(drawn, precision, target):
     explore(drawn, precision, target)
