@@ -88,16 +88,16 @@ def chains(draw):
     return Chain(kinds, [Chain.MAKES[kind](draw) for kind in kinds]).eval(), torch.randn(3, 2, 3, 4)
 
 
-@settings(max_examples=15, **SETTINGS)
+@settings(max_examples=10, **SETTINGS)
 @given(chains(), precisions, targets)
 def test_a_random_chain_is_lossless_or_refused(drawn, precision, target):
     explore(drawn, precision, target)
 
 
 @pytest.mark.slow
-@settings(max_examples=500, **SETTINGS)
+@settings(max_examples=300, **SETTINGS)
 @given(chains(), precisions, targets)
-def test_five_hundred_random_chains_are_lossless_or_refused(drawn, precision, target):
+def test_three_hundred_random_chains_are_lossless_or_refused(drawn, precision, target):
     explore(drawn, precision, target)
 
 
