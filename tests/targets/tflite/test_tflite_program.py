@@ -147,6 +147,25 @@ def test_what_depends_on_sizes_is_refused_at_export(tmp_path):
         ana_fx.export(program(DilatedPool(), 1, 8, 8), tmp_path / "m.tflite")
 
 
+class Mean(nn.Module):
+    def __init__(self, axes):
+        super().__init__()
+        self.conv, self.axes = nn.Conv2d(1, 2, 3), axes
+
+    def forward(self, x):
+        return self.conv(x).mean(self.axes)
+
+
+@pytest.mark.parametrize("axes", [2, 3, (2, 3)])
+def test_a_mean_over_axes_of_an_image_is_a_kernel_that_spans_them(axes, tmp_path):
+    assert written(tmp_path, Mean(axes), 1, 8, 8).contents().operators.keys() >= {"CONV_2D", "DEPTHWISE_CONV_2D"}
+
+
+def test_a_mean_over_channels_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"mean over axes \(1,\), needed axes behind the channels"):
+        ana_fx.export(program(Mean(1), 1, 8, 8), tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize(
     ("prepared", "target"), [("onnxruntime", "tflite-micro"), ("integer", "litert"), ("litert", "tflite-micro")]
 )
