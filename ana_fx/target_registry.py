@@ -22,7 +22,7 @@ _LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool",
 _TFLITE = FileFormat(".tflite", "ana_fx.targets.tflite.tflite_family:TFLITE_FAMILY")
 
 _TFLITE_LIMITS: dict[str, Any] = {
-    "operators": _LAYERS,
+    "operators": _LAYERS | {"maximum", "minimum", "product", "softmax", "table"},
     "activation_bits": (2, 8),
     "holds_codebooks": False,
     "spatial_axes": frozenset({1, 2}),

@@ -20,6 +20,7 @@ class Reduce(Operator):
 
     kind = "reduce"
     requantizers = frozenset(Requantizer) - {Requantizer.QLINEAR}  # no QLinear operator computes it
+    has_headroom = True
     takes_batch_norm = False
 
     axes: tuple[int, ...]

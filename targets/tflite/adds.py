@@ -14,6 +14,7 @@ import torch
 
 from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.requantizer import Requantizer
+from ana_fx.requantizers.staircase import ScaledStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 
@@ -28,8 +29,10 @@ _BITS = 31
 def unproven_add(w: TfliteWriter) -> str:
     """Why ADD is not proven to give a sum's levels; empty if it gives each of them, for every pair of levels."""
     module: IntegerMap = w.module
-    staircase: Any = module.staircase
+    staircase = module.staircase
     assert module.weight is not None
+    if not isinstance(staircase, ScaledStaircase):
+        return "its staircase is one of integer shifts"
     if module.weight.tolist() != [1, 1] or module.sign.tolist() != [1]:
         return "ADD has one factor for both tensors, 1"
     if staircase.bias.numel() > 1 or staircase.weight_scale.numel() > 1 or int(staircase.bias[0]) != 0:

@@ -14,7 +14,7 @@ from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import ScaledStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
 
-__all__ = ["KernelProduct", "average_product", "convolution_product", "mean_product", "ones"]
+__all__ = ["KernelProduct", "average_product", "convolution_product", "down_and_right", "mean_product", "ones"]
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -66,9 +66,9 @@ def convolution_product(module: IntegerMap, op: Convolution, shape: tuple[int, .
     return KernelProduct(
         numpy(stored.contiguous()).astype(np.int8),
         is_depthwise,
-        _down_and_right(op.stride, 1),
-        _down_and_right(op.padding, (0, 0)),
-        _down_and_right(op.dilation, 1),
+        down_and_right(op.stride, 1),
+        down_and_right(op.padding, (0, 0)),
+        down_and_right(op.dilation, 1),
     )
 
 
@@ -79,16 +79,17 @@ def average_product(module: IntegerMap, op: Average, shape: tuple[int, ...]) -> 
         return None
     kernel, stride, padding = window
     pads = tuple((pad, pad) for pad in padding)
-    weight = ones(module, shape[0], _down_and_right(kernel, 1))
-    return KernelProduct(weight, True, _down_and_right(stride, 1), _down_and_right(pads, (0, 0)))
+    weight = ones(module, shape[0], down_and_right(kernel, 1))
+    return KernelProduct(weight, True, down_and_right(stride, 1), down_and_right(pads, (0, 0)))
 
 
 def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> KernelProduct | None:
-    """A mean over images is a depthwise convolution with a kernel of their size; None where it is over other axes."""
+    """A mean over axes of an image is a depthwise convolution with a kernel that spans them; None over other axes."""
     sizes = shape[1:]
-    if not 1 <= len(sizes) <= 2 or sorted(op.axes) != list(range(2, 2 + len(sizes))):
+    if not 1 <= len(sizes) <= 2 or not set(op.axes) <= set(range(2, 2 + len(sizes))):
         return None
-    return KernelProduct(ones(module, shape[0], _down_and_right(sizes, 1)), True)
+    kernel = tuple(size if axis in op.axes else 1 for axis, size in enumerate(sizes, start=2))
+    return KernelProduct(ones(module, shape[0], down_and_right(kernel, 1)), True)
 
 
 def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[int, ...] = (1,)) -> Array:
@@ -100,6 +101,6 @@ def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[in
     return np.asarray(rows * factors, np.int8)
 
 
-def _down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:
+def down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:
     """The values of both axes of an image; of a row, those of the axis that it has."""
     return (default, values[0]) if len(values) == 1 else (values[0], values[1])

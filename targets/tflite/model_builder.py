@@ -20,6 +20,7 @@ _INT4_VERSIONS = {Code.CONV_2D: 7, Code.DEPTHWISE_CONV_2D: 7, Code.FULLY_CONNECT
 _SCHEMA_VERSION = 3
 _DYNAMIC = -1
 _SIGNATURE = "serving_default"
+_SIGNATURE_OF_SHAPE = "shape_signature"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Scales:
 class ModelBuilder:
     """Collects tensors, operators and metadata, then packs them.
 
-    Tensors that depend on the input have a leading batch axis of 1, which readers may resize.
+    Tensors that depend on the input have a leading batch axis of 1, which readers may resize unless an operator
+    `takes_one_sample`.
     """
 
     def __init__(self) -> None:
@@ -50,11 +52,12 @@ class ModelBuilder:
         self.codes: dict[tuple[Code, int], int] = {}
         self.inputs: dict[str, int] = {}
         self.outputs: dict[str, int] = {}
+        self.takes_one_sample = False
         self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     def tensor(self, name: str, shape: Sequence[int], scales: Scales | None, kind: Kind = Kind.INT8) -> int:
         """A tensor that an operator gives, or an input; `shape` is that of a sample."""
-        return self._add(name, (1, *shape), scales, {"type": kind, "shape_signature": [_DYNAMIC, *shape]})
+        return self._add(name, (1, *shape), scales, {"type": kind, _SIGNATURE_OF_SHAPE: [_DYNAMIC, *shape]})
 
     def constant(self, name: str, array: Array, scales: Scales | None = None, *, is_int4: bool = False) -> int:
         """A tensor with numbers; those of a plain constant that is there already are used again."""
@@ -86,8 +89,9 @@ class ModelBuilder:
             "signature_key": _SIGNATURE,
             "subgraph_index": 0,
         }
+        fixed = {_SIGNATURE_OF_SHAPE} if self.takes_one_sample else set()
         graph = {
-            "tensors": self.tensors,
+            "tensors": [{key: each[key] for key in each if key not in fixed} for each in self.tensors],
             "inputs": list(self.inputs.values()),
             "outputs": list(self.outputs.values()),
             "operators": self.operators,

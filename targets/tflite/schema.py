@@ -41,10 +41,16 @@ class Code(IntEnum):
     PAD = 34
     GATHER = 36
     TRANSPOSE = 39
+    SUB = 41
+    DIV = 42
     STRIDED_SLICE = 45
+    CAST = 53
     MAXIMUM = 55
     MINIMUM = 57
     PADV2 = 60
+    TRANSPOSE_CONV = 67
+    REDUCE_MAX = 82
+    RESIZE_NEAREST_NEIGHBOR = 97
 
 
 class Padding(IntEnum):
@@ -125,6 +131,8 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
         "dilation_w_factor": (5, "int32"),
         "dilation_h_factor": (6, "int32"),
     },
+    "TransposeConvOptions": {"padding": (0, "int8"), "stride_w": (1, "int32"), "stride_h": (2, "int32")},
+    "ResizeNearestNeighborOptions": {},
     "Pool2DOptions": {
         "padding": (0, "int8"),
         "stride_w": (1, "int32"),
@@ -136,11 +144,15 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
     "FullyConnectedOptions": {"fused_activation_function": (0, "int8")},
     "AddOptions": {"fused_activation_function": (0, "int8")},
     "MulOptions": {"fused_activation_function": (0, "int8")},
+    "SubOptions": {"fused_activation_function": (0, "int8")},
+    "DivOptions": {"fused_activation_function": (0, "int8")},
+    "ReducerOptions": {"keep_dims": (0, "int8")},
     "ConcatenationOptions": {"axis": (0, "int32"), "fused_activation_function": (1, "int8")},
     "ReshapeOptions": {"new_shape": (0, "[int32]")},
     "PadOptions": {},
     "PadV2Options": {},
     "GatherOptions": {"axis": (0, "int32")},
+    "CastOptions": {"in_data_type": (0, "int8"), "out_data_type": (1, "int8")},
     "TransposeOptions": {},
     "StridedSliceOptions": {
         "begin_mask": (0, "int32"),
@@ -164,9 +176,15 @@ OPTIONS: Mapping[Code, tuple[int, str, int]] = {
     Code.PAD: (22, "PadOptions", 2),
     Code.GATHER: (23, "GatherOptions", 2),
     Code.TRANSPOSE: (26, "TransposeOptions", 2),
+    Code.SUB: (28, "SubOptions", 1),
+    Code.DIV: (29, "DivOptions", 1),
     Code.STRIDED_SLICE: (32, "StridedSliceOptions", 2),
+    Code.CAST: (37, "CastOptions", 1),
     Code.MAXIMUM: (39, "MaximumMinimumOptions", 2),
     Code.MINIMUM: (39, "MaximumMinimumOptions", 2),
     Code.PADV2: (43, "PadV2Options", 2),
+    Code.TRANSPOSE_CONV: (49, "TransposeConvOptions", 3),
+    Code.REDUCE_MAX: (27, "ReducerOptions", 2),
+    Code.RESIZE_NEAREST_NEIGHBOR: (74, "ResizeNearestNeighborOptions", 2),
 }
 """For each operator the number of its options among all options, their table, and the version that takes int8."""

@@ -6,20 +6,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.fx import GraphModule, Node
 
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
+from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerMap
-from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.targets.tflite.held_tensor import HeldTensor
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool, write_sum
+from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution, Upsampling, upsamplings
+from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
+from ana_fx.targets.tflite.write_lookups import write_table
 from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
+from ana_fx.targets.tflite.write_pairs import write_maximum, write_minimum, write_mul, write_sum
 from ana_fx.targets.tflite.write_products import (
     write_average,
     write_convolution,
@@ -27,8 +34,10 @@ from ana_fx.targets.tflite.write_products import (
     write_linear,
     write_mean,
 )
+from ana_fx.targets.tflite.write_softmax import write_softmax
+from ana_fx.targets.tflite.write_upsampling import write_resize, write_transposed
 
-__all__ = ["TFLITE", "TfliteDialect"]
+__all__ = ["TFLITE", "TfliteDialect", "Write"]
 
 Write = Callable[[TfliteWriter, Any], HeldTensor]
 
@@ -39,6 +48,10 @@ class TfliteDialect(dict[type, Write]):
     def subject(self, module: nn.Module) -> Any:
         """What is written of a module: its operator, if it is a layer map."""
         return module.operator if isinstance(module, IntegerMap) else module
+
+    def upsamplings(self, program: GraphModule) -> dict[Node, Upsampling]:
+        """For the last of several nodes that it writes as one, what they compute."""
+        return {node: each for node, each in upsamplings(program).items() if type(each.form) in self}
 
     def writer(self, module: nn.Module) -> Write | None:
         """What writes a module; None if the dialect does not have it."""
@@ -51,14 +64,21 @@ _WRITERS: Mapping[type, Write] = {
     Convolution: write_convolution,
     Identity: write_identity,
     IntegerMaxPool: write_max_pool,
+    IntegerSoftmax: write_softmax,
+    IntegerTable: write_table,
     Linear: write_linear,
+    Maximum: write_maximum,
+    Minimum: write_minimum,
+    NearestResize: write_resize,
     Pad: write_zeros,
     Permute: write_permute,
+    Product: write_mul,
     Reduce: write_mean,
     Reshape: write_reshape,
     Slice: write_slice,
+    SpreadConvolution: write_transposed,
     Sum: write_sum,
     Take: write_take,
 }
 TFLITE = TfliteDialect(_WRITERS)
-"""CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD where it is proven."""
+"""CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD and MUL where proven, GATHER for tables."""

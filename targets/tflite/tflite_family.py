@@ -36,9 +36,10 @@ class TfliteFamily(FileFamily):
         """List the nodes that no operator of TFLite is proven to compute, and those without a writer."""
         dialect = _dialect_of(target)
         found = []
+        inner = {each for upsampling in dialect.upsamplings(program).values() for each in upsampling.inner}
         for node in program.graph.nodes:
             module = module_of(node)
-            if module is None or isinstance(module, BORDERS) or _is_refused(module, target):
+            if node in inner or module is None or isinstance(module, BORDERS) or _is_refused(module, target):
                 continue
             if dialect.writer(module) is None:
                 kind = type(dialect.subject(module)).__name__

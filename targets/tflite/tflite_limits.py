@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import location, module_of
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.maximum import Maximum
+from ana_fx.operators.minimum import Minimum
+from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat
@@ -22,6 +26,8 @@ from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
+from ana_fx.targets.tflite.muls import mul_scale
+from ana_fx.targets.tflite.write_lookups import LARGEST_TABLE
 
 __all__ = ["misfits_of"]
 
@@ -36,14 +42,19 @@ def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
     module = module_of(node)
     reasons = _layout_reasons(node)
     if isinstance(module, IntegerMap):
-        reasons += _staircase_reasons(module, target)
-        limit = _LIMITS.get(type(module.operator))
-        reasons += limit(node, module) if limit else []
+        reasons += (
+            _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
+        )
     elif isinstance(module, IntegerMaxPool) and set(module.dilation) != {1}:
         reasons.append(f"its max pool has dilation {module.dilation}, needed 1")
     elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
         reasons.append("it joins a constant, needed tensors that depend on the input")
     return [f"{location(node)}: {reason}" for reason in reasons]
+
+
+def _map_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
+    limit = _LIMITS.get(type(module.operator))
+    return [*_staircase_reasons(module, target), *(limit(node, module) if limit else [])]
 
 
 def _layout_reasons(node: Node) -> list[str]:
@@ -95,12 +106,32 @@ def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[s
 
 
 def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
-    shapes = [sample_shape_of(each) for each in node.args if isinstance(each, Node)]
-    if len(set(shapes)) > 1:
-        return [f"it adds tensors of shapes {' and '.join(map(str, shapes))}, needed two of one shape"]
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
     return [] if largest <= _BYTE else [f"its tensors have factors up to {largest}, needed at most {_BYTE}"]
+
+
+def _can_be_table(node: Node, module: IntegerMap) -> bool:
+    """Whether what kernels do not compute is written as a table from accumulators to levels."""
+    if isinstance(module.operator, Sum):
+        return len(set(map(sample_shape_of, node.all_input_nodes))) > 1
+    return isinstance(module.operator, (Maximum, Minimum, Product))
+
+
+def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
+    size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
+    if size <= LARGEST_TABLE or (isinstance(module.operator, Product) and _is_mul(node, module, target)):
+        return []
+    return [
+        f"it needs a table of {size} levels, one for each channel and accumulator, needed at most {LARGEST_TABLE}; "
+        f"leave out the batch norm behind it, or give its tensors fewer bits"
+    ]
+
+
+def _is_mul(node: Node, module: IntegerMap, target: Target) -> bool:
+    levels = [spec_of(each).levels for each in node.args if isinstance(each, Node)]
+    first, second = (np.float32(each.scale) for each in levels if each is not None)
+    return mul_scale(module, (first, second), target.requantizer) is not None
 
 
 def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
@@ -118,8 +149,8 @@ def _average_reasons(node: Node, module: IntegerMap) -> list[str]:
 def _mean_reasons(node: Node, module: IntegerMap) -> list[str]:
     assert isinstance(module.operator, Reduce)
     shape = sample_shape_of(node.all_input_nodes[0])
-    is_whole = 2 <= len(shape) <= 3 and sorted(module.operator.axes) == list(range(2, 1 + len(shape)))
-    return [] if is_whole else [f"it is a mean over axes {module.operator.axes}, needed all axes behind the channels"]
+    is_spatial = 2 <= len(shape) <= 3 and set(module.operator.axes) <= set(range(2, 1 + len(shape)))
+    return [] if is_spatial else [f"it is a mean over axes {module.operator.axes}, needed axes behind the channels"]
 
 
 _LIMITS: Mapping[type, Callable[[Node, Any], list[str]]] = {

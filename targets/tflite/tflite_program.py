@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from ana_fx.targets.files.metadata import IO, TARGET
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last, zero_point_of
 from ana_fx.targets.tflite.model_builder import ModelBuilder, Scales
-from ana_fx.targets.tflite.tflite_dialect import TfliteDialect
+from ana_fx.targets.tflite.tflite_dialect import TfliteDialect, Write
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
+from ana_fx.targets.tflite.upsamplings import Upsampling
 
 __all__ = ["BORDERS", "ORDER", "TfliteProgram"]
 
@@ -50,9 +52,15 @@ class TfliteProgram:
 
     def write(self) -> ModelBuilder:
         """Collect the operators of the whole program."""
+        upsamplings = self.dialect.upsamplings(self.program)
+        inner = {each for upsampling in upsamplings.values() for each in upsampling.inner}
         for node in self.program.graph.nodes:
             module = module_of(node)
-            if isinstance(module, Quantize):
+            if node in inner:
+                continue
+            if node in upsamplings:
+                self._write_upsampling(node, upsamplings[node])
+            elif isinstance(module, Quantize):
                 self._write_input(node, module)
             elif module is not None and not isinstance(module, Dequantize):
                 self._write_node(node, module)
@@ -62,17 +70,21 @@ class TfliteProgram:
         return self.builder
 
     def _write_node(self, node: Node, module: nn.Module) -> None:
-        w = self._writer(node, module)
         write = self.dialect.writer(module)
         assert write is not None, node  # a program with a module that has none is refused before
-        self.held[node] = write(w, self.dialect.subject(module))
+        sources = [each for each in node.args if isinstance(each, Node)]
+        self._write(node, sources, write, self.dialect.subject(module))
+
+    def _write_upsampling(self, node: Node, upsampling: Upsampling) -> None:
+        self._write(node, [upsampling.source], self.dialect[type(upsampling.form)], upsampling.form)
+
+    def _write(self, node: Node, sources: Sequence[Node], write: Write, subject: Any) -> None:
+        inputs = tuple(self.held[each] for each in sources)
+        path, levels = str(node.target), _levels(node)
+        w = TfliteWriter(self.builder, self.target, path, module_of(node), inputs, sample_shape_of(node), levels)
+        self.held[node] = write(w, subject)
         if w.notes:
             self.reports.append(w.report())
-
-    def _writer(self, node: Node, module: nn.Module) -> TfliteWriter:
-        inputs = tuple(self.held[each] for each in node.args if isinstance(each, Node))
-        path, levels = str(node.target), _levels(node)
-        return TfliteWriter(self.builder, self.target, path, module, inputs, sample_shape_of(node), levels)
 
     def _write_input(self, node: Node, module: Quantize) -> None:
         name, shape, levels = str(node.all_input_nodes[0].target), sample_shape_of(node), _levels(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -25,10 +25,17 @@ def _litert(data: bytes, feeds: Arrays, resolver: str) -> list[Array]:
     kind = module.OpResolverType[resolver]
     interpreter = module.Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kind)
     details = interpreter.get_input_details()
+    if any(detail["shape_signature"][0] == 1 for detail in details):
+        return _one_by_one(partial(_invoked, interpreter), feeds)
     for detail, array in zip(details, feeds.values(), strict=True):
         interpreter.resize_tensor_input(detail["index"], array.shape, strict=True)
+    return _invoked(interpreter, list(feeds.values()))
+
+
+def _invoked(interpreter: Any, arrays: Sequence[Array]) -> list[Array]:
+    """The outputs of LiteRT's interpreter, whose inputs have the sizes of these arrays."""
     interpreter.allocate_tensors()
-    for detail, array in zip(details, feeds.values(), strict=True):
+    for detail, array in zip(interpreter.get_input_details(), arrays, strict=True):
         interpreter.set_tensor(detail["index"], array)
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
@@ -39,12 +46,20 @@ def _micro(data: bytes, feeds: Arrays) -> list[Array]:
     module = import_module("tflite_micro.python.tflite_micro.runtime")
     interpreter = module.Interpreter.from_bytes(data, arena_size=_ARENA)
     num_outputs = len(unpack_model(data)["subgraphs"][0]["outputs"])
-    rows: list[list[Array]] = []
-    for sample in zip(*feeds.values(), strict=True):
-        for index, array in enumerate(sample):
-            interpreter.set_input(np.ascontiguousarray(array[None]), index)
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        for index, array in enumerate(arrays):
+            interpreter.set_input(array, index)
         interpreter.invoke()
-        rows.append([np.array(interpreter.get_output(index)) for index in range(num_outputs)])
+        return [np.array(interpreter.get_output(index)) for index in range(num_outputs)]
+
+    return _one_by_one(run, feeds)
+
+
+def _one_by_one(run: Callable[[Sequence[Array]], list[Array]], feeds: Arrays) -> list[Array]:
+    """The outputs of samples that are run one after the other."""
+    samples = zip(*feeds.values(), strict=True)
+    rows = [run([np.ascontiguousarray(array[None]) for array in sample]) for sample in samples]
     return [np.concatenate(outputs) for outputs in zip(*rows, strict=True)]
 
 

@@ -14,7 +14,7 @@ from ana_fx.target import Target
 from ana_fx.targets.node_report import NodeReport
 from ana_fx.targets.tflite.held_tensor import HeldTensor, zero_point_of
 from ana_fx.targets.tflite.model_builder import ModelBuilder, Scales
-from ana_fx.targets.tflite.schema import Code
+from ana_fx.targets.tflite.schema import Code, Kind
 
 __all__ = ["TfliteWriter"]
 
@@ -84,6 +84,12 @@ class TfliteWriter:
     def op(self, code: Code, inputs: Sequence[int], dims: Shape, scales: Scales | None = None, **options: Any) -> int:
         """An operator, and the tensor that it gives."""
         output = self.tensor(dims, scales)
+        self.builder.operator(code, inputs, output, **options)
+        return output
+
+    def int32(self, code: Code, inputs: Sequence[int], dims: Shape, **options: Any) -> int:
+        """An operator, and the tensor of int32 that it gives."""
+        output = self.builder.tensor(self.path, dims, None, Kind.INT32)
         self.builder.operator(code, inputs, output, **options)
         return output
 

@@ -17,13 +17,13 @@ def activation(w: TfliteWriter) -> Activation:
     return Activation.RELU if w.module.lo == 0 and w.zero_point > _LOWEST else Activation.NONE
 
 
-def clipped(w: TfliteWriter, index: int, dims: tuple[int, ...]) -> int:
-    """What a kernel gave, clipped by MINIMUM and MAXIMUM where neither the byte nor its ReLU did."""
+def clipped(w: TfliteWriter, index: int, dims: tuple[int, ...], *, has_activation: bool = True) -> int:
+    """What a kernel gave, clipped by MINIMUM and MAXIMUM where neither the byte nor its ReLU, if it has one, did."""
     lowest = w.module.lo + w.zero_point
     highest = w.module.hi + w.zero_point
     if highest < _HIGHEST:
         index = w.op(Code.MINIMUM, [index, _byte(w, highest, "highest")], dims)
-    if lowest > _LOWEST and activation(w) is Activation.NONE:
+    if lowest > _LOWEST and not (has_activation and activation(w) is Activation.RELU):
         index = w.op(Code.MAXIMUM, [index, _byte(w, lowest, "lowest")], dims)
     return index
 

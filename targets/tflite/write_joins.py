@@ -2,59 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
-from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat
 from ana_fx.program.integer_modules import IntegerMaxPool
-from ana_fx.targets.tflite.adds import unproven_add
 from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import KernelProduct, ones
-from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Activation, Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.write_clips import activation, clipped
 from ana_fx.targets.tflite.write_pads import kernel_padding, write_pad
-from ana_fx.targets.tflite.write_products import write_product
 
-__all__ = ["write_concat", "write_max_pool", "write_sum"]
+__all__ = ["write_concat", "write_max_pool"]
 
 _LOWEST = -128
-
-
-def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
-    """Write ADD where each sum of two levels is proven to give its level, else a product with both tensors."""
-    first, second = w.inputs
-    indices = [first.index, w.arranged(second, first.image, first.order)]
-    reason = unproven_add(w)
-    if reason:
-        index = _add_as_product(w, indices, first.dims)
-        w.notes["reason"] = reason
-    else:
-        index = w.op(Code.ADD, indices, first.dims, fused_activation_function=activation(w))
-        index = clipped(w, index, first.dims)
-        w.note(Code.ADD.name, "20-bit multipliers")
-    return w.held(index, first.image, first.order)
-
-
-def _add_as_product(w: TfliteWriter, indices: list[int], dims: tuple[int, ...]) -> int:
-    """Both tensors as the two rows of an image, times a kernel that is two numbers high.
-
-    The rows have one zero point in the kernel's eyes; what the second one's differs by goes into the bias.
-    """
-    channels, size = (dims[-1], math.prod(dims[:-1])) if dims else (1, 1)
-    row, module, (first, second) = (1, size, channels), w.module, w.inputs
-    scales = Scales(np.float32(module.staircase.x_scale), first.zero_point)
-    rows = [w.reshaped(index, dims, row, scales, is_renamed=True) for index in indices]
-    image = w.op(Code.CONCATENATION, rows, (2, size, channels), scales, axis=1)
-    c = tuple(int(each) for each in module.weight)
-    weight = ones(module, channels, (2, 1), c)
-    moved = (first.zero_point - second.zero_point) * weight[0, 1, 0].astype(np.int64)
-    product = KernelProduct(weight, is_depthwise=True)
-    found = write_product(w, product, image, (2, size, channels), scales, bias_moved=moved)
-    return w.reshaped(found, row, dims, w.scales)
 
 
 def write_concat(w: TfliteWriter, module: Concat) -> HeldTensor:

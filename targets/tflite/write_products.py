@@ -45,7 +45,7 @@ def write_average(w: TfliteWriter, op: Average) -> HeldTensor:
 
 
 def write_mean(w: TfliteWriter, op: Reduce) -> HeldTensor:
-    """Write DEPTHWISE_CONV_2D with ones as large as the image."""
+    """Write DEPTHWISE_CONV_2D with ones that spans what is averaged."""
     product = mean_product(w.module, op, w.x.shape)
     assert product is not None  # means over other axes were refused
     return _over_images(w, product)

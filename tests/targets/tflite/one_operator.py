@@ -52,32 +52,41 @@ def one_product(code: Code, zero_point: int, activation: Activation, *, is_int4:
     builder, every_byte = ModelBuilder(), np.arange(-128, 128, dtype=np.int8)
     is_depthwise, is_matrix = code is Code.DEPTHWISE_CONV_2D, code is Code.FULLY_CONNECTED
     channels_in, axis = (CHANNELS, 3) if is_depthwise else (1, 0)
+    is_transposed = code is Code.TRANSPOSE_CONV
     image = (1,) if is_matrix else (1, 1, channels_in)
-    weight_shape = {Code.FULLY_CONNECTED: (CHANNELS, 1), Code.CONV_2D: (CHANNELS, 1, 1, 1)}.get(
-        code, (1, 1, 1, CHANNELS)
+    weight_shape = {Code.FULLY_CONNECTED: (CHANNELS, 1), Code.DEPTHWISE_CONV_2D: (1, 1, 1, CHANNELS)}.get(
+        code, (CHANNELS, 1, 1, 1)
     )
     x = builder.tensor("x", image, Scales(X_SCALE, X_ZERO))
     weight = builder.constant("w", np.ones(weight_shape, np.int8), Scales(weight_scale, 0, axis), is_int4=is_int4)
     added = builder.constant("b", bias, Scales(weight_scale * X_SCALE))
     y = builder.tensor("y", (*image[:-1], CHANNELS), Scales(Y_SCALE, zero_point))
     builder.inputs["x"], builder.outputs["y"] = x, y
-    options: dict[str, Any] = {"fused_activation_function": activation}
-    if not is_matrix:
+    options: dict[str, Any] = {} if is_transposed else {"fused_activation_function": activation}
+    if is_transposed:
+        options |= {"padding": Padding.VALID, "stride_w": 1, "stride_h": 1}
+    elif not is_matrix:
         options |= {"padding": Padding.VALID, "stride_w": 1, "stride_h": 1}
         options |= {"dilation_w_factor": 1, "dilation_h_factor": 1} | ({"depth_multiplier": 1} if is_depthwise else {})
-    builder.operator(code, [x, weight, added], y, **options)
+    reads = [x, weight, added]
+    if is_transposed:
+        reads = [builder.constant("shape", np.array([1, 1, 1, CHANNELS], np.int32)), weight, x, added]
+        builder.takes_one_sample = True
+    builder.operator(code, reads, y, **options)
     fed = np.broadcast_to(every_byte.reshape(-1, *[1] * len(image)), (256, *image)).copy()
     accumulators = every_byte.astype(np.int64)[:, None] - X_ZERO + bias
     return OneOperator(builder.pack("one", {}), fed, accumulators, weight_scale)
 
 
-def one_add(x_scale: np.float32, y_scale: np.float32) -> tuple[bytes, dict[str, Array]]:
-    """A sum of every two bytes."""
+def one_pair(
+    code: Code, scales: tuple[np.float32, ...], zero_points: tuple[int, int, int] = (0, 0, 0), width: int = 256
+) -> tuple[bytes, dict[str, Array]]:
+    """A sum or product of every two bytes; of width 1 the second ones broadcast."""
     builder = ModelBuilder()
-    a, b = (builder.tensor(name, (256,), Scales(x_scale, 0)) for name in "ab")
-    y = builder.tensor("y", (256,), Scales(y_scale, 0))
+    of = [Scales(scale, point) for scale, point in zip(scales, zero_points, strict=True)]
+    a, b, y = (builder.tensor(name, (n,), each) for name, n, each in zip("aby", (256, width, 256), of, strict=True))
     builder.inputs.update(a=a, b=b)
     builder.outputs["y"] = y
-    builder.operator(Code.ADD, [a, b], y, fused_activation_function=Activation.NONE)
+    builder.operator(code, [a, b], y, fused_activation_function=Activation.NONE)
     first, second = np.meshgrid(np.arange(-128, 128, dtype=np.int8), np.arange(-128, 128, dtype=np.int8))
-    return builder.pack("one", {}), {"a": first, "b": second}
+    return builder.pack("one", {}), {"a": first, "b": np.ascontiguousarray(second[:, :width])}

@@ -9,7 +9,7 @@ from ana_fx.targets.tflite.adds import reference_add, xnnpack_add
 from ana_fx.targets.tflite.schema import Activation, Code
 from ana_fx.targets.tflite.tflite_runtimes import TFLITE_RUNTIMES
 from tests.targets.tflite import formulas
-from tests.targets.tflite.one_operator import one_add, one_product
+from tests.targets.tflite.one_operator import one_pair, one_product
 
 CONVOLUTIONS = (Code.CONV_2D, Code.DEPTHWISE_CONV_2D)
 FORMULAS = ("float32", "q31", "q31_half_up", "single_rounding")
@@ -37,8 +37,13 @@ def ran(runtime, data, **feeds):
     return found.reshape(len(found), -1)
 
 
-@pytest.mark.parametrize(("zero_point", "activation"), [(-5, Activation.NONE), (112, Activation.RELU)])
-@pytest.mark.parametrize("code", CONVOLUTIONS)
+@pytest.mark.parametrize(
+    ("zero_point", "activation", "code"),
+    [
+        *((-5, Activation.NONE, code) for code in (*CONVOLUTIONS, Code.TRANSPOSE_CONV)),
+        *((112, Activation.RELU, code) for code in CONVOLUTIONS),
+    ],
+)
 @pytest.mark.parametrize(("runtime", "formula"), KERNELS)
 def test_each_kernel_set_has_its_formula(runtime, formula, code, zero_point, activation):
     one = one_product(code, zero_point, activation)
@@ -75,6 +80,7 @@ def test_weights_of_four_bits_leave_xnnpack_for_the_built_in_kernel():
     assert np.array_equal(ran("litert", one.data, x=one.x), levels(one, -5, Activation.NONE)["q31_half_up"])
 
 
+@pytest.mark.parametrize("width", [256, 1])
 @pytest.mark.parametrize("y_scale", [0.5, 1.0, 0.37, 1.9, 2.0, 0.1234, 100.0, 0.013])
 @pytest.mark.parametrize(
     ("runtime", "add"),
@@ -85,9 +91,47 @@ def test_weights_of_four_bits_leave_xnnpack_for_the_built_in_kernel():
         pytest.param("tflite-micro", reference_add, marks=pytest.mark.extra("tflite", "tflite_micro")),
     ],
 )
-def test_sums_of_tensors_with_one_scale(runtime, add, y_scale):
+def test_sums_of_tensors_with_one_scale(runtime, add, y_scale, width):
     """Of all 65,536 pairs."""
     x_scale, y_scale = np.float32(0.713), np.float32(0.713 * y_scale)
-    data, feeds = one_add(x_scale, y_scale)
+    data, feeds = one_pair(Code.ADD, (x_scale, x_scale, y_scale), width=width)
     sums = feeds["a"].astype(np.int64) + feeds["b"]
     assert np.array_equal(ran(runtime, data, **feeds), add(sums, x_scale, y_scale).clip(-128, 127))
+
+
+SCALES = [(2**-5, 2**-5, 2**-5), (0.013, 0.02, 0.0071), (0.5, 0.5, 64.0), (0.03, 1 / 255, 0.03), (3.0, 1.0, 2.0)]
+
+
+def products(feeds, scales, zero_points):
+    """What each formula makes of the products of all bytes."""
+    a, b, y = zero_points
+    found = (feeds["a"].astype(np.int64) - a) * (feeds["b"].astype(np.int64) - b)
+    slope32, slope64 = (scales[0] * scales[1]) / scales[2], np.prod(np.float64(scales[:2])) / np.float64(scales[2])
+    of = {"float32": formulas.float32_rounded(found, slope32)}
+    of |= {name: getattr(formulas, name)(found, float(slope64)) for name in FORMULAS[1:]}
+    return {name: (each + y).clip(-128, 127) for name, each in of.items()}
+
+
+@pytest.mark.parametrize("width", [256, 1])
+@pytest.mark.parametrize("zero_points", [(0, 0, 0), (3, -7, 5), (-128, -128, -128)])
+@pytest.mark.parametrize("scales", SCALES)
+@pytest.mark.parametrize(
+    ("runtime", "formula"),
+    [
+        pytest.param("litert", "float32", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("litert-builtin", "q31", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("litert-reference", "q31", marks=pytest.mark.extra("tflite", "ai_edge_litert")),
+        pytest.param("tflite-micro", "q31", marks=pytest.mark.extra("tflite", "tflite_micro")),
+    ],
+)
+def test_products_have_the_formulas_of_convolutions(runtime, formula, scales, zero_points, width):
+    """Of all 65,536 pairs."""
+    scales = tuple(map(np.float32, scales))
+    data, feeds = one_pair(Code.MUL, scales, zero_points, width)
+    assert np.array_equal(ran(runtime, data, **feeds), products(feeds, scales, zero_points)[formula])
+
+
+def test_the_products_tell_the_formulas_apart():
+    scales = tuple(map(np.float32, SCALES[0]))
+    found = products(one_pair(Code.MUL, scales)[1], scales, (0, 0, 0))
+    assert all((found[a] != found[b]).sum() > 100 for a in FORMULAS for b in FORMULAS if a < b)

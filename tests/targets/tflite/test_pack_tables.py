@@ -6,7 +6,7 @@ import pytest
 from ana_fx.targets.tflite.pack_tables import pack_model
 from ana_fx.targets.tflite.schema import OPTIONS, TABLES, Activation, Code
 from ana_fx.targets.tflite.unpack_tables import unpack_model
-from tests.targets.tflite.one_operator import one_add, one_product
+from tests.targets.tflite.one_operator import one_pair, one_product
 
 
 def plain(value):
@@ -37,7 +37,10 @@ def test_numbers_lie_where_kernels_can_read_them():
 
 
 @pytest.mark.extra("tflite", "ai_edge_litert")
-@pytest.mark.parametrize("data", [one_product(Code.CONV_2D, 3, Activation.NONE).data, one_add(*np.float32([1, 2]))[0]])
+@pytest.mark.parametrize(
+    "data",
+    [one_product(Code.CONV_2D, 3, Activation.NONE).data, one_pair(Code.ADD, tuple(np.float32([1, 1, 2])))[0]],
+)
 def test_the_generated_classes_read_the_same(data):
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     theirs = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))

@@ -122,8 +122,8 @@ def test_channels_on_which_kernels_differ_are_refused_by_name(tmp_path):
     ("model", "reason"),
     [
         (nn.Sequential(nn.Conv3d(1, 2, 3)), "3 spatial axes, needed 1 or 2"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid()), "it is a table"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.LazyLinear(3), nn.Softmax(1)), "it is a softmax"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2, mode="bilinear")), "it is a interpolation"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(6)), "it is a normalization"),
     ],
 )
 def test_what_no_kernel_computes_exactly_is_refused_at_prepare(model, reason):
@@ -145,6 +145,25 @@ class DilatedPool(nn.Module):
 def test_what_depends_on_sizes_is_refused_at_export(tmp_path):
     with pytest.raises(ExportError, match=r"max pool has dilation \(2, 2\), needed 1"):
         ana_fx.export(program(DilatedPool(), 1, 8, 8), tmp_path / "m.tflite")
+
+
+class Mean(nn.Module):
+    def __init__(self, axes):
+        super().__init__()
+        self.conv, self.axes = nn.Conv2d(1, 2, 3), axes
+
+    def forward(self, x):
+        return self.conv(x).mean(self.axes)
+
+
+@pytest.mark.parametrize("axes", [2, 3, (2, 3)])
+def test_a_mean_over_axes_of_an_image_is_a_kernel_that_spans_them(axes, tmp_path):
+    assert written(tmp_path, Mean(axes), 1, 8, 8).contents().operators.keys() >= {"CONV_2D", "DEPTHWISE_CONV_2D"}
+
+
+def test_a_mean_over_channels_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"mean over axes \(1,\), needed axes behind the channels"):
+        ana_fx.export(program(Mean(1), 1, 8, 8), tmp_path / "m.tflite")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Rows(nn.Module):
 
 
 class Sums(nn.Module):
-    """Sums of an input, of one tensor with itself, whose ties are exact, and with factors."""
+    """Sums of an input, of one tensor with itself, whose ties are exact, and with factors; maxima and minima."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,40 @@ class Sums(nn.Module):
 
     def forward(self, x):
         y = self.conv(x)
-        return x + y, y + y, y - 0.5 * x
+        return x + y, y + y, y - 0.5 * x, torch.maximum(x, y), torch.minimum(y, y.mean((2, 3), keepdim=True))
+
+
+class Gates(nn.Module):
+    """A squeeze-and-excitation, hard swishes, a product of tensors of one size, and probabilities."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Hardswish())
+        self.squeeze = nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Sigmoid())
+        self.left, self.right = nn.Conv2d(8, 4, 3), nn.Sequential(nn.Conv2d(8, 4, 3), nn.PReLU(4))
+        self.head = nn.Sequential(nn.Linear(4, 7), nn.Softmax(1))
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x * self.squeeze(x.mean((2, 3), keepdim=True))
+        x = self.left(x) * self.right(x)
+        return self.head((x - x.mean((2, 3), keepdim=True)).mean((2, 3)))
+
+
+class Decoder(nn.Module):
+    """Down and up again, in three ways, and a row that becomes longer."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.up = nn.Sequential(nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.BatchNorm2d(6), nn.ReLU6())
+        self.odd = nn.Sequential(nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, groups=2), nn.ReLU())
+        self.near = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(6, 3, 3, padding=1))
+        self.row = nn.ConvTranspose1d(3, 2, 5, 3, dilation=2)
+
+    def forward(self, x):
+        x = self.up(self.down(x))
+        return self.near(x), self.row(self.near[1](self.odd(x)).mean(2))
 
 
 NETWORKS = {
@@ -76,6 +109,8 @@ NETWORKS = {
     "joined": (Joined, (3, 15, 15)),
     "rows": (Rows, (5, 6)),
     "sums": (Sums, (2, 6, 6)),
+    "gates": (Gates, (3, 9, 9)),
+    "decoder": (Decoder, (3, 8, 8)),
 }
 RUNTIMES = {
     "litert": [("litert",)],
