@@ -134,6 +134,7 @@ _BUILT_IN = (
         "tflite-micro",
         "TFLite files for TFLite Micro and CMSIS-NN: microcontrollers",
         emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
+        packs_four_bits=True,  # XNNPACK has no such kernel, so that the two other targets store bytes
         requantizer=Requantizer.Q31,
         runtimes=("tflite-micro", "litert-reference"),
         **_TFLITE_LIMITS,

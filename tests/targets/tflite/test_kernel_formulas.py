@@ -68,11 +68,23 @@ def test_the_reference_kernel_of_matrices_has_none_of_these():
     assert not any(np.array_equal(found, each) for each in levels(one, -5, Activation.NONE).values())
 
 
-@pytest.mark.extra("tflite", "ai_edge_litert")
-def test_weights_of_four_bits_leave_xnnpack_for_the_built_in_kernel():
-    """So that `litert` stores no weight in four bits."""
-    one = one_product(Code.CONV_2D, -5, Activation.NONE, is_int4=True)
-    assert np.array_equal(ran("litert", one.data, x=one.x), levels(one, -5, Activation.NONE)["q31_half_up"])
+@pytest.mark.parametrize("code", CONVOLUTIONS)
+@pytest.mark.parametrize(
+    ("runtime", "formula"),
+    [pytest.param(*case.values, marks=case.marks) for case in KERNELS[1:]]
+    + [pytest.param("litert", "q31_half_up", marks=pytest.mark.extra("tflite", "ai_edge_litert"))],
+)
+def test_weights_of_four_bits_have_the_formula_of_bytes_but_leave_xnnpack(runtime, formula, code):
+    """So that `tflite-micro` alone stores weights in four bits."""
+    one = one_product(code, -5, Activation.NONE, is_int4=True)
+    assert np.array_equal(ran(runtime, one.data, x=one.x), levels(one, -5, Activation.NONE)[formula])
+
+
+@pytest.mark.extra("tflite", "tflite_micro")
+def test_micro_has_no_matrices_of_four_bits_with_a_scale_for_each_channel():
+    one = one_product(Code.FULLY_CONNECTED, -5, Activation.NONE, is_int4=True)
+    with pytest.raises(RuntimeError, match="failed to allocate"):
+        ran("tflite-micro", one.data, x=one.x)
 
 
 @pytest.mark.parametrize("y_scale", [0.5, 1.0, 0.37, 1.9, 2.0, 0.1234, 100.0, 0.013])
