@@ -52,6 +52,25 @@ def test_the_accumulators_tell_all_formulas_apart(code):
 
 
 @pytest.mark.parametrize(
+    ("requantize", "wanted"),
+    [
+        (formulas.cmsis_nn, formulas.q31),
+        (formulas.cmsis_nn_helium, formulas.q31),
+        (formulas.cmsis_nn_single, formulas.single_rounding),
+        (formulas.cmsis_nn_helium_single, formulas.single_rounding),
+    ],
+)
+def test_the_algebra_of_cmsis_nn_is_that_of_micro(requantize, wanted):
+    """On the accumulators on which Micro's kernels were run above, and on random ones with slopes up to 2**7."""
+    one, rng = one_product(Code.CONV_2D, -5, Activation.NONE), np.random.default_rng(0)
+    steep = rng.integers(-(2**22), 2**22, (1000, 8)), 2.0 ** rng.uniform(-12, 7, 8)
+    for accumulators, slopes in ((one.accumulators, one.slope64), steep):
+        for channel, slope in enumerate(slopes):
+            acc = accumulators[:, channel]
+            assert np.array_equal(requantize(acc, slope), wanted(acc, slope))
+
+
+@pytest.mark.parametrize(
     ("runtime", "formula"),
     [case for case in KERNELS if case.values[0] != "litert-reference"],
 )
