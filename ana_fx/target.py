@@ -88,8 +88,8 @@ class Target:
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
         packs_four_bits: Whether it stores weights of at most four bits in four; their head-room stays within ±7 then.
-        least_headroom: The least factor by which weights are stored larger than they are trained; 3 keeps trained ones
-            within ±42.
+        least_headroom: The least factor by which weights are stored larger than they are trained; 2 keeps trained ones
+            within ±63.
         sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
             saturate (x86 without VNNI; see `ana_fx.numerics.pair_sums`). Their weights are trained and stored within
             what cannot saturate. Depthwise convolutions add no pairs.
@@ -151,9 +151,7 @@ class Target:
     def headroom(
         self, operator: str, weight_magnitude: int, input_type: IntegerType, *, weight_bits: int | None = None
     ) -> int:
-        """The largest odd factor by which weights of that magnitude may be stored.
-
-        It is odd because then no accumulator meets a tie of an odd number of half steps.
+        """The largest factor by which weights of that magnitude may be stored (see `factor_within`).
 
         Args:
             operator: The kind of the layer map.
@@ -164,8 +162,15 @@ class Target:
         largest = self._largest_stored(operator, input_type)
         if self.packs_four_bits and weight_bits is not None and weight_bits <= _FOUR_BITS:
             largest = min(largest, 2 ** (_FOUR_BITS - 1) - 1)
-        factor = largest // weight_magnitude
-        return max(1, factor - (factor % 2 == 0))
+        return self.factor_within(largest // weight_magnitude)
+
+    def factor_within(self, most: int) -> int:
+        """The largest odd factor up to `most`, for then no accumulator meets a tie of an odd number of half steps.
+
+        It is even where an odd one would be less than the least head-room.
+        """
+        odd = most - (most % 2 == 0)
+        return max(1, odd if odd >= self.least_headroom else most)
 
     def _largest_stored(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
         """The largest absolute value of a weight that this operator stores next to inputs of that type."""

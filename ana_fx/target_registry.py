@@ -143,7 +143,7 @@ _BUILT_IN = (
         "tflite",
         "TFLite files with one answer in LiteRT, with and without XNNPACK, TFLite Micro and CMSIS-NN",
         emitter="ana_fx.targets.tflite.tflite_dialect:TFLITE",
-        least_headroom=3,  # with less there is no bias on which all kernels agree
+        least_headroom=2,  # without, there is no bias on which all kernels agree
         requantizer=Requantizer.EVERY_TFLITE,
         runtimes=("litert", "litert-builtin", "litert-reference", "tflite-micro"),
         **_TFLITE_LIMITS,

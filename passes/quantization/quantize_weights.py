@@ -121,8 +121,7 @@ class QuantizeWeights(Pass):
         factor = self.target.headroom(operator.kind, magnitude, input_type, weight_bits=weight_type.bits)
         bound = operator.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
         limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
-        factor = max(1, min(factor, limit // bound))
-        return factor - (factor % 2 == 0)
+        return self.target.factor_within(min(factor, limit // bound))
 
     def _limit_notes(self, users: Iterable[dict[str, OperatorMap]]) -> list[str]:
         """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""

@@ -94,4 +94,10 @@ def test_weights_that_are_stored_in_four_bits_have_the_head_room_of_these(precis
         return {layer_map.factor for layer_map in maps.values() if layer_map.weight_quantizer}
 
     assert factors("tflite-micro") == {packed}
-    assert factors("litert") == {whole}
+    assert factors("litert") == factors("tflite") == {whole}
+
+
+def test_bytes_are_stored_twofold_where_all_kernels_must_agree():
+    maps = layer_maps(ana_fx.prepare(Net(), torch.rand(2, 3, 8, 8), target="tflite"))
+    assert {m.factor for m in maps.values() if m.weight_quantizer} == {2}
+    assert set(magnitudes("tflite").values()) == {63}
