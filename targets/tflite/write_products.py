@@ -29,9 +29,9 @@ from ana_fx.targets.tflite.write_pads import padded
 
 Array = np.ndarray[Any, Any]
 
-_LEAST_INT4 = -8
-
 __all__ = ["write_average", "write_convolution", "write_identity", "write_linear", "write_mean", "write_product"]
+
+_LEAST_INT4 = -8
 
 
 def write_convolution(w: TfliteWriter, op: Convolution) -> HeldTensor:
