@@ -14,6 +14,7 @@ __all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Targ
 OPERATORS = built_in_kinds() | {"constant", "max_pool", "movement", "softmax", "table"}
 
 _WHOLE_BITS = (2, 4, 8)
+_FOUR_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ class Target:
         whole_ranges: Whether activations are clipped to 2, 4 or 8 bits and to nothing else, so that an activation
             such as ReLU6 must end at the highest level.
         stored_weight_max: Largest absolute value of a stored weight.
-        least_headroom: The least factor by which weights are stored larger than they are trained; 3 keeps trained ones
-            within ±42.
+        packs_four_bits: Whether it stores weights of at most four bits in four; their head-room stays within ±7 then.
+        least_headroom: The least factor by which weights are stored larger than they are trained; 2 keeps trained ones
+            within ±63.
         sums_pairs_in_16_bits: The operators, of OPERATORS, some of whose kernels add two products in 16 bits and
             saturate (x86 without VNNI; see `ana_fx.numerics.pair_sums`). Their weights are trained and stored within
             what cannot saturate. Depthwise convolutions add no pairs.
@@ -118,6 +120,7 @@ class Target:
     aligned_sums: bool = False
     whole_ranges: bool = False
     stored_weight_max: int = 127
+    packs_four_bits: bool = False
     least_headroom: int = 1
     sums_pairs_in_16_bits: frozenset[str] = frozenset()
     saturates: bool = False
@@ -145,13 +148,29 @@ class Target:
         """The largest absolute value of a trained weight that this operator has next to inputs of that type."""
         return self._largest_stored(operator, input_type, is_depthwise=is_depthwise) // self.least_headroom
 
-    def headroom(self, operator: str, weight_magnitude: int, input_type: IntegerType) -> int:
-        """The largest odd factor by which weights of that magnitude may be stored.
+    def headroom(
+        self, operator: str, weight_magnitude: int, input_type: IntegerType, *, weight_bits: int | None = None
+    ) -> int:
+        """The largest factor by which weights of that magnitude may be stored (see `factor_within`).
 
-        It is odd because then no accumulator meets a tie of an odd number of half steps.
+        Args:
+            operator: The kind of the layer map.
+            weight_magnitude: The largest absolute value of a weight.
+            input_type: What the weights meet.
+            weight_bits: Of a trained weight; None where the operator says what the weights are.
         """
-        factor = self._largest_stored(operator, input_type) // weight_magnitude
-        return max(1, factor - (factor % 2 == 0))
+        largest = self._largest_stored(operator, input_type)
+        if self.packs_four_bits and weight_bits is not None and weight_bits <= _FOUR_BITS:
+            largest = min(largest, 2 ** (_FOUR_BITS - 1) - 1)
+        return self.factor_within(largest // weight_magnitude)
+
+    def factor_within(self, most: int) -> int:
+        """The largest odd factor up to `most`, for then no accumulator meets a tie of an odd number of half steps.
+
+        It is even where an odd one would be less than the least head-room.
+        """
+        odd = most - (most % 2 == 0)
+        return max(1, odd if odd >= self.least_headroom else most)
 
     def _largest_stored(self, operator: str, input_type: IntegerType, *, is_depthwise: bool = False) -> int:
         """The largest absolute value of a weight that this operator stores next to inputs of that type."""

@@ -1,14 +1,15 @@
-"""`python -m benchmarks.tflite [targets]`: TFLite files in every kernel set that their target names, and their speed.
+"""`python -m benchmarks.tflite`: TFLite files in every kernel set that their target names, and their speed.
 
 The rows are those of docs/targets/tflite.md. Networks with random weights, trained for a step; half of the inputs lie
-beyond the calibrated range. Speed is that of LiteRT's kernels on one thread and one sample, over onnxruntime's on the
-float file.
+beyond the calibrated range. Speed is that of LiteRT with XNNPACK on one thread and one sample, over onnxruntime's on
+the float file, in turns. `--inputs` says how many samples every kernel set of a target sees, the slow ones too.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+import argparse
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,28 +27,56 @@ from examples.networks import ResNet20
 
 __all__ = ["main"]
 
+
+class _Joined(nn.Module):
+    """A residual block whose sum is joined with what it adds, a strided convolution, a max pool, and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.narrow = nn.Sequential(nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images, [batch, 3, 16, 16]."""
+        x = self.stem(images)
+        x = torch.cat([x, torch.relu(x + self.block(x))], 1)
+        logits: Tensor = self.head(self.pool(self.narrow(x)).mean((2, 3)))
+        return logits
+
+
 RESNET20 = Network("ResNet-20, 16 × 32×32", ResNet20, (16, 3, 32, 32))
-NETWORKS = (VGG8_EIGHTH, RESNET20, MOBILENET_V2_QUARTER, DS_CNN)
+JOINED = Network("residual with concat, 32 × 16×16", _Joined, (32, 3, 16, 16))
+NETWORKS = {
+    network.name.partition(",")[0]: network for network in (JOINED, DS_CNN, VGG8_EIGHTH, MOBILENET_V2_QUARTER, RESNET20)
+}
 TARGETS = ("litert", "tflite-micro", "tflite")
 PRECISIONS = ("ternary", "int4", "int8")
 NUM_INPUTS, BATCH = 10_000, 100
-NUM_IN_SLOW_KERNELS = {VGG8_EIGHTH: 500, RESNET20: 200, MOBILENET_V2_QUARTER: 500, DS_CNN: 2_000}  # of reference
 NUM_ROUNDS = 40
 
 
-def main(names: Sequence[str] = TARGETS) -> None:
-    """Run every case of these targets and print the table."""
-    print("| target | network | precision | differing outputs | outputs | bytes | speed over float |")
-    print("|---|---|---|---|---|---|---|")
-    for target in names:
-        for network in NETWORKS:
-            for precision in PRECISIONS:
-                head = [target, network.name.partition(",")[0], precision]
-                print(f"| {' | '.join([*head, *_row(target, network, precision)])} |", flush=True)
+def main() -> None:
+    """Run the cases that are wanted and print the table, a row when it is known."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tflite", description=__doc__)
+    parser.add_argument("--targets", nargs="*", default=TARGETS, choices=TARGETS)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--precisions", nargs="*", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--inputs", type=int, default=NUM_INPUTS, help=f"for each kernel set (default: {NUM_INPUTS:,})")
+    arguments = parser.parse_args()
+    print("| target | network | precision | differing outputs | inputs | outputs | bytes | speed | seconds |")
+    print("|---|---|---|---|--:|--:|--:|--:|--:|")
+    for target in arguments.targets:
+        for network in arguments.networks:
+            for precision in arguments.precisions:
+                start = time.perf_counter()
+                cells = [target, network, precision, *_row(target, NETWORKS[network], precision, arguments.inputs)]
+                print(f"| {' | '.join(cells)} | {time.perf_counter() - start:.0f} |", flush=True)
 
 
-def _row(target: str, network: Network, precision: str) -> list[str]:
-    num_inputs = NUM_INPUTS if target == "litert" else NUM_IN_SLOW_KERNELS.get(network, NUM_INPUTS)
+def _row(target: str, network: Network, precision: str, num_inputs: int) -> list[str]:
     model, batch = network.model(), network.batch()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
@@ -56,11 +85,11 @@ def _row(target: str, network: Network, precision: str) -> list[str]:
             written = ana_fx.export(program, path)
         except AnaFxError as error:
             reasons = str(error).splitlines()[1:-1]
-            return [f"refused: {len(reasons)} layer maps", "", "", ""]
+            return [f"refused: {len(reasons)} layer maps", "", "", "", ""]
         different, compared = _compared(program, path, batch.shape[1:], num_inputs)
         counts = ", ".join(f"{name} {count}" for name, count in different.items())
-        speed = _speed(model, batch, path, Path(folder) / "float.onnx") if target == "litert" else ""
-    return [counts, f"{compared:,}", f"{written.bytes:,}", speed]
+        speed = "" if target == "tflite-micro" else _speed(model, batch, path, Path(folder) / "float.onnx")
+    return [counts, f"{num_inputs:,}", f"{compared:,}", f"{written.bytes:,}", speed]
 
 
 def _program(model: nn.Module, batch: Tensor, precision: str, target: str) -> torch.fx.GraphModule:
@@ -76,8 +105,9 @@ def _compared(
     torch.manual_seed(1)
     different: dict[str, int] = {}
     compared = 0
-    for start in range(0, num_inputs, BATCH):
-        x = torch.rand(BATCH, *shape) if start % (2 * BATCH) else 2 * torch.randn(BATCH, *shape)
+    for index in range(-(-num_inputs // BATCH)):
+        size = min(BATCH, num_inputs - index * BATCH)
+        x = 2 * torch.randn(size, *shape) if index % 2 else torch.rand(size, *shape)
         report = ana_fx.verify(program, path, x)
         compared += report.num_outputs
         for title, count in zip(report.runtimes, report.different, strict=True):
@@ -103,4 +133,4 @@ def _invoke(path: Path) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or TARGETS)
+    main()

@@ -80,8 +80,8 @@ def prepare(
         schedule: How the noise is annealed, the name of a preset such as "ste" (see `ana_fx.preset`), or a function of
             layer and time (see `Schedule`); by default a partition of the first 70 % of training.
         target: Where the model will run; it decides which staircases eval mode uses.
-        calibration: Batches from which the scales that no batch norm tells are taken. Without them
-            the first training batch sets these.
+        calibration: Batches from which scales are taken. Without them batch norms tell theirs, and the first training
+            batch sets the others.
         concrete_args: Values for arguments of `forward`, which then are no inputs of the copy.
         leaf_modules: Types, or patterns of paths such as "encoder.*", of modules that stay one node.
         wrapped_functions: Functions that stay one node.

@@ -23,6 +23,8 @@ __all__ = ["agreed_channels", "fit_agreed"]
 
 _OTHERS = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROUNDING)
 _LARGEST_DENOMINATOR, _NUM_NEIGHBORS = 8, 16
+_NUM_MOVES, _MOVE = 12, 2.0**-8  # of a distance that is too long for its neighbours to lead anywhere
+_PAST = 2.0**-20  # by which a slope falls short of a power of two, at which the first rounding moves farthest
 _NEAR, _FAR = 2.0**-6, 0.05  # by which a slope is moved at most, of itself: at first, and before giving up
 _STEPS = ((512, 2.0**-16), (128, 2.0**-12))  # slopes within 0.4 %, then within 1.6 %, each a chance of its own
 _HOPELESS = -16.0  # the logarithm of the chance of one bias, below which no other slope is tried
@@ -79,12 +81,22 @@ def _fractions(staircase: QLinearStaircase, furthest: float) -> Iterator[Tensor]
     """What makes fractions with small denominators of the distances of ties, where it is that near to 1, else 1."""
     distance = 1.0 / staircase.slope
     largest = min(_LARGEST_DENOMINATOR, staircase.factor // 2)
-    parts = [(denominator, 0) for denominator in range(largest, 0, -1)]
-    if largest:  # float32 holds one slope more exactly than its neighbour
-        parts += [(1, step * sign) for step in range(1, _NUM_NEIGHBORS + 1) for sign in (1, -1)]
-    for denominator, step in parts:
-        nearest = distance * denominator / (torch.round(distance * denominator) + step).clamp_min(1.0)
-        yield torch.where((nearest - 1.0).abs() < furthest, nearest, 1.0).to(staircase.weight_scale.dtype)
+    parts = [(denominator, 0, 0.0) for denominator in range(largest, 0, -1)]
+    if largest:
+        whole = torch.round(distance).clamp_min(1.0)
+        yield _near(distance / whole * (1.0 - _PAST), furthest).to(staircase.weight_scale.dtype)
+        # float32 holds one slope more exactly than its neighbour
+        parts += [(1, step * sign, 0.0) for step in range(1, _NUM_NEIGHBORS + 1) for sign in (1, -1)]
+        parts += [(1, 0, step * sign * _MOVE) for step in range(1, _NUM_MOVES + 1) for sign in (1, -1)]
+    for denominator, step, move in parts:
+        whole = torch.round(distance * (1.0 + move) * denominator) + step
+        nearest = distance * denominator / whole.clamp_min(1.0)
+        yield _near(nearest, furthest).to(staircase.weight_scale.dtype)
+
+
+def _near(factors: Tensor, furthest: float) -> Tensor:
+    """Factors that are within so much of 1; 1 for the others."""
+    return torch.where((factors - 1.0).abs() < furthest, factors, 1.0)
 
 
 def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ class InsertQuantizers(Pass):
             sources[call] = _Source(f"{call.target}.scale", _input_quantizer(call).integer_type)
         inputs = {call: source.integer_type for call, source in sources.items()}
         plans = choose_types(gm, precision_of(gm), inputs, holds_logits=self.target.holds_logits)
-        notes = self._insert_output_quantizers(gm, plans)
+        self._insert_output_quantizers(gm, plans)
         for node in list(gm.graph.nodes):
             layer_map = layer_map_of(node)
             if layer_map is not None:
@@ -80,13 +80,10 @@ class InsertQuantizers(Pass):
                 operands = [source for source in node.all_input_nodes if source in sources]
                 if operands:
                     sources[node] = sources[operands[0]]
-        in_order = [node for node in gm.graph.nodes if node in notes]
-        gm.meta.setdefault("notes", []).extend(f"{node.target}: {notes[node]}" for node in in_order)
         return bool(sources or plans)
 
-    def _insert_output_quantizers(self, gm: GraphModule, plans: dict[Node, TensorPlan]) -> dict[Node, str]:
-        """Give every layer map the output quantizer of its plan; what is joined shares its scale. Returns notes."""
-        notes: dict[Node, str] = {}
+    def _insert_output_quantizers(self, gm: GraphModule, plans: dict[Node, TensorPlan]) -> None:
+        """Give every layer map the output quantizer of its plan; what is joined shares its scale."""
         groups = scale_groups(gm, aligns_sums=self.target.aligned_sums)
         for group in groups:
             shared: dict[Node, Quantizer] = {}
@@ -99,15 +96,13 @@ class InsertQuantizers(Pass):
                     _settle_channels(node, layer_map, quantizer)
                 samples = observation_of(node).samples
                 if samples is not None and not layer_map.has_own_scale:
-                    note = scale_from_samples(quantizer, samples)
-                    notes |= {} if note is None else {node: note}
+                    scale_from_samples(quantizer, samples)
                 layer_map.output_quantizer = quantizer.to(_device(layer_map)).train(layer_map.training)
                 if shared:
                     quantizer.share_scale(next(iter(shared.values())))
                 shared[node] = quantizer
             settle_zeros(shared)
         gm.meta["scale_groups"] = [[str(node.target) for node in group] for group in groups if len(group) > 1]
-        return notes
 
     def _quantize_input(self, gm: GraphModule, node: Node, example: Any) -> Node:
         quantizer = self._input_quantizer(precision_of(gm).input, node, example).train(gm.training)

@@ -114,14 +114,14 @@ class QuantizeWeights(Pass):
             return self.target.headroom(operator.kind, operator.largest_coefficient, input_type)
         if not operator.has_headroom or (output is not None and output.integer_type.levels):
             return 1
-        magnitude = 1 if layer_map.weight_quantizer is None else layer_map.weight_quantizer.integer_type.magnitude
-        factor = self.target.headroom(operator.kind, magnitude, input_type)
-        if layer_map.weight is None:
-            return factor
+        if layer_map.weight is None or layer_map.weight_quantizer is None:
+            return self.target.headroom(operator.kind, 1, input_type)
+        weight_type = layer_map.weight_quantizer.integer_type
+        magnitude = weight_type.magnitude
+        factor = self.target.headroom(operator.kind, magnitude, input_type, weight_bits=weight_type.bits)
         bound = operator.integer_weight(layer_map.weight)[0].numel() * magnitude * input_type.magnitude
         limit = _EXACT_LOGITS if layer_map.output_quantizer is None else _HEADROOM_BOUND
-        factor = max(1, min(factor, limit // bound))
-        return factor - (factor % 2 == 0)
+        return self.target.factor_within(min(factor, limit // bound))
 
     def _limit_notes(self, users: Iterable[dict[str, OperatorMap]]) -> list[str]:
         """How many layer maps have less than eight bits of a weight, so that no kernel saturates."""

@@ -16,31 +16,18 @@ from ana_fx.passes.fusion.observation import observation_of
 __all__ = ["scale_from_samples", "scale_of_zeros", "settle_zeros"]
 
 
-def scale_from_samples(quantizer: Quantizer, samples: Tensor) -> str | None:
-    """Take a scale from samples, unless one is known that serves them; all zeros tell none.
+def scale_from_samples(quantizer: Quantizer, samples: Tensor) -> None:
+    """Take a scale from samples; all zeros tell none.
 
-    A known one, which a batch norm told, serves unless it makes all samples zero or all an end of the range. If
-    the samples' own scale does that, since they hardly differ, the next coarser one is taken, which leaves a level
-    above them.
-
-    Returns:
-        What was mended, for the user; None if nothing was.
+    They go before what a norm tells, which knows their mean and spread, but not how long their tails are. If they
+    hardly differ, so that their own scale makes all of them zero or an end of the range, the next coarser one is taken,
+    which leaves a level above them.
     """
-    if quantizer.is_calibrated and not quantizer.loses(samples):
-        return None
-    told = float(quantizer.scale) if quantizer.is_calibrated else None
-    if not quantizer.calibrate(samples):
-        return None
-    if quantizer.loses(samples):
-        level = abs(int(quantizer.quantize(samples.flatten()[0])))
-        if level > 1 and not quantizer.fills_range:
-            quantizer.set_scale(quantizer.scale.detach() * level / (level - 1))
-    if told is None:
-        return None
-    return (
-        f"the scale {told:.3g} that its batch norm tells would lose every calibration sample; "
-        f"{float(quantizer.scale):.3g} was taken from the samples"
-    )
+    if not quantizer.calibrate(samples) or not quantizer.loses(samples):
+        return
+    level = abs(int(quantizer.quantize(samples.flatten()[0])))
+    if level > 1 and not quantizer.fills_range:
+        quantizer.set_scale(quantizer.scale.detach() * level / (level - 1))
 
 
 def settle_zeros(group: Mapping[Node, Quantizer]) -> None:

@@ -16,7 +16,8 @@ __all__ = ["ModelBuilder", "Scales"]
 Array = np.ndarray[Any, Any]
 
 _KINDS = {np.dtype(np.int8): Kind.INT8, np.dtype(np.int32): Kind.INT32}
-_INT4_VERSIONS = {Code.CONV_2D: 7, Code.DEPTHWISE_CONV_2D: 7, Code.FULLY_CONNECTED: 10}
+_INT4_VERSIONS = {Code.CONV_2D: 7, Code.DEPTHWISE_CONV_2D: 6, Code.FULLY_CONNECTED: 10}
+"""LiteRT counts the second as 7, but registers its reference kernel, which takes such weights, up to 6."""
 _SCHEMA_VERSION = 3
 _DYNAMIC = -1
 _SIGNATURE = "serving_default"

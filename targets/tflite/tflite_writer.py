@@ -76,10 +76,10 @@ class TfliteWriter:
         """A tensor that depends on the input, with the node's own scale unless it is given another."""
         return self.builder.tensor(self.path + suffix, dims, scales or self.scales)
 
-    def constant(self, array: Array, name: str, scales: Scales | None = None) -> int:
-        """A tensor with numbers."""
-        self.stored_bytes[name] = array.nbytes
-        return self.builder.constant(f"{self.path}.{name}", array, scales)
+    def constant(self, array: Array, name: str, scales: Scales | None = None, *, is_int4: bool = False) -> int:
+        """A tensor with numbers, two of them in a byte if they are of four bits."""
+        self.stored_bytes[name] = -(-array.size // 2) if is_int4 else array.nbytes
+        return self.builder.constant(f"{self.path}.{name}", array, scales, is_int4=is_int4)
 
     def op(self, code: Code, inputs: Sequence[int], dims: Shape, scales: Scales | None = None, **options: Any) -> int:
         """An operator, and the tensor that it gives."""

@@ -31,6 +31,8 @@ Array = np.ndarray[Any, Any]
 
 __all__ = ["write_average", "write_convolution", "write_identity", "write_linear", "write_mean", "write_product"]
 
+_LEAST_INT4 = -8
+
 
 def write_convolution(w: TfliteWriter, op: Convolution) -> HeldTensor:
     """Write CONV_2D, or DEPTHWISE_CONV_2D where each output has one input channel."""
@@ -131,7 +133,8 @@ def write_product(
     weight_scale = np.broadcast_to(numpy(staircase.weight_scale), (num_outputs,)).astype(np.float32)
     bias = (np.broadcast_to(numpy(staircase.bias), (num_outputs,)) + bias_moved).astype(np.int32)
     axis = 3 if product.is_depthwise else 0
-    weight = w.constant(product.weight, "weight", Scales(weight_scale, axis=axis))
+    is_int4 = w.target.packs_four_bits and _fits_four_bits(product.weight)
+    weight = w.constant(product.weight, "weight", Scales(weight_scale, axis=axis), is_int4=is_int4)
     constants = [weight, w.constant(bias, "bias", Scales(weight_scale * scales.scale))]
     options: dict[str, Any] = {
         "padding": padding,
@@ -148,3 +151,8 @@ def write_product(
     given = (*product.sizes((dims[0], dims[1])), num_outputs)
     w.note(code.name, w.target.requantizer.value)
     return clipped(w, w.op(code, [x, *constants], given, **options), given)
+
+
+def _fits_four_bits(weight: Array) -> bool:
+    """Whether all its integers do: not where a channel with a negative gain has the lowest one turned around."""
+    return int(weight.min()) >= _LEAST_INT4 and int(weight.max()) < -_LEAST_INT4

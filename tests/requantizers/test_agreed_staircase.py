@@ -49,14 +49,26 @@ def test_it_stays_near_its_line(num_levels):
     assert float(distance.max()) < 0.5 + num_levels * (1.5 / 2400 + 0.05)
 
 
-def test_three_fold_weights_do_for_a_byte_if_ties_lie_far_apart():
+@pytest.mark.parametrize("factor", [2, 3])
+def test_two_fold_weights_do_for_a_byte_if_ties_lie_far_apart(factor):
     """As they do behind many products: 2**18 accumulators for 256 levels."""
     torch.manual_seed(0)
     gain = (0.5 + torch.rand(CHANNELS).double()) / 1024
     wide = LineFit(gain, torch.randn(CHANNELS).double(), *torch.ones(2), Levels(-128, 127, 0.5), 2**17)
-    staircase, _ = fit_agreed(wide, 3)
+    staircase, _ = fit_agreed(wide, factor)
     assert bool(agreed_channels(staircase, *(torch.full((CHANNELS,), end) for end in (-(2**17), 2**17))).all())
     assert float((staircase.slope / gain - 1).abs().max()) < 0.005  # half of one in 1024 / 1.5, with chances to spare
+
+
+@pytest.mark.parametrize("distance", [16.0, 16.1, 511.0, 8171.4287])
+def test_a_distance_of_ties_at_a_power_of_two_or_just_below_is_passed(distance):
+    """There the first rounding of fixed-point kernels moves a stored accumulator by almost one."""
+    gain = torch.full((CHANNELS,), 1.0 / distance, dtype=torch.float64)
+    bound = int(300 * distance)
+    steep = LineFit(gain, torch.randn(CHANNELS).double(), *torch.ones(2), Levels(-128, 127, 0.5), bound)
+    staircase, _ = fit_agreed(steep, 2)
+    assert bool(agreed_channels(staircase, *(torch.full((CHANNELS,), end) for end in (-bound, bound))).all())
+    assert float((staircase.slope / gain - 1).abs().max()) < 0.02
 
 
 def test_channels_on_which_kernels_differ_are_told():

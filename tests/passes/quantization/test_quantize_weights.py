@@ -83,3 +83,21 @@ def test_a_description_says_where_weights_are_cut_and_which_target_does_not():
     qat = ana_fx.prepare(Net(), torch.rand(2, 3, 8, 8))
     assert "4 layer map(s) keep weights within ±63 (reduce_range)" in str(ana_fx.describe(qat))
     assert "reduce_range" not in str(ana_fx.describe(ana_fx.prepare(Net(), target="onnxruntime-vnni")))
+
+
+@pytest.mark.parametrize(
+    ("precision", "packed", "whole"), [("ternary", 7, 127), ("int2", 3, 63), ("int4", 1, 15), ("int5", 7, 7)]
+)
+def test_weights_that_are_stored_in_four_bits_have_the_head_room_of_these(precision, packed, whole):
+    def factors(target: str) -> set[int]:
+        maps = layer_maps(ana_fx.prepare(Net(), torch.rand(2, 3, 8, 8), precision=precision, target=target))
+        return {layer_map.factor for layer_map in maps.values() if layer_map.weight_quantizer}
+
+    assert factors("tflite-micro") == {packed}
+    assert factors("litert") == factors("tflite") == {whole}
+
+
+def test_bytes_are_stored_twofold_where_all_kernels_must_agree():
+    maps = layer_maps(ana_fx.prepare(Net(), torch.rand(2, 3, 8, 8), target="tflite"))
+    assert {m.factor for m in maps.values() if m.weight_quantizer} == {2}
+    assert set(magnitudes("tflite").values()) == {63}

@@ -57,6 +57,25 @@ def test_the_accumulators_tell_all_formulas_apart(code):
 
 
 @pytest.mark.parametrize(
+    ("requantize", "wanted"),
+    [
+        (formulas.cmsis_nn, formulas.q31),
+        (formulas.cmsis_nn_helium, formulas.q31),
+        (formulas.cmsis_nn_single, formulas.single_rounding),
+        (formulas.cmsis_nn_helium_single, formulas.single_rounding),
+    ],
+)
+def test_the_algebra_of_cmsis_nn_is_that_of_micro(requantize, wanted):
+    """On the accumulators on which Micro's kernels were run above, and on random ones with slopes up to 2**7."""
+    one, rng = one_product(Code.CONV_2D, -5, Activation.NONE), np.random.default_rng(0)
+    steep = rng.integers(-(2**22), 2**22, (1000, 8)), 2.0 ** rng.uniform(-12, 7, 8)
+    for accumulators, slopes in ((one.accumulators, one.slope64), steep):
+        for channel, slope in enumerate(slopes):
+            acc = accumulators[:, channel]
+            assert np.array_equal(requantize(acc, slope), wanted(acc, slope))
+
+
+@pytest.mark.parametrize(
     ("runtime", "formula"),
     [case for case in KERNELS if case.values[0] != "litert-reference"],
 )
@@ -73,11 +92,23 @@ def test_the_reference_kernel_of_matrices_has_none_of_these():
     assert not any(np.array_equal(found, each) for each in levels(one, -5, Activation.NONE).values())
 
 
-@pytest.mark.extra("tflite", "ai_edge_litert")
-def test_weights_of_four_bits_leave_xnnpack_for_the_built_in_kernel():
-    """So that `litert` stores no weight in four bits."""
-    one = one_product(Code.CONV_2D, -5, Activation.NONE, is_int4=True)
-    assert np.array_equal(ran("litert", one.data, x=one.x), levels(one, -5, Activation.NONE)["q31_half_up"])
+@pytest.mark.parametrize("code", CONVOLUTIONS)
+@pytest.mark.parametrize(
+    ("runtime", "formula"),
+    [pytest.param(*case.values, marks=case.marks) for case in KERNELS[1:]]
+    + [pytest.param("litert", "q31_half_up", marks=pytest.mark.extra("tflite", "ai_edge_litert"))],
+)
+def test_weights_of_four_bits_have_the_formula_of_bytes_but_leave_xnnpack(runtime, formula, code):
+    """So that `tflite-micro` alone stores weights in four bits."""
+    one = one_product(code, -5, Activation.NONE, is_int4=True)
+    assert np.array_equal(ran(runtime, one.data, x=one.x), levels(one, -5, Activation.NONE)[formula])
+
+
+@pytest.mark.extra("tflite", "tflite_micro")
+def test_micro_has_no_matrices_of_four_bits_with_a_scale_for_each_channel():
+    one = one_product(Code.FULLY_CONNECTED, -5, Activation.NONE, is_int4=True)
+    with pytest.raises(RuntimeError, match="failed to allocate"):
+        ran("tflite-micro", one.data, x=one.x)
 
 
 @pytest.mark.parametrize("width", [256, 1])
