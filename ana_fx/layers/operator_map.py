@@ -29,6 +29,7 @@ from ana_fx.target import LayerNeeds
 __all__ = ["OperatorMap"]
 
 _LARGEST_BIAS = 2**29
+_LARGEST_SUM = 2**31 - 1 - _LARGEST_BIAS
 _WIDE = 64
 
 
@@ -249,7 +250,7 @@ class OperatorMap(LayerMap):
         elif self.shift_arithmetic is None:
             if self.requantizer is Requantizer.EVERY_TFLITE:  # where these weights cannot come, kernels may disagree
                 line = replace(line, bound=self._reach(found.integers, input_shape))
-            staircase, sign = KERNEL_FITS[self.requantizer](line, self.factor)
+            staircase, sign = KERNEL_FITS[self.requantizer](line, self._factor_within(bound))
         else:
             if self.shift_arithmetic.bits < _WIDE:  # every bit counts: what these weights can reach, not any weights
                 line = replace(line, bound=self._reach(found.integers, input_shape))
@@ -282,6 +283,13 @@ class OperatorMap(LayerMap):
             num_terms = self.operator.integer_weight(self.weight)[0].numel()
             row = num_terms * self.weight_quantizer.integer_type.magnitude
         return self.operator.bound([each.magnitude for each in self.input_types], input_shape, row)
+
+    def _factor_within(self, bound: int) -> int:
+        """The head-room; less, but odd, where sums of that size would leave 32 bits: in the mean of a large image."""
+        if self.weight is not None or bound * self.factor <= _LARGEST_SUM:
+            return self.factor
+        most = max(1, _LARGEST_SUM // bound)
+        return most - (most % 2 == 0)
 
     def _reach(self, weight: Tensor | None, input_shape: tuple[int, ...]) -> Tensor:
         """The largest absolute accumulator of each channel, float64, [channels] or [1]."""

@@ -234,3 +234,13 @@ def test_all_accumulators_that_cannot_fit_are_refused_at_once():
     model = Written(lambda m, x: m.a(x) + m.b(x), a=nn.Linear(700_000, 1), b=nn.Linear(700_000, 1))
     with pytest.raises(ana_fx.AccumulatorError, match=r"(?s)module 'a'.*module 'b'"):
         ana_fx.convert(calibrated(model, torch.rand(2, 700_000)))
+
+
+@pytest.mark.parametrize("mean", [nn.AdaptiveAvgPool2d(1), Written(lambda m, x: x.mean((2, 3), keepdim=True))])
+def test_a_mean_over_a_large_image_takes_less_headroom(mean, tmp_path):
+    x = torch.rand(1, 2, 600, 600)  # 127-fold ones times 255 would be 11.7 times 10⁹
+    qat = ana_fx.prepare(mean, x, calibration=[x])
+    program = ana_fx.convert(qat)
+    assert torch.equal(program(x), qat.eval()(x))
+    ana_fx.export(program, tmp_path / "mean.onnx")
+    assert ana_fx.verify(program, tmp_path / "mean.onnx", x).num_different == 0
