@@ -169,7 +169,7 @@ def picture(found: Sequence[Point]) -> Figure:
     every = figure.subplots(len(networks), len(_UNITS), squeeze=False)
     for row, network in zip(every, networks, strict=True):
         for axes, (budget, (label, divisor)) in zip(row, _UNITS.items(), strict=True):
-            for is_searched, said, color in ((False, "one width for all", "C0"), (True, "searched", "C1")):
+            for is_searched, said, color in ((False, "one width for all", "C0"), (True, "searched", "#c4572e")):
                 chosen = [p for p in found if (p.network, p.budget, p.is_searched) == (network, budget, is_searched)]
                 chosen.sort(key=lambda point: point.cost)
                 costs = [point.cost / divisor for point in chosen]
