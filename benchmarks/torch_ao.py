@@ -19,7 +19,7 @@ from benchmarks.timing import NUM_THREADS
 
 __all__ = ["report"]
 
-NETWORKS = ("resnet18", "mobilenet_v2")
+NETWORKS = ("resnet18", "mobilenet_v2", "resnet50")
 NUM_ROUNDS = 9
 
 Flow = Callable[[nn.Module, Tensor], tuple[float, float]]
