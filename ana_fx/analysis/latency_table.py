@@ -34,7 +34,7 @@ class LatencyTable:
     Raises:
         ValueError: Bits are not 1 to 8, or a cost is negative or not finite.
 
-    Example:
+    Examples:
         >>> table = LatencyTable({("head", 2, 8): 10.0, ("head", 4, 8): 16.0}, interpolates=True)
         >>> table.cost("head", "linear 64->10 weight 10x64", 3, 8)
         13.0
@@ -62,7 +62,7 @@ class LatencyTable:
         Raises:
             ValueError: It is something else, or holds an entry twice.
 
-        Example:
+        Examples:
             >>> LatencyTable.of_text("layer,weight_bits,activation_bits,cost\\nhead,4,8,16.5").costs
             {('head', 4, 8): 16.5}
         """

@@ -65,7 +65,7 @@ def equalize(model: nn.Module, batches: Iterable[Any], *, target: str = "onnxrun
         CalibrationError: There is no batch, or one is unfit.
         AnaFxError: The model cannot be prepared, as by `prepare`.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> equal = equalize(model, [torch.rand(32, 4)])
         >>> x = torch.rand(5, 4)
