@@ -26,6 +26,8 @@ __all__ = ["tracing_alone"]
 
 _LOCK = threading.RLock()  # the replaced attributes are torch's, so one thread at a time replaces them
 
+_FLAG = "_is_fx_tracing_flag"
+
 _Wrapped = dict[tuple[int, str], dict[str, Any]]
 
 
@@ -39,8 +41,9 @@ def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
     methods = [(Tensor, "expand"), (Tensor, "__getitem__")]  # of a buffer, with the batch size among the arguments
     with _no_compilation(), _LOCK:
         here = _Here()
-        flag = _symbolic_trace._is_fx_tracing_flag
-        _symbolic_trace._is_fx_tracing_flag = here  # type: ignore[assignment]  # read as a bool only
+        flag = getattr(_symbolic_trace, _FLAG, None)
+        if flag is not None:  # from torch 2.14 on it is each thread's own
+            setattr(_symbolic_trace, _FLAG, here)  # read as a bool only
         marked = {"_wrapped_fns_to_patch": wrapped, "_wrapped_methods_to_patch": methods}
         mha, silence = torch.backends.mha, _Silence(here)
         logger = logging.getLogger("torch._subclasses.fake_tensor")  # we tell ourselves
@@ -58,7 +61,8 @@ def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
                 )
         finally:
             logger.removeFilter(silence)
-            _symbolic_trace._is_fx_tracing_flag = flag
+            if flag is not None:
+                setattr(_symbolic_trace, _FLAG, flag)
             here.end()
 
 
