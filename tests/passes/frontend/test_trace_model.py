@@ -253,7 +253,9 @@ def test_an_unknown_concrete_argument_is_refused():
         trace(TakesAFlag(), concrete_args={"nothing": 1})
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile itself calls it
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script:DeprecationWarning", "ignore:.torch.jit.script:FutureWarning"
+)  # torch.compile itself calls it
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, torch.compile])
 def test_wrappers_are_taken_off_with_a_note(wrap):
     model = Chain()
@@ -262,13 +264,15 @@ def test_wrappers_are_taken_off_with_a_note(wrap):
     assert_same_numbers(gm, model, example(Chain))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile itself calls it
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script:DeprecationWarning", "ignore:.torch.jit.script:FutureWarning"
+)  # torch.compile itself calls it
 def test_wrappers_inside_a_model_are_taken_off():
     gm = trace(nn.Sequential(torch.compile(nn.ReLU()), nn.Sigmoid()))
     assert_graph(gm, "input -> ReLU -> Sigmoid -> output")
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning", "ignore:.torch.jit.script:FutureWarning")
 def test_scripted_modules_are_refused_with_their_paths():
     model = nn.Sequential(nn.ReLU(), torch.jit.script(nn.Sigmoid()))
     with pytest.raises(ana_fx.TraceError, match="module '1'"):

@@ -115,7 +115,9 @@ def test_a_thread_that_does_not_trace_sees_torch_as_it_is(call: Callable[[], Any
     assert torch.equal(found, wanted) if isinstance(wanted, Tensor) else found == wanted
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile itself calls it
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script:DeprecationWarning", "ignore:.torch.jit.script:FutureWarning"
+)  # torch.compile itself calls it
 @torch.no_grad()
 def test_a_compiled_model_runs_and_another_is_compiled_when_the_trace_is_over():
     first, second = (torch.compile(nn.Linear(8, 8), backend="eager", fullgraph=True) for _ in range(2))
