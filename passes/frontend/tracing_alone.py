@@ -27,6 +27,7 @@ __all__ = ["tracing_alone"]
 _LOCK = threading.RLock()  # the replaced attributes are torch's, so one thread at a time replaces them
 
 _FLAG = "_is_fx_tracing_flag"
+_RULES = "torch._dynamo.trace_rules"
 
 _Wrapped = dict[tuple[int, str], dict[str, Any]]
 
@@ -48,10 +49,13 @@ def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
         mha, silence = torch.backends.mha, _Silence(here)
         logger = logging.getLogger("torch._subclasses.fake_tensor")  # we tell ourselves
         logger.addFilter(silence)
+        factories = (torch.zeros, torch.ones)
+        routed = [here.only(_taking_proxies(each), each) for each in factories]
+        has_rules = _RULES in sys.modules
         try:
             with (
-                patch.object(torch, "zeros", here.only(_taking_proxies(torch.zeros), torch.zeros)),
-                patch.object(torch, "ones", here.only(_taking_proxies(torch.ones), torch.ones)),
+                patch.object(torch, "zeros", routed[0]),
+                patch.object(torch, "ones", routed[1]),
                 patch.object(mha, "get_fastpath_enabled", here.only(lambda: False, mha.get_fastpath_enabled)),
             ):
                 yield _with_globals(
@@ -63,7 +67,21 @@ def tracing_alone(wrapped: _Wrapped) -> Iterator[Callable[..., Graph]]:
             logger.removeFilter(silence)
             if flag is not None:
                 setattr(_symbolic_trace, _FLAG, flag)
+            if not has_rules:
+                _rename_rules(dict(zip(routed, factories, strict=True)))
             here.end()
+
+
+def _rename_rules(originals: dict[Any, Any]) -> None:
+    """Give torch's compiler its rules of the functions that were replaced while it was imported, as some models do.
+
+    It reads them once, when it is imported, and would not know the functions that come back.
+    """
+    compiler = sys.modules.get(_RULES)
+    rules = {} if compiler is None else compiler.get_torch_obj_rule_map()
+    for replaced, original in originals.items():
+        if replaced in rules:
+            rules[original] = rules.pop(replaced)
 
 
 class _Here:

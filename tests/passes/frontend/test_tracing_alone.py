@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -144,3 +146,20 @@ def test_torch_is_as_before_after_a_trace_that_failed():
         trace(type("Fails", (nn.Module,), {"forward": lambda self, x: int(x)})())
     assert [getattr(owner, name) for owner, name in names] == before
     assert not _symbolic_trace.is_fx_tracing()
+
+
+_IMPORTS_THE_COMPILER = """
+import sys, torch
+from ana_fx.passes.frontend.trace_model import trace
+
+assert "torch._dynamo" not in sys.modules
+trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()))
+import torch._dynamo  # which tracing imports, or this line
+rules = sys.modules["torch._dynamo.trace_rules"].get_torch_obj_rule_map()
+print(torch.ones in rules, torch.zeros in rules)
+"""
+
+
+def test_torch_s_compiler_knows_what_was_replaced_while_a_model_was_traced_without_inputs():
+    run = subprocess.run([sys.executable, "-c", _IMPORTS_THE_COMPILER], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["True", "True"], run.stderr
