@@ -48,12 +48,13 @@ class CodebookQuantizer(Quantizer):
         Raises:
             PrecisionError: Channels have thresholds of their own, and `x` has another number of channels.
         """
+        if self.rows.numel():
+            check_channels(self.name, self.integer_type, x.shape[self.channel_axis])
+            codebook = Codebook(self.integer_type.levels, self.rows.unbind(1))  # on the device already
+            return self.moved(codebook).along(self.channel_axis, x.ndim)
         found = self.integer_type.codebook
         assert found is not None
-        if not self.rows.numel():
-            return self.moved(found)
-        check_channels(self.name, self.integer_type, x.shape[self.channel_axis])
-        return self.moved(Codebook(found.values, self.rows.unbind(1))).along(self.channel_axis, x.ndim)
+        return self.moved(found)
 
     @property
     def unit(self) -> int:

@@ -115,12 +115,13 @@ def _kept_slope(
     v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int, rule: GradientRule
 ) -> tuple[Tensor, Tensor | None]:
     """The slope; or, where it is 0 or the height of a flat density, a byte for each number, and the height."""
-    if not noise.is_flat or num_neighbours or rule is not GradientRule.EXPECTATION:
+    height = noise.height(std) if num_neighbours == 0 and rule is GradientRule.EXPECTATION else None
+    if height is None:
         return _SLOPES[rule](v, std, levels, noise, num_neighbours), None
     exists = _exists(0, levels)
     distance = _middle_threshold(v, levels, 0).sub_(v)
     within = noise.within_(distance, std if exists is True else std * exists)
-    return _bytes_of(within), noise.height(std)
+    return _bytes_of(within), height
 
 
 def _bytes_of(truths: Tensor) -> Tensor:

@@ -105,18 +105,13 @@ class Noise(ABC):
         divisor = std.clamp_min(_SMALLEST)
         return self.pdf(distance.div_(divisor)).mul_((std > 0) / divisor)
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether the density is `height` where `within_` says, and 0 elsewhere: then one byte a number tells it."""
-        return False
-
     def within_(self, distance: Tensor, std: Tensor) -> Tensor:
-        """1.0 where a flat density is not 0, else 0.0. It overwrites `distance`, a distance from the mean."""
-        raise NotImplementedError
+        """1.0 where the density is not 0, else 0.0. It overwrites `distance`, a distance from the mean."""
+        return self.density_(distance, std).ne_(0.0)
 
-    def height(self, std: Tensor) -> Tensor:
-        """What a flat density is where it is not 0, of noise with that standard deviation."""
-        raise NotImplementedError
+    def height(self, std: Tensor) -> Tensor | None:
+        """What the density is wherever it is not 0, if it is flat: then one byte a number tells it. Else None."""
+        return None
 
     def std_of(self, half_width: float) -> float:
         """The standard deviation of this family's noise of that half-width."""
@@ -148,11 +143,6 @@ class Uniform(Noise):
     def density_(self, distance: Tensor, std: Tensor) -> Tensor:
         """As for any noise, with one division less for each element."""
         return self.within_(distance, std).mul_(self.height(std))
-
-    @property
-    def is_flat(self) -> bool:
-        """It is."""
-        return True
 
     def within_(self, distance: Tensor, std: Tensor) -> Tensor:
         """Nearer than the half-width, ends included."""
