@@ -24,6 +24,7 @@ from ana_fx.schedule.degrees import Gradient
 from ana_fx.schedule.schedule import AnnealingRange, NoiseConstants, Schedule
 from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup, plain
+from ana_fx.text.printed import printed
 
 if TYPE_CHECKING:  # these take long to import
     from rich.console import Group
@@ -98,10 +99,7 @@ class Summary(JsonReport):
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=_WIDTH, no_color=True)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=_WIDTH, no_color=True))
 
     def __rich__(self) -> Group:
         """The table and the notes, for rich consoles; columns without an entry are left out."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ana_fx.target import OPERATORS, FileFormat, Requantizer, Target
+from ana_fx.text.printed import printed
 from ana_fx.text.wording import unknown
 
 __all__ = ["ENTRY_POINTS", "TargetList", "find_target", "target_called", "targets"]
@@ -155,10 +156,7 @@ class TargetList(tuple[Target, ...]):
     """Targets; prints as a table of what each accepts."""
 
     def __str__(self) -> str:
-        console = Console(width=160, no_color=True)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=160, no_color=True))
 
     def __rich__(self) -> Table:
         """The table, for rich consoles."""

@@ -31,6 +31,7 @@ from ana_fx.targets.program_needs import program_misfits
 from ana_fx.targets.runtimes.kernel_families import KernelFamily, proven_families
 from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup
+from ana_fx.text.printed import printed
 from ana_fx.text.wording import brief, unknown
 
 __all__ = ["ExportReport", "export"]
@@ -92,10 +93,7 @@ class ExportReport(JsonReport):
         return tuple(node.name for node in self.nodes if node.operator == "float")
 
     def __str__(self) -> str:
-        console = Console(width=120, no_color=True)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=120, no_color=True))
 
     def __rich__(self) -> Table:
         """The table, for rich consoles."""

@@ -15,6 +15,7 @@ from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.metadata import FLOAT_TYPE
 from ana_fx.text.json_text import JsonReport
 from ana_fx.text.plain_text import cell, markup, plain
+from ana_fx.text.printed import printed
 
 __all__ = ["FileReport", "inspect"]
 
@@ -52,10 +53,7 @@ class FileReport(JsonReport):
     labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        console = Console(width=120, no_color=True)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=120, no_color=True))
 
     def __rich__(self) -> Group:
         """The tables, for rich consoles."""

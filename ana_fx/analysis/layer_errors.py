@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ana_fx.text.plain_text import cell, markup
+from ana_fx.text.printed import printed
 
 if TYPE_CHECKING:  # these take long to import, or need an extra
     from matplotlib.figure import Figure
@@ -67,10 +68,7 @@ class LayerErrors:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=_WIDTH, no_color=True, file=io.StringIO())
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=_WIDTH, no_color=True, file=io.StringIO()))
 
     def __rich__(self) -> Table:
         """The table, for rich consoles."""

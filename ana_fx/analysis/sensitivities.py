@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ana_fx.analysis.latency_table import Product
 from ana_fx.text.plain_text import cell
+from ana_fx.text.printed import printed
 
 if TYPE_CHECKING:  # it takes long to import
     from rich.table import Table
@@ -84,10 +85,7 @@ class Sensitivities:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=_WIDTH, no_color=True, file=io.StringIO())
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return printed(self, Console(width=_WIDTH, no_color=True, file=io.StringIO()))
 
     def __rich__(self) -> Table:
         """The errors, for rich consoles."""
