@@ -152,7 +152,7 @@ def export_model(
         typer.Option(help="Inputs for quantising without training, .npy; the model is float then, --state too."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="As in prepare; by default the state's.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="As in prepare.")] = None,
+    schedule: Annotated[str, typer.Option(help="As in prepare.")] = "lsq",
     prepared_for: Annotated[
         str | None, typer.Option(help="The target that prepare was given; by default the state's.")
     ] = None,
@@ -263,7 +263,7 @@ def _trained(
     state: Path | None,
     example: list[Path],
     precision: str | None,
-    schedule: str | None,
+    schedule: str,
     prepared_for: str | None,
 ) -> GraphModule:
     """A prepared model with its trained state."""

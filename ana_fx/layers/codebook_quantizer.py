@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.errors import PrecisionError
+from ana_fx.layers.fake_quantize import LARGEST
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.codebook import Codebook, half_way
 from ana_fx.numerics.integer_type import IntegerType
@@ -146,7 +147,10 @@ class _FakeQuantize(torch.autograd.Function):
         v = u - mean  # in v the thresholds stand where the codebook says
         slope = _SLOPES[gradient.rule](v - gradient.mean, std, codebook, noise)
         level = _LEVELS[strategy](v, std, codebook, noise)
-        scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
+        scale_slope = None
+        if learns_scale:
+            finite = u.clamp_(-LARGEST, LARGEST)  # as in `fake_quantize`
+            scale_slope = finite.mul_(slope).sub_(level).mul_(-scale_gradient)
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
         return level * scale

@@ -89,7 +89,7 @@ class QuantizeWeights(Pass):
             self.schedule,
             precision.rounding,
             scale_shape=() if has_one_scale else (weight.shape[0], *[1] * (weight.ndim - 1)),
-            learn_scale=self.schedule.learn_scales,
+            learn_scale=self.schedule.learn_scales and weight.requires_grad,  # of a frozen weight nothing learns
         ).to(weight.device)
         if not quantizer.calibrate(weight):
             quantizer.set_scale(scale_of_zeros(weight, quantizer))

@@ -58,7 +58,7 @@ def assert_near_least_squares(quantizer: Quantizer, x: Tensor) -> None:
     lo, hi = (int(limit) for limit in quantizer.levels()[:2])
     grid = torch.linspace(0.01, 2, 1000) * float(x.abs().max()) / hi
     best = min(squared_error(x, float(scale), lo, hi) for scale in grid)
-    assert squared_error(x, float(quantizer.scale), lo, hi) <= best * 1.1
+    assert squared_error(x, quantizer.scale.item(), lo, hi) <= best * 1.1
 
 
 def test_scales_are_edges_of_the_graph():
