@@ -141,6 +141,15 @@ class LayerMap(Float32Module):
         return False
 
     @property
+    def has_float_form(self) -> bool:
+        """Whether files can hold it in floats, between integers."""
+        return False
+
+    def channel_axis(self, rank: int) -> int | None:
+        """The axis of an output of that rank which carries the channels; None where no axis does."""
+        return None
+
+    @property
     def operation(self) -> str:
         """What it computes, in a few words."""
         return type(self).__name__

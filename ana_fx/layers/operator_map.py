@@ -122,6 +122,15 @@ class OperatorMap(LayerMap):
         """As its operator."""
         return self.operator.aligns_inputs
 
+    @property
+    def has_float_form(self) -> bool:
+        """As its operator."""
+        return self.operator.has_float_form
+
+    def channel_axis(self, rank: int) -> int:
+        """That of its operator."""
+        return self.operator.channel_axis(rank)
+
     def needs(self) -> LayerNeeds:
         """With its weight, its slopes, its windows and its activation."""
         quantizer = self.weight_quantizer

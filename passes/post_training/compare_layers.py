@@ -18,7 +18,6 @@ from torch.fx import GraphModule, Node
 from ana_fx.analysis.layer_errors import LayerError, LayerErrors
 from ana_fx.graph import layer_map_of, module_of
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import InputQuantizer, Quantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.post_training.float_twin import float_twin
@@ -29,6 +28,7 @@ from ana_fx.prepared.settings import settings_of
 
 __all__ = ["compare_layers"]
 
+_ANY_RANK = 4  # the channels of an operator are on axis 1 or on the last one, whatever the rank
 _SATURATED = 0.05  # of the outputs, from which on it is a fault
 _LARGE_GAIN = 10.0  # times the median of the layers with a weight
 _LARGE_PEAK = 50.0  # times the root mean square: a normal number is that far out once in 10^500
@@ -149,10 +149,9 @@ class _Sums:
 @torch.no_grad()
 def _row(node: Node, runs: SideBySide) -> LayerError | None:
     """Run a node; what happens to its output, if it is an input's or a layer map's quantizer."""
-    module = module_of(node)
-    if not isinstance(module, (LayerMap, InputQuantizer)):
+    module, layer_map = module_of(node), layer_map_of(node)
+    if layer_map is None and not isinstance(module, InputQuantizer):
         return None
-    layer_map = module if isinstance(module, LayerMap) else None
     quantizer = layer_map.output_quantizer if layer_map is not None else module
     read = runs.read_by(node, 1 if layer_map is None else layer_map.num_inputs)
     sums, seen = _Sums(), _Channels(-1 if layer_map is None else _channel_axis(layer_map))
@@ -178,7 +177,8 @@ def _row(node: Node, runs: SideBySide) -> LayerError | None:
 
 
 def _channel_axis(layer_map: LayerMap) -> int:
-    return layer_map.operator.channel_axis(4) if isinstance(layer_map, OperatorMap) else 1
+    axis = layer_map.channel_axis(_ANY_RANK)
+    return 1 if axis is None else axis
 
 
 def _num_saturated(quantizer: Quantizer, x: Tensor) -> int:

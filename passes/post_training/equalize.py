@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from ana_fx.graph import calls_of, layer_map_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import calls_of
 from ana_fx.layers.norms import gain_and_offset
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
-from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.canonical.canonical_dialect import passes_levels
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches
@@ -99,6 +97,7 @@ class _Ranges(Interpreter):
     def __init__(self, twin: GraphModule) -> None:
         super().__init__(twin)
         self.twin = twin
+        self.maps = dict(calls_of(twin, OperatorMap))
         self.shapes: dict[Node, torch.Size] = {}
         self.largest: dict[Node, Tensor] = {}
 
@@ -106,9 +105,8 @@ class _Ranges(Interpreter):
         found = super().run_node(n)
         if isinstance(found, Tensor):
             self.shapes[n] = found.shape
-        layer_map = layer_map_of(n)
-        if isinstance(layer_map, OperatorMap) and isinstance(found, Tensor) and found.is_floating_point():
-            axis = layer_map.operator.channel_axis(found.ndim)
+        if n in self.maps and isinstance(found, Tensor) and found.is_floating_point():
+            axis = self.maps[n].operator.channel_axis(found.ndim)
             largest = found.abs().movedim(axis, 0).flatten(1).amax(1)
             self.largest[n] = torch.maximum(largest, self.largest[n]) if n in self.largest else largest
         return found
@@ -146,9 +144,8 @@ def _pairs(ranges: _Ranges, names: dict[int, str | None]) -> Iterator[_Pair]:
         ranges: The float network, once it ran.
         names: Of each parameter, its name in the user's model, or None if it is none of that.
     """
-    calls = calls_of(ranges.twin, OperatorMap)
-    num_readers = Counter(id(each) for _, layer_map in calls for each in layer_map.parameters(recurse=True))
-    for node, layer_map in calls:
+    num_readers = Counter(id(each) for layer_map in ranges.maps.values() for each in layer_map.parameters(recurse=True))
+    for node, layer_map in ranges.maps.items():
         readers = _readers(node, ranges) if _gives_channels(layer_map) and node in ranges.largest else None
         if not readers:
             continue
@@ -170,32 +167,30 @@ def _readers(node: Node, ranges: _Ranges) -> list[tuple[OperatorMap, Tensor]] | 
 
     The numbers of its channels, from 1, go the way of its numbers; what a reader finds there says which it reads.
     """
-    layer_map = layer_map_of(node)
-    assert isinstance(layer_map, OperatorMap)
     shape = ranges.shapes[node]
-    axis = layer_map.operator.channel_axis(len(shape))
+    axis = ranges.maps[node].operator.channel_axis(len(shape))
     numbers = torch.arange(1.0, shape[axis] + 1).reshape(-1, *[1] * (len(shape) - 1 - axis % len(shape)))
     found: list[tuple[OperatorMap, Tensor]] = []
     todo = [(user, {node: numbers.expand(shape).contiguous()}) for user in node.users]
     while todo:
         user, env = todo.pop()
-        reader = layer_map_of(user)
+        reader = ranges.maps.get(user)
         if reader is None and passes_levels(user) and len(user.all_input_nodes) == 1:
             moved = Interpreter(ranges.twin)
             moved.env = dict(env)
             todo += [(each, {user: moved.run_node(user)}) for each in user.users]
             continue
         (read,) = env.values()
-        origins = _origins(reader, read)
-        if origins is None or not isinstance(reader, OperatorMap):
+        origins = None if reader is None else _origins(reader, read)
+        if reader is None or origins is None:
             return None
         found.append((reader, origins))
     return found
 
 
-def _origins(reader: LayerMap | None, numbers: Tensor) -> Tensor | None:
+def _origins(reader: OperatorMap, numbers: Tensor) -> Tensor | None:
     """The number, from 0, of the channel that each input channel of a layer is; None where it is not one."""
-    if not isinstance(reader, OperatorMap) or not has_patches(reader):
+    if not has_patches(reader):
         return None
     rows = numbers.movedim(reader.operator.channel_axis(numbers.ndim), 0).flatten(1)
     channels = rows.amax(1)
@@ -244,5 +239,5 @@ def _columns(layer_map: OperatorMap) -> Tensor:
     """A view of a weight, [groups, outputs of each, inputs of each, kernel]."""
     weight, operator = layer_map.weight, layer_map.operator
     assert weight is not None
-    groups = operator.groups if isinstance(operator, Convolution) else 1
+    groups = operator.num_groups
     return weight.data.view(groups, len(weight) // groups, weight.shape[1], -1)

@@ -14,8 +14,7 @@ from torch.fx import GraphModule
 
 from ana_fx.analysis.least_squares_rounding import LeastSquares, RoundedRows, round_rows
 from ana_fx.annealing.annealing_notes import start_record
-from ana_fx.graph import calls_of, layer_map_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import calls_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
@@ -71,11 +70,12 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
     gm.eval()
     try:
         runs = SideBySide(gm, float_twin(gm), found)
-        own = _own_weights(gm)
+        maps = dict(calls_of(gm, OperatorMap))
+        own = _own_weights(maps.values())
         console = Console(stderr=True)
         hidden = not console.is_terminal
         for node in track(runs.nodes, "reconstructing", console=console, transient=True, disable=hidden):
-            layer_map = layer_map_of(node)
+            layer_map = maps.get(node)
             if layer_map is not None and layer_map.is_quantized:
                 _rebuild(layer_map, runs.read_by(node, layer_map.num_inputs), own)
             runs.run(node)
@@ -88,17 +88,15 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
 _Read = list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
 
-def _own_weights(gm: GraphModule) -> set[int]:
+def _own_weights(maps: Iterable[OperatorMap]) -> set[int]:
     """The weights that one call of one layer map reads alone."""
-    users = Counter(id(layer_map.weight) for _, layer_map in calls_of(gm, OperatorMap) if layer_map.weight is not None)
+    users = Counter(id(layer_map.weight) for layer_map in maps if layer_map.weight is not None)
     return {weight for weight, count in users.items() if count == 1}
 
 
 @torch.no_grad()
-def _rebuild(layer_map: LayerMap, read: _Read, own: set[int]) -> None:
+def _rebuild(layer_map: OperatorMap, read: _Read, own: set[int]) -> None:
     """Give a layer map new weights, offsets and output steps, for what it reads now."""
-    if not isinstance(layer_map, OperatorMap):
-        return
     if id(layer_map.weight) in own and layer_map.weight_quantizer is not None:
         wanted = [layer_map.operator.real(floats, layer_map.weight, layer_map.bias) for _, floats in read]
         if has_patches(layer_map) and not layer_map.weight_quantizer.integer_type.levels:

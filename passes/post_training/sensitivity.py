@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.analysis.sensitivities import ActivationSensitivity, Sensitivities, WeightSensitivity, bits_of
-from ana_fx.graph import layer_map_calls
+from ana_fx.graph import calls_of, layer_map_calls
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
@@ -127,14 +127,15 @@ class _Measurement:
         self._values = dict(self._run.env)
         self._wanted = self._outputs(self._values)
         self._power = sum(float(each.double().square().sum()) for each in self._wanted) or 1.0
-        self._calls = dict(layer_map_calls(twin))
+        self._layer_maps = [node for node, _ in layer_map_calls(twin)]
+        self._maps = dict(calls_of(twin, OperatorMap))
 
     def run(self) -> Sensitivities:
         """Every tensor at every width."""
         quantized = [{node.name: each for node, each in layer_map_calls(gm)} for gm in self._models.values()]
         by_width = dict(zip(self._models, quantized, strict=True))
         weights = self._readers_of_weights(quantized[0])
-        outputs = [node for node in self._calls if quantized[0][node.name].output_quantizer is not None]
+        outputs = [node for node in self._layer_maps if quantized[0][node.name].output_quantizer is not None]
         groups = self._groups(outputs)
         console = Console(stderr=True)
         hidden = not console.is_terminal
@@ -158,8 +159,8 @@ class _Measurement:
     def _readers_of_weights(self, quantized: dict[str, LayerMap]) -> list[list[Node]]:
         """For each quantised weight, the nodes that read it."""
         readers: dict[int, list[Node]] = {}
-        for node, layer_map in self._calls.items():
-            if isinstance(layer_map, OperatorMap) and quantized[node.name].weight_quantizer is not None:
+        for node, layer_map in self._maps.items():
+            if quantized[node.name].weight_quantizer is not None:
                 readers.setdefault(id(layer_map.weight), []).append(node)
         return list(readers.values())
 
@@ -204,8 +205,7 @@ class _Measurement:
 
     def _rounded(self, nodes: list[Node], quantizer: Quantizer) -> Tensor:
         """The quantised weight of some nodes, rounded as `reconstruct` does it where that can be done."""
-        layer_map = self._calls[nodes[0]]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[nodes[0]]
         assert layer_map.weight is not None
         if len(nodes) > 1 or not has_patches(layer_map) or quantizer.integer_type.levels:
             return quantizer.quantize(layer_map.weight) * positive(quantizer.scale.detach())
@@ -216,8 +216,7 @@ class _Measurement:
 
     def _with_weight(self, node: Node, weight: Tensor) -> Tensor:
         """What a layer map gives with another weight, whatever it reads now; the mean of each channel stays."""
-        layer_map = self._calls[node]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[node]
         inputs = tuple(self._run.env[source] for source in node.all_input_nodes)
         lost = layer_map.operator.real(inputs, layer_map.weight) - layer_map.operator.real(inputs, weight)
         axis = layer_map.operator.channel_axis(lost.ndim)
@@ -267,8 +266,7 @@ class _Measurement:
     def _weight_row(
         self, nodes: list[Node], errors: dict[str, float], sources: dict[str, int | None]
     ) -> WeightSensitivity:
-        layer_map = self._calls[nodes[0]]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[nodes[0]]
         assert layer_map.weight is not None
         terms = layer_map.operator.integer_weight(layer_map.weight.detach())[0].numel()
         products = tuple(self._values[node][0].numel() * terms for node in nodes)
@@ -278,8 +276,7 @@ class _Measurement:
 
     def _shape(self, node: Node) -> str:
         """What decides how long a layer takes at given widths: its operator and the sizes, of one sample."""
-        layer_map = self._calls[node]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[node]
         assert layer_map.weight is not None
         read, given = (self._values[each].shape[1:] for each in (node.all_input_nodes[0], node))
         parts = [layer_map.kind, f"{_sizes(read)}->{_sizes(given)}", f"weight {_sizes(layer_map.weight.shape)}"]
