@@ -237,6 +237,9 @@ class LayerMap(Float32Module):
         zero = torch.zeros((), device=device)
         self.anchor = nn.Parameter(zero, requires_grad=is_annealed) if leaves_model else None
 
+    def set_reads_levels(self, reads_levels: bool) -> None:
+        """Say whether its inputs are levels even while there is noise; only functions need to know."""
+
     def _anchored(self, y: Tensor) -> Tensor:
         """The output, with an end for the user's backward() even if nothing learns any more.
 
