@@ -1,3 +1,8 @@
+"""Tables, softmax, normalisation and inputs on GPUs: the numbers of the plain code, bit for bit.
+
+This covers `kernels/integer_form.py` and `kernels/triton_maps.py` too.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,6 +1,8 @@
 """The first batch: what it must be to set scales, and that scale groups learn from it on.
 
 This covers passes/quantization/sample_scales.py too.
+
+This covers `numerics/first_scale.py` too.
 """
 
 import copy

@@ -1,4 +1,8 @@
-"""Maps of one tensor: on integers they compute what they compute on reals, inside the range that is promised."""
+"""Maps of one tensor: on integers they compute what they compute on reals, inside the range that is promised.
+
+This covers `operators/identity.py`, `operators/linear.py`, `operators/reduce.py` and
+`operators/transposed_convolution.py` too.
+"""
 
 import itertools
 import math

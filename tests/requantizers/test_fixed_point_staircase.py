@@ -1,4 +1,7 @@
-"""Fixed-point staircases against the formulas in Python's own integers, and their thresholds by brute force."""
+"""Fixed-point staircases against the formulas in Python's own integers, and their thresholds by brute force.
+
+This covers `requantizers/requantizer.py` too.
+"""
 
 import math
 from fractions import Fraction
