@@ -51,10 +51,19 @@ class CodebookQuantizer(Quantizer):
         if self.rows.numel():
             check_channels(self.name, self.integer_type, x.shape[self.channel_axis])
             codebook = Codebook(self.integer_type.levels, self.rows.unbind(1))  # on the device already
-            return self.moved(codebook).along(self.channel_axis, x.ndim)
+            return self._moved(codebook).along(self.channel_axis, x.ndim)
+        return self.codebook
+
+    @property
+    def codebook(self) -> Codebook:
+        """The levels and thresholds of its type, moved by the static mean of the noise."""
         found = self.integer_type.codebook
         assert found is not None
-        return self.moved(found)
+        return self._moved(found)
+
+    def _moved(self, codebook: Codebook) -> Codebook:
+        """The thresholds of a codebook once the static mean of the noise has moved them."""
+        return codebook.moved((self.rounding.offset - self.offset) * self.unit)
 
     @property
     def unit(self) -> int:
@@ -70,7 +79,7 @@ class CodebookQuantizer(Quantizer):
     def _all_levels(self) -> Codebook:
         found = self.integer_type.codebook
         assert found is not None
-        return self.moved(Codebook(found.values, half_way(found.values)) if self.rows.numel() else found)
+        return self._moved(Codebook(found.values, half_way(found.values)) if self.rows.numel() else found)
 
     def _filled(self, scale: Tensor) -> Tensor:
         return scale
@@ -88,7 +97,7 @@ class CodebookQuantizer(Quantizer):
         found = self.integer_type.codebook
         assert found is not None
         there = tuple(each.to(x.device) if isinstance(each, Tensor) else each for each in found.thresholds)
-        codebook = self.moved(Codebook(found.values, there)).along(self.channel_axis, x.ndim)
+        codebook = self._moved(Codebook(found.values, there)).along(self.channel_axis, x.ndim)
         return codebook.level(x / positive(self.scale).double().to(x.device))
 
     def quantize(self, x: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ana_fx.requantizers.fixed_point_staircase import STEEPEST, in_fixed_point
+from ana_fx.requantizers.line_fit import LineFit, fit_qlinear
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit, QLinearStaircase, fit_qlinear
+from ana_fx.requantizers.staircase import QLinearStaircase
 
 __all__ = ["agreed_channels", "fit_agreed"]
 

@@ -18,16 +18,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ana_fx.requantizers.line_fit import LineFit, exponent_of, fit_qlinear
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import (
-    LineFit,
-    QLinearStaircase,
-    ScaledStaircase,
-    Staircase,
-    along,
-    exponent_of,
-    fit_qlinear,
-)
+from ana_fx.requantizers.staircase import QLinearStaircase, ScaledStaircase, Staircase, along
 
 __all__ = ["STEEPEST", "FixedPointStaircase", "fit_fixed_point", "in_fixed_point"]
 

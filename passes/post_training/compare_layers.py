@@ -17,8 +17,9 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.analysis.layer_errors import LayerError, LayerErrors
 from ana_fx.graph import layer_map_of, module_of
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of, delete_unused_modules, layer_map_calls
-from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 
 __all__ = ["float_twin"]
 

@@ -12,8 +12,9 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import PrecisionError
 from ana_fx.graph import layer_map_of, location, module_of, unique_path
 from ana_fx.layers.codebook_quantizer import CodebookQuantizer, check_channels, quantizer_of
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass

@@ -19,7 +19,7 @@ from ana_fx.passes.quantization.first_last_precision import precision_of
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
-from ana_fx.requantizers.staircase import ShiftArithmetic
+from ana_fx.requantizers.line_fit import ShiftArithmetic
 from ana_fx.schedule.schedule import Schedule
 from ana_fx.target import Requantizer, Target
 

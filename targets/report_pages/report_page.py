@@ -158,11 +158,6 @@ def _is_text(name: str, text: Sequence[str]) -> str:
     return ' class="text"' if name in text else ""
 
 
-def _ratio(node: NodeFacts) -> str | None:
-    """Bytes of its weights in float32 over those of its integers."""
-    return f"{4 * node.num_weights / node.weight_bytes:.1f}" if node.weight_bytes else None
-
-
 def _reals(node: NodeFacts) -> str | None:
     """The range of the levels as real numbers."""
     if node.levels is None or node.row is None or node.row.scale is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ana_fx.kernels.exact_maps import exact_normalization, look_up_levels, round_input, softmax_of_levels
 from ana_fx.kernels.integer_form import IntegerForm
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.softmax_map import integer_softmax
 from ana_fx.layers.table_map import look_up
 from ana_fx.numerics.integer_type import IntegerType
