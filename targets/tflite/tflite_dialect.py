@@ -46,11 +46,11 @@ Write = Callable[[TfliteWriter, Any], HeldTensor]
 
 
 class TfliteDialect(dict[type, Write]):
-    """From the type of an operator or a module to what writes it.
+    """The writers of TFLite, by the type of an operator or a module.
 
     Args:
         writers: The writers.
-        limits: For each operator and module, what says which of them kernels cannot compute.
+        limits: By the same types, the functions that say why kernels cannot compute a node.
     """
 
     def __init__(self, writers: Mapping[type, Write], limits: Mapping[type, Limit]) -> None:
@@ -58,15 +58,15 @@ class TfliteDialect(dict[type, Write]):
         self.limits = limits
 
     def subject(self, module: nn.Module) -> Any:
-        """What is written of a module: its operator, if it is a layer map."""
+        """The object by whose type a module is written: the operator of an integer map, else the module itself."""
         return module.operator if isinstance(module, IntegerMap) else module
 
     def upsamplings(self, program: GraphModule) -> dict[Node, Upsampling]:
-        """For the last of several nodes that it writes as one, what they compute."""
+        """The groups of nodes that it writes as one operator, by the last node of each."""
         return {node: each for node, each in upsamplings(program).items() if type(each.form) in self}
 
     def writer(self, module: nn.Module) -> Write | None:
-        """What writes a module; None if the dialect does not have it."""
+        """The writer of a module; None if the dialect has none."""
         return self.get(type(self.subject(module)))
 
     def misfits(self, node: Node, module: nn.Module, target: Target) -> list[str]:

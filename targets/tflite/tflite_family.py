@@ -67,7 +67,7 @@ def _dialect_of(target: Target) -> TfliteDialect:
 
 
 def _is_refused(module: nn.Module, target: Target) -> bool:
-    """Whether the description of a target has no such module, which is another refusal."""
+    """Whether the description of a target refuses a module, which is reported elsewhere."""
     needs = needs_of(module)
     return needs is not None and bool(target.refusals(needs))
 

@@ -91,7 +91,7 @@ def _agreement_reasons(module: IntegerMap, staircase: QLinearStaircase) -> list[
 
 
 def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[str]:
-    """Kernels shift accumulators to the left, in 32 bits, where slopes are above 1."""
+    """Refuse accumulators that leave 32 bits where slopes are above 1, since kernels shift them to the left first."""
     _, exponent = staircase.fixed_point()
     size = torch.maximum(module.lowest.abs(), module.highest.abs()) * staircase.factor + staircase.bias.long().abs()
     largest = int((size << exponent.clamp_min(0)).max())

@@ -25,12 +25,14 @@ _Slices = tuple[tuple[int, int, int], ...]  # (start, stop, step) along each axi
 
 @dataclass(frozen=True)
 class SpreadConvolution:
-    """A convolution of an image with zeros between its numbers, or each number scattered with a kernel turned around.
+    """A convolution of an image with zeros between its numbers.
+
+    A transposed convolution computes the same: at the place of each number it adds the kernel, turned around, times it.
 
     Args:
         convolution: The convolution; its stride is 1.
         strides: How far apart numbers are scattered, along each spatial axis.
-        margins: How many of the first rows that they reach are dropped, likewise.
+        margins: How many of the first rows of what they add up to are dropped, along each spatial axis.
     """
 
     convolution: Convolution
@@ -43,7 +45,7 @@ class NearestResize:
     """An image whose rows and columns are repeated.
 
     Args:
-        factors: How often, down and to the right.
+        factors: How often each row, and each column, stands there.
     """
 
     factors: tuple[int, int]
@@ -51,12 +53,12 @@ class NearestResize:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """What stands at the last of the nodes that are written as one.
+    """Several nodes of a program that are written as one operator.
 
     Args:
         form: What they compute.
-        source: What they read.
-        inner: The nodes before the last one.
+        source: The node that they read.
+        inner: The nodes without the last one, at which the operator is written.
     """
 
     form: SpreadConvolution | NearestResize
@@ -65,7 +67,7 @@ class Upsampling:
 
 
 def upsamplings(program: GraphModule) -> dict[Node, Upsampling]:
-    """For the last node of each, the upsampling; nothing else reads the nodes before."""
+    """Find the nodes that are written as one operator, by the last node; nothing else reads the others."""
     found: dict[Node, Upsampling] = {}
     taken: set[Node] = set()
     for node in program.graph.nodes:
@@ -101,7 +103,7 @@ def _spread(node: Node) -> Upsampling | None:
 
 
 def _strides(source: Node, apart: object, zeros: object, together: object) -> tuple[int, ...] | None:
-    """How far apart three movements put numbers, along each spatial axis; None if that is not what they do."""
+    """Return how far apart three movements put numbers along each spatial axis; None if they do something else."""
     assert isinstance(apart, Reshape)
     assert isinstance(zeros, Pad)
     assert isinstance(together, Reshape)
@@ -136,7 +138,7 @@ def _reaches(convolution: Convolution, module: IntegerMap) -> tuple[int, ...]:
 
 
 def _nearest(node: Node) -> Upsampling | None:
-    """Two Takes; each has a factor if it repeats all numbers of its axis that often."""
+    """Return the upsampling that two Takes are, if each repeats all numbers of its axis equally often."""
     inner = _chain(node, (Take,))
     if not isinstance(module_of(node), Take) or inner is None:
         return None
@@ -159,7 +161,7 @@ def _nearest(node: Node) -> Upsampling | None:
 
 
 def _chain(node: Node, kinds: tuple[type, ...]) -> list[Node] | None:
-    """What a node reads, what that reads and so on, if these are of those kinds and nothing else reads them."""
+    """Return the nodes before a node, nearest first, if they call modules of these kinds and have no other reader."""
     found = []
     for kind in kinds:
         sources = node.all_input_nodes
