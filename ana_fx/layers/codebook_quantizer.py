@@ -20,14 +20,14 @@ from ana_fx.schedule.noise import Noise
 __all__ = ["CodebookQuantizer", "check_channels", "fake_quantize_codebook", "quantizer_of"]
 
 
-_NEVER = 2.0**30  # steps
+_NEVER = 2.0**30  # times the scale
 
 
 class CodebookQuantizer(Quantizer):
     """A K-quantizer with annealed noise (paper, equation 1). Its work is K − 1 comparisons a number, K at most 16.
 
     Noise is measured in the smallest distance of two levels: for −1 and 1 half a unit reaches from −1 to 1. Channels
-    with thresholds of their own have one step, which is searched as if these stood half-way between the levels.
+    with thresholds of their own have one scale, which is searched as if these stood half-way between the levels.
 
     Args:
         channel_axis: Axis of the channels of what is quantised, −1 for the last.
@@ -67,7 +67,7 @@ class CodebookQuantizer(Quantizer):
 
     @property
     def unit(self) -> int:
-        """What noise is measured in, in steps."""
+        """The unit of noise: the smallest distance of two levels."""
         levels = self.integer_type.levels
         return min(high - low for low, high in itertools.pairwise(levels))
 
@@ -121,7 +121,7 @@ def fake_quantize_codebook(
 
     Args:
         x: Any shape.
-        scale: The step; positive; broadcasts against `x`.
+        scale: The scale; positive; broadcasts against `x`.
         noise: Mean and standard deviation of the noise in steps, 0-dimensional.
         quantizer: What tells levels, family, strategy and gradient.
         scale_gradient: Factor of the gradient with respect to `scale`.

@@ -44,7 +44,7 @@ class InputQuantizer(Quantizer):
         self.sample_shape[: len(shape) + 1] = torch.tensor([len(shape), *shape])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x as multiples of the step, rounded half to even as QuantizeLinear does."""
+        """x as multiples of the scale, rounded half to even as QuantizeLinear does."""
         if not self.is_calibrated:
             if not self.training:
                 raise CalibrationError(UNKNOWN_SCALE.format(f"the model input ({self.name})"))
@@ -101,7 +101,7 @@ class ImageQuantizer(InputQuantizer):
         super().remember_shape(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x as multiples of the step, from the nearest pixel."""
+        """x as multiples of the scale, from the nearest pixel."""
         if self._shape is None:
             self.remember_shape(tuple(x.shape[1:]))
         pixels = self._without_nan(torch.round(x.float() * self.gain + self.shift), 0).clamp(0, 255)

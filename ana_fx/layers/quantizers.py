@@ -1,4 +1,4 @@
-"""The quantizer as a module: a step, the noise around it, and how it is found."""
+"""The quantizer as a module: its scale, how that is found, and the noise."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ClipRange:
 class Quantizer(Float32Module):
     """A linear quantizer with annealed noise.
 
-    `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
+    `scale` is 0-dimensional, or has one number for each channel of axis 0 with trailing axes of
     size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
     sharing it when the model moves. The first batch that is not all zeros sets it if nothing else has.
 
@@ -118,7 +118,7 @@ class Quantizer(Float32Module):
         self._is_calibrated = self._is_settled = bool(self.calibrated)
 
     def share_scale(self, other: Quantizer) -> None:
-        """Have one step with another quantizer: the largest that one of those that share it needs."""
+        """Have one scale with another quantizer: the largest that one of those that share it needs."""
         with torch.no_grad():
             known = [each.scale.detach() for each in (self, other) if each.is_calibrated or each.shares_scale]
             other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
@@ -126,7 +126,7 @@ class Quantizer(Float32Module):
         self.shares_scale = other.shares_scale = True
 
     def set_scale(self, scale: Tensor) -> None:
-        """Fix the step from outside; from now on the data does not."""
+        """Set the scale from outside; from now on no batch sets it."""
         with torch.no_grad():
             shaped = scale.reshape(self.scale.shape).to(self.scale)
             self._write_scale(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
@@ -144,7 +144,7 @@ class Quantizer(Float32Module):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, weights: Tensor | None = None) -> bool:
-        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights.
+        """Take the scale with the least squared error on `x`, a row for each of its numbers; `x` may have weights.
 
         Returns:
             Whether `x` tells one. If it is all zeros once it is clipped, nothing changes.
@@ -180,7 +180,7 @@ class Quantizer(Float32Module):
         return 0 if self.clip_range.minimum == 0 else self.integer_type.qmin
 
     def levels(self) -> Levels:
-        """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
+        """The levels that the activation's clip range leaves, as ints, or as tensors if the scale decides."""
         lowest, highest, offset = self._lowest, self.integer_type.qmax, self.offset
         minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
         if maximum == torch.inf and minimum in (0.0, -torch.inf):

@@ -36,7 +36,7 @@ class FixedPointStaircase(ScaledStaircase):
     """One of the three formulas.
 
     Args:
-        rounding: Which, by its value of `Requantizer`.
+        rounding: The name of the formula, a value of `Requantizer`.
     """
 
     rounding: str
@@ -92,7 +92,7 @@ def fit_fixed_point(line: LineFit, factor: int, rounding: Requantizer) -> tuple[
 
 
 def in_fixed_point(staircase: QLinearStaircase, rounding: Requantizer) -> FixedPointStaircase:
-    """What a kernel with fixed-point arithmetic makes of the numbers of a QLinear staircase."""
+    """Return the staircase that a kernel with fixed-point arithmetic computes from the numbers of a QLinear one."""
     own = {field.name: getattr(staircase, field.name) for field in fields(staircase)}
     return FixedPointStaircase(**own, rounding=rounding.value)
 

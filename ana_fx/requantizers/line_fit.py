@@ -1,4 +1,4 @@
-"""The staircase of each formula that comes nearest to a line, from an accumulator to the real output."""
+"""Fits: for each formula, the staircase that comes nearest to a line from accumulators to reals."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class ShiftArithmetic:
 
 @dataclass(frozen=True)
 class LineFit:
-    """What a staircase should come near to: quantising `gain · x_scale · acc + offset` with step `y_scale`.
+    """The line that a staircase should come near to: `gain · x_scale · acc + offset`, quantised with scale `y_scale`.
 
     Args:
         gain: The real output of one accumulator unit at input scale 1, float64, [channels]; any sign.
         offset: The real output at accumulator 0, float64, [channels].
-        x_scale: Step of the input, float32.
-        y_scale: Step of the output, float32.
+        x_scale: Scale of the input, float32.
+        y_scale: Scale of the output, float32.
         levels: The output's levels and rounding.
         bound: No accumulator exceeds this in absolute value, [channels] where it is known for each.
     """
@@ -91,7 +91,7 @@ class LineFit:
 
 
 def fit_qlinear(line: LineFit, factor: int, steepest: float = _STEEPEST) -> tuple[QLinearStaircase, Tensor]:
-    """The QLinear staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
+    """Return the QLinear staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
 
     Slopes beyond `steepest`, per stored accumulator unit, become that.
     """
@@ -112,7 +112,7 @@ def fit_qlinear(line: LineFit, factor: int, steepest: float = _STEEPEST) -> tupl
 
 
 def fit_shift(line: LineFit, arithmetic: ShiftArithmetic) -> tuple[ShiftStaircase, Tensor]:
-    """The shift staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
+    """Return the shift staircase nearest to a line, and the sign of each channel (see `LineFit.sign`).
 
     Multipliers have 16 bits, or as many as leave room for the sums in the arithmetic's width.
     """
@@ -135,5 +135,5 @@ def fit_shift(line: LineFit, arithmetic: ShiftArithmetic) -> tuple[ShiftStaircas
 
 
 def exponent_of(x: Tensor) -> Tensor:
-    """The e of x = f · 2**e with f in [½, 1), int64, of positive float64; inductor breaks on frexp."""
+    """Return the e of x = f · 2**e with f in [½, 1), int64, of positive float64; inductor breaks on frexp."""
     return (x.view(torch.int64) >> 52) - 1022

@@ -43,7 +43,7 @@ class Staircase(ABC):
 
     @abstractmethod
     def _crossing(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Where real arithmetic reaches each level, and how far off the formula may; float64, [channels, levels].
+        """Tell where reals reach each level, and how far off the formula may be; float64, [channels, levels].
 
         One row may stand for all channels.
         """
@@ -165,7 +165,7 @@ class QLinearStaircase(ScaledStaircase):
 
 @dataclass(frozen=True)
 class ShiftStaircase(Staircase):
-    """Integer arithmetic; all three int64, [channels] or [1]."""
+    """The formula of integer arithmetic; multiplier, offset and shift are int64, [channels] or [1]."""
 
     per_channel: ClassVar[tuple[str, ...]] = ("multiplier", "offset", "shift")
 
@@ -194,7 +194,7 @@ class ShiftStaircase(Staircase):
 
 
 def integer_dtype(bound: int) -> torch.dtype:
-    """The integers in which a sum of that size, a bias and their sum do not overflow."""
+    """The dtype in which a sum of that size, a bias and their sum do not overflow."""
     return torch.int32 if bound < 2**29 else torch.int64
 
 

@@ -85,7 +85,7 @@ def compare_layers(qat: nn.Module, model: nn.Module | None, batches: Iterable[An
 
 
 def _twin_of(model: nn.Module, qat: GraphModule, batch: tuple[Any, ...]) -> GraphModule:
-    """The float network as the graph that `qat` has."""
+    """Prepare the float network as `qat` was, and return it without quantizers: their nodes have the same names."""
     settings = settings_of(qat.state_dict())
     assert settings is not None
     example = qat.meta["example_inputs"] or batch
@@ -101,7 +101,7 @@ def _twin_of(model: nn.Module, qat: GraphModule, batch: tuple[Any, ...]) -> Grap
 
 
 def _shapes(gm: GraphModule) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The layer maps by the names of their nodes, with the shapes of their parameters."""
+    """The shapes of the parameters of each layer map, by the name of its node."""
     found = {}
     for node in gm.graph.nodes:
         layer_map = layer_map_of(node)
@@ -112,7 +112,7 @@ def _shapes(gm: GraphModule) -> dict[str, tuple[tuple[int, ...], ...]]:
 
 @contextmanager
 def _without_noise(gm: GraphModule) -> Iterator[None]:
-    """Quantizers compute what eval mode does while this lasts."""
+    """Take the noise from all quantizers, so that they compute what eval mode does, and give it back at the end."""
     noise = [(each, each.clone()) for q in gm.modules() if isinstance(q, Quantizer) for each in (q.mean, q.std)]
     try:
         for each, _ in noise:
@@ -125,7 +125,7 @@ def _without_noise(gm: GraphModule) -> Iterator[None]:
 
 @dataclass
 class _Sums:
-    """What is added up over the batches."""
+    """What is added up for one layer over all batches."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -149,7 +149,7 @@ class _Sums:
 
 @torch.no_grad()
 def _row(node: Node, runs: SideBySide) -> LayerError | None:
-    """Run a node; what happens to its output, if it is an input's or a layer map's quantizer."""
+    """Run a node on all batches and return its row; None, without running it, if it quantises no output or input."""
     module, layer_map = module_of(node), layer_map_of(node)
     if layer_map is None and not isinstance(module, InputQuantizer):
         return None
@@ -183,7 +183,7 @@ def _channel_axis(layer_map: LayerMap) -> int:
 
 
 def _num_saturated(quantizer: Quantizer, x: Tensor) -> int:
-    """How many reals lie more than a step outside the levels."""
+    """How many reals lie more than the distance of two levels outside of all."""
     scale, integer_type = float(positive(quantizer.scale.detach())), quantizer.integer_type
     above = x > (integer_type.qmax + 1) * scale
     below = x < (integer_type.qmin - 1) * scale if integer_type.qmin else torch.zeros_like(above)
@@ -191,7 +191,7 @@ def _num_saturated(quantizer: Quantizer, x: Tensor) -> int:
 
 
 class _Channels:
-    """Smallest and largest number of each channel."""
+    """The smallest and the largest number of each channel, for every batch, quantised and float."""
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
@@ -226,7 +226,7 @@ def _faults(row: LayerError) -> Iterator[str]:
 
 
 def _with_large_gains(rows: list[LayerError]) -> Iterator[LayerError]:
-    """The rows, with a fault where a layer makes numbers much larger than other layers do."""
+    """Add a fault to the rows of layers that make numbers much larger than other layers do."""
     gains = [row.gain for row in rows if row.operation.startswith(("convolution", "linear", "transposed"))]
     usual = statistics.median(gains) if len(gains) > 2 else math.inf
     for row in rows:

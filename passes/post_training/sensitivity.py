@@ -36,7 +36,7 @@ from ana_fx.text.wording import unknown
 __all__ = ["WIDTHS", "sensitivity"]
 
 WIDTHS = ("ternary", "int2", "int3", "int4", "int5", "int6", "int7", "int8")
-_NUM_SAMPLES = 2**15  # from which the step of an output is taken
+_NUM_SAMPLES = 2**15  # from which the scale of an output is taken
 _WHOLE = (2, 4, 8)  # bits of activations on targets that clip to nothing else
 
 
@@ -104,19 +104,19 @@ def _held(widths: Sequence[str], target: Target) -> list[str]:
 
 
 def _joined(batches: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """All batches as one."""
+    """Join all batches to one."""
     return tuple(
         torch.cat(entries) if isinstance(entries[0], Tensor) else entries[0] for entries in zip(*batches, strict=True)
     )
 
 
 class _Measurement:
-    """The float network's tensors, and what becomes of the outputs if one of them changes.
+    """Holds the float network's tensors, and measures what becomes of the outputs if one of them changes.
 
     Args:
         twin: The float network.
-        models: The prepared models of one width each; the names of their nodes are those of the twin's.
-        inputs: What all of them read.
+        models: For each width, a model that was prepared with it, whose nodes have the names of the twin's.
+        inputs: The inputs of all of them.
     """
 
     def __init__(self, twin: GraphModule, models: dict[str, GraphModule], inputs: tuple[Any, ...]) -> None:
@@ -131,7 +131,7 @@ class _Measurement:
         self._maps = dict(calls_of(twin, OperatorMap))
 
     def run(self) -> Sensitivities:
-        """Every tensor at every width."""
+        """Measure every tensor at every width."""
         quantized = [{node.name: each for node, each in layer_map_calls(gm)} for gm in self._models.values()]
         by_width = dict(zip(self._models, quantized, strict=True))
         weights = self._readers_of_weights(quantized[0])
@@ -165,14 +165,14 @@ class _Measurement:
         return list(readers.values())
 
     def _groups(self, outputs: list[Node]) -> list[list[Node]]:
-        """The nodes whose outputs have one type."""
+        """The groups of nodes whose outputs have one type."""
         names = {node.name: node for node in outputs}
         groups = scale_groups(next(iter(self._models.values())))
         found = [[names[node.name] for node in group if node.name in names] for group in groups]
         return [group for group in found if group]
 
     def _sources(self, groups: list[list[Node]]) -> dict[str, int | None]:
-        """For each node of the prepared model, the group of what it reads first; None for the model's inputs."""
+        """For each node of the prepared model, the group of its first input; None for the model's inputs."""
         gm = next(iter(self._models.values()))
         place = {node.name: index for index, group in enumerate(groups) for node in group}
         producers = {node.name: each for node, each in level_producers(gm).items()}
@@ -186,7 +186,7 @@ class _Measurement:
     def _errors(
         self, nodes: list[Node], by_width: dict[str, dict[str, LayerMap]], *, is_weight: bool
     ) -> dict[str, float]:
-        """The error of the outputs for each width; widths that give one type count once, under the widest's name."""
+        """Measure the error of the outputs for each width; widths that give one type count once, as the widest."""
         errors: dict[str, float] = {}
         seen: dict[IntegerType, str] = {}
         for width, quantized in by_width.items():
@@ -204,7 +204,7 @@ class _Measurement:
         return errors
 
     def _rounded(self, nodes: list[Node], quantizer: Quantizer) -> Tensor:
-        """The quantised weight of some nodes, rounded as `reconstruct` does it where that can be done."""
+        """Quantise the weight that some nodes share, rounded as by `reconstruct` where that can be done."""
         layer_map = self._maps[nodes[0]]
         assert layer_map.weight is not None
         if len(nodes) > 1 or not has_patches(layer_map) or quantizer.integer_type.levels:
@@ -212,10 +212,10 @@ class _Measurement:
         inputs = tuple(self._values[source] for source in nodes[0].all_input_nodes)
         wanted = layer_map.operator.real(inputs, layer_map.weight, layer_map.bias)
         rounded = rounded_weight(layer_map, quantizer, list(inputs), [wanted])
-        return (rounded.levels * rounded.steps).float().reshape(layer_map.weight.shape)
+        return (rounded.levels * rounded.scales).float().reshape(layer_map.weight.shape)
 
     def _with_weight(self, node: Node, weight: Tensor) -> Tensor:
-        """What a layer map gives with another weight, whatever it reads now; the mean of each channel stays."""
+        """Run a layer map with another weight on what it reads now; the mean of each output channel stays."""
         layer_map = self._maps[node]
         inputs = tuple(self._run.env[source] for source in node.all_input_nodes)
         lost = layer_map.operator.real(inputs, layer_map.weight) - layer_map.operator.real(inputs, weight)
@@ -231,7 +231,7 @@ class _Measurement:
         return found
 
     def _with_output(self, layer_map: LayerMap) -> Callable[[Node], Tensor]:
-        """What a layer map gives with its quantised output; the step is that of the float outputs."""
+        """Make a function that quantises the output of a node, by the scale that fits its float output."""
         quantizer = layer_map.output_quantizer
         assert quantizer is not None
 
@@ -244,7 +244,9 @@ class _Measurement:
         return quantized
 
     def _error(self, changed: list[Node], give: Callable[[Node], Tensor]) -> float:
-        """The power of the error of the outputs over theirs, if some nodes give something else."""
+        """Run what lies behind nodes that give something else; return the power of the outputs' error over that of the
+        outputs.
+        """
         self._run.env = dict(self._values)
         dirty: set[Node] = set()
         for node in self._nodes:
