@@ -35,3 +35,9 @@ def test_an_operator_that_a_table_lacks_is_refused_by_name(dialect, reason, tmp_
     with pytest.raises(ExportError, match=rf"module '0'.*target 'litert' has {reason}"):
         written(tmp_path, nn.Sequential(nn.Linear(4, 2)), 4)
     assert not (tmp_path / "m.tflite").exists()
+
+
+def test_an_emitter_that_is_no_dialect_of_tflite_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite_dialect, "TFLITE", 3)
+    with pytest.raises(TypeError, match="of target 'litert' is 3, needed a TfliteDialect"):
+        written(tmp_path, nn.Sequential(nn.Linear(4, 2)), 4)
