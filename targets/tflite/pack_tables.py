@@ -27,11 +27,11 @@ _ALIGNMENT = 16  # of the numbers of a tensor
 
 
 def pack_model(model: Mapping[str, Any]) -> bytes:
-    """The file of a model.
+    """Return the bytes of a file.
 
     Args:
-        model: The values of the table Model: a mapping for a table, with a pair (name, values) where it is one of
-            several; what is not there has the schema's default.
+        model: The fields of the schema's table Model. A table is a mapping; where the schema allows one of several
+            tables, it is a pair (name, mapping). A field that is left out has the schema's default.
     """
     builder = flatbuffers.Builder(1024)
     builder.Finish(_table(builder, "Model", model), FILE_IDENTIFIER)
@@ -39,7 +39,7 @@ def pack_model(model: Mapping[str, Any]) -> bytes:
 
 
 def _table(builder: flatbuffers.Builder, name: str, values: Mapping[str, Any]) -> int:
-    """Write a table behind what it refers to; return where."""
+    """Write a table behind what it refers to; return its offset."""
     fields = TABLES[name]
     places = {key: _place(builder, fields[key][1], value) for key, value in values.items()}
     builder.StartObject(1 + max((number for number, _ in fields.values()), default=-1))
@@ -54,7 +54,7 @@ def _table(builder: flatbuffers.Builder, name: str, values: Mapping[str, Any]) -
 
 
 def _place(builder: flatbuffers.Builder, kind: str, value: Any) -> Any:
-    """A scalar as it is, or where something longer was written."""
+    """Return a scalar as it is, or the offset at which a longer value was written."""
     if kind in SCALARS:
         return value
     if kind == "string":
@@ -79,7 +79,7 @@ def _vector(builder: flatbuffers.Builder, kind: str, values: Sequence[Any]) -> i
 
 
 def _bytes(builder: flatbuffers.Builder, data: bytes) -> int:
-    """The numbers of a tensor, which kernels read where they lie."""
+    """Write the numbers of a tensor, aligned so that kernels read them in place; return their offset."""
     builder.StartVector(1, len(data), _ALIGNMENT)
     builder.head -= len(data)
     builder.Bytes[builder.head : builder.head + len(data)] = data

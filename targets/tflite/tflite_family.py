@@ -9,14 +9,13 @@ from pathlib import Path
 from torch import nn
 from torch.fx import GraphModule
 
-from ana_fx.graph import location, module_of
+from ana_fx.graph import module_of
 from ana_fx.target import Target
 from ana_fx.targets.file_family import Emission, FileFamily, FileOrder
 from ana_fx.targets.program_needs import needs_of
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.tflite.tflite_dialect import TfliteDialect
 from ana_fx.targets.tflite.tflite_file import TfliteFile, read_tflite
-from ana_fx.targets.tflite.tflite_limits import misfits_of
 from ana_fx.targets.tflite.tflite_program import BORDERS, TfliteProgram
 from ana_fx.targets.tflite.tflite_runtimes import TFLITE_RUNTIMES
 from ana_fx.text.wording import brief
@@ -41,13 +40,7 @@ class TfliteFamily(FileFamily):
             module = module_of(node)
             if node in inner or module is None or isinstance(module, BORDERS) or _is_refused(module, target):
                 continue
-            if dialect.writer(module) is None:
-                kind = type(dialect.subject(module)).__name__
-                found.append(
-                    f"{location(node)}: target {target.name!r} has no writer for {kind}, needed one in its table"
-                )
-            else:
-                found += misfits_of(program, node, target)
+            found += dialect.misfits(node, module, target)
         return found
 
     def emit(self, program: GraphModule, order: FileOrder) -> Emission:
@@ -74,7 +67,7 @@ def _dialect_of(target: Target) -> TfliteDialect:
 
 
 def _is_refused(module: nn.Module, target: Target) -> bool:
-    """Whether the description of a target has no such module, which is another refusal."""
+    """Whether the description of a target refuses a module, which is reported elsewhere."""
     needs = needs_of(module)
     return needs is not None and bool(target.refusals(needs))
 

@@ -84,7 +84,7 @@ class TfliteFile(ExportedFile):
         return Contents(int(self.model["version"]), dict(operators.most_common()), held, ())
 
     def run(self, runtime: Runtime, feeds: Mapping[str, Array]) -> FileRun:
-        """Run it on the integers of the program, and give its outputs as the program has them.
+        """Run it on the program's integers, and return its outputs with the axes and the type that the program has.
 
         Raises:
             VerifyError: It takes other inputs, or does not run.
@@ -179,7 +179,7 @@ def read_tflite(path: Path) -> TfliteFile:
 
 
 def _check(model: Mapping[str, Any]) -> None:
-    """Refuse tensors that do not have the numbers that they should, and operators that name none that there is."""
+    """Refuse tensors whose numbers do not fill their shape, and operators that are unknown or name no tensor."""
     (graph,) = model["subgraphs"]
     tensors, buffers, codes = graph["tensors"], model["buffers"], model["operator_codes"]
     for tensor in tensors:

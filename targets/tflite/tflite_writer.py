@@ -1,4 +1,4 @@
-"""What a writer has in hand while it writes one node of a program into a .tflite file."""
+"""The tools with which a writer writes one node of a program into a .tflite file."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class TfliteWriter:
 
     @property
     def zero_point(self) -> int:
-        """What stands for level 0 in what the node gives."""
+        """The integer that stands for level 0 of what the node gives."""
         assert self.levels.integer_type is not None
         return zero_point_of(self.levels.integer_type)
 
     @property
     def scales(self) -> Scales:
-        """What the integers that the node gives stand for."""
+        """Scale and zero point of what the node gives."""
         return Scales(np.float32(self.levels.scale), self.zero_point)
 
     def note(self, operator: str, arithmetic: str) -> None:
@@ -69,47 +69,47 @@ class TfliteWriter:
         self.notes.update(operator=operator, arithmetic=arithmetic)
 
     def report(self) -> NodeReport:
-        """How the node stands in the file."""
+        """Report how the node stands in the file."""
         return NodeReport(self.path, **self.notes).with_weights(self.module, self.stored_bytes)
 
     def tensor(self, dims: Shape, scales: Scales | None = None, suffix: str = "") -> int:
-        """A tensor that depends on the input, with the node's own scale unless it is given another."""
+        """Add a tensor that depends on the input, with the node's scale unless another is given; return its index."""
         return self.builder.tensor(self.path + suffix, dims, scales or self.scales)
 
     def constant(self, array: Array, name: str, scales: Scales | None = None, *, is_int4: bool = False) -> int:
-        """A tensor with numbers, two of them in a byte if they are of four bits."""
+        """Add a tensor with these numbers, two of them in a byte if they have four bits; return its index."""
         self.stored_bytes[name] = -(-array.size // 2) if is_int4 else array.nbytes
         return self.builder.constant(f"{self.path}.{name}", array, scales, is_int4=is_int4)
 
     def op(self, code: Code, inputs: Sequence[int], dims: Shape, scales: Scales | None = None, **options: Any) -> int:
-        """An operator, and the tensor that it gives."""
+        """Add an operator; return the index of the tensor that it gives."""
         output = self.tensor(dims, scales)
         self.builder.operator(code, inputs, output, **options)
         return output
 
     def int32(self, code: Code, inputs: Sequence[int], dims: Shape, **options: Any) -> int:
-        """An operator, and the tensor of int32 that it gives."""
+        """Add an operator; return the index of the tensor of int32 that it gives."""
         output = self.builder.tensor(self.path, dims, None, Kind.INT32)
         self.builder.operator(code, inputs, output, **options)
         return output
 
     def scales_of(self, x: HeldTensor) -> Scales:
-        """What the integers of a tensor stand for."""
+        """Scale and zero point of a tensor of the file."""
         return Scales(x.scale, x.zero_point)
 
     def held(self, index: int, image: Shape, order: Shape, shape: Shape | None = None) -> HeldTensor:
-        """What the node gives, whose numbers lie as those of an image with its axes in that order."""
+        """Return a tensor of the file as what the node gives: the numbers of `image` with its axes in `order`."""
         scale = np.float32(self.levels.scale)
         return HeldTensor(index, self.zero_point, scale, self.levels.lo, shape or self.shape, image, order)
 
     def moved(self, x: HeldTensor, index: int, image: Shape, order: Shape) -> HeldTensor:
-        """An input's levels in another tensor, as the node gives them."""
+        """Return a tensor of the file as what a node gives that leaves the levels of an input as they are."""
         return replace(x, index=index, shape=self.shape, image=image, order=order)
 
     def arranged(self, x: HeldTensor, image: Shape, order: Shape) -> int:
-        """An input whose numbers follow each other as those of an image with its axes in that order.
+        """Put the numbers of an input in the order of `image` with its axes in `order`; return the index of the tensor.
 
-        Nothing is moved if they do already.
+        Nothing is written if they are in that order already.
         """
         dims = tuple(image[axis] for axis in order)
         if x.lies(image, order):
@@ -123,7 +123,7 @@ class TfliteWriter:
         return plain if order == tuple(sorted(order)) else self._transposed(x, plain, order, dims)
 
     def reshaped(self, index: int, dims: Shape, wanted: Shape, scales: Scales, *, is_renamed: bool = False) -> int:
-        """A tensor with the same integers in another shape; `is_renamed` says that they stand for other numbers."""
+        """Give a tensor another shape, or other scales if `is_renamed`; return the index of the same integers."""
         if dims == wanted and not is_renamed:
             return index
         assert math.prod(dims) == math.prod(wanted)

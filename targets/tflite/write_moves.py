@@ -67,7 +67,7 @@ def write_zeros(w: TfliteWriter, module: Pad) -> HeldTensor:
 
 
 def _as_shaped(w: TfliteWriter) -> HeldTensor:
-    """The input with an axis of the file for each of the program's."""
+    """Put the input into an order of the program's own axes, if the file has other axes."""
     x = w.x
     if x.image == x.shape:
         return x

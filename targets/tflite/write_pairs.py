@@ -82,10 +82,10 @@ class _Pair:
     """Two tensors with their axes in one order.
 
     Args:
-        image: What they become, as the file has it: another shape of the same numbers.
-        order: Its axes in the file.
-        indices: The tensors.
-        dims_of: Their shapes; an axis that is broadcast has length 1.
+        image: The shape of what they become: that of the program's sample, or another shape of the same numbers.
+        order: The axes of `image` in the order that the file has them in.
+        indices: The two tensors of the file.
+        dims_of: The shapes of their samples; an axis that is broadcast has length 1.
     """
 
     image: Shape
@@ -95,7 +95,7 @@ class _Pair:
 
     @classmethod
     def of(cls, w: TfliteWriter) -> _Pair:
-        """The inputs of a node, as the first one lies if that can be; channels with numbers of their own lie last."""
+        """Put both inputs of a node in the order of the first one, or with the channels last if their signs differ."""
         first, second = w.inputs
         is_alike = first.shape == second.shape
         image, order = (first.image, first.order) if is_alike else (w.shape, tuple(range(len(w.shape))))
@@ -120,7 +120,7 @@ class _Pair:
 
 
 def _by_table(w: TfliteWriter, code: Code, pair: _Pair, **options: Any) -> int:
-    """What an operator makes of both in int32, and a table from that to levels."""
+    """Write an operator on both tensors in int32, and a table from what it gives to levels."""
     terms = []
     for place, (index, dims, x) in enumerate(zip(pair.indices, pair.dims_of, w.inputs, strict=True)):
         factor = 1 if w.module.weight is None else int(w.module.weight[place])
@@ -130,9 +130,9 @@ def _by_table(w: TfliteWriter, code: Code, pair: _Pair, **options: Any) -> int:
 
 
 def _add_as_product(w: TfliteWriter, pair: _Pair) -> int:
-    """Both tensors as the two rows of an image, times a kernel that is two numbers high.
+    """Write a depthwise convolution whose image has the two tensors for its rows and whose kernel is two numbers high.
 
-    The rows have one zero point in the kernel's eyes; what the second one's differs by goes into the bias.
+    The kernel takes both rows for tensors of one zero point; the difference of their zero points goes into the bias.
     """
     dims = pair.dims
     channels, size = (dims[-1], math.prod(dims[:-1])) if dims else (1, 1)

@@ -54,10 +54,10 @@ def write_mean(w: TfliteWriter, op: Reduce) -> HeldTensor:
 
 
 def write_linear(w: TfliteWriter, op: Linear) -> HeldTensor:
-    """Write CONV_2D over images that are one number high and wide, or as wide as there are rows.
+    """Write CONV_2D over images of one number, or of one row as wide as there are rows.
 
-    A flattened image is read as it lies, its weights follow it. FULLY_CONNECTED would do as well, but LiteRT's
-    reference kernel rounds it in another way than TFLite Micro's.
+    A flattened image is read in the order that the file has, and the weights are put in that order. FULLY_CONNECTED
+    would do as well, but LiteRT's reference kernel rounds it in another way than TFLite Micro's.
     """
     weight = numpy(w.module.stored_weight().cpu()).astype(np.int8)
     num_outputs, num_inputs = weight.shape
@@ -92,7 +92,7 @@ def write_identity(w: TfliteWriter, op: Identity) -> HeldTensor:
 
 
 def _over_images(w: TfliteWriter, product: KernelProduct) -> HeldTensor:
-    """A product with an image, or with a row, whose channels lie last."""
+    """Write a product with images, or with rows, whose channels lie last."""
     channels, *sizes = w.x.shape
     height, width = (1, *sizes) if len(sizes) == 1 else sizes
     index = w.arranged(w.x, w.x.shape, channels_last(len(w.x.shape)))
@@ -120,10 +120,10 @@ def write_product(
     Args:
         w: Writes the node.
         product: The product.
-        x: What it reads, with samples [height, width, channels].
-        dims: Their shape.
-        scales: What their integers stand for.
-        bias_moved: What the bias is larger by than the staircase's.
+        x: The tensor that it reads, with samples [height, width, channels].
+        dims: The shape of these samples.
+        scales: Their scale and zero point.
+        bias_moved: How much larger the bias is than the staircase's.
 
     Returns:
         A tensor with samples [height, width, outputs].
@@ -154,5 +154,5 @@ def write_product(
 
 
 def _fits_four_bits(weight: Array) -> bool:
-    """Whether all its integers do: not where a channel with a negative gain has the lowest one turned around."""
+    """Whether four bits hold all its integers: not 8, which a lowest level becomes where a gain is negative."""
     return int(weight.min()) >= _LEAST_INT4 and int(weight.max()) < -_LEAST_INT4

@@ -72,7 +72,7 @@ def write_transposed(w: TfliteWriter, form: SpreadConvolution) -> HeldTensor:
 
 
 def _constants(w: TfliteWriter, weight: Array, scales: Scales) -> tuple[int, int]:
-    """A weight with its outputs first, and its bias."""
+    """Add the constants of a weight whose first axis is its outputs, and of its bias; return their indices."""
     staircase, shape = w.module.staircase, (len(weight),)
     weight_scale = np.broadcast_to(numpy(staircase.weight_scale), shape).astype(np.float32)
     bias = np.broadcast_to(numpy(staircase.bias), shape).astype(np.int32)
@@ -81,7 +81,7 @@ def _constants(w: TfliteWriter, weight: Array, scales: Scales) -> tuple[int, int
 
 
 def _turned_around(weight: Array, op: Convolution) -> Array:
-    """The kernel of a convolution, [out, in / groups, *size], as [out, height, width, in]."""
+    """Turn the kernel of a convolution, [out, in / groups, *size], around, as [out, height, width, in]."""
     weight = weight.reshape(*weight.shape[:2], *down_and_right(weight.shape[2:], 1))
     num_outputs, num_inputs, height, width = weight.shape
     down, right = down_and_right(op.dilation, 1)

@@ -1,3 +1,8 @@
+"""The noisy quantizer in one kernel: the numbers and the gradients of the plain code.
+
+This covers `kernels/triton_kernels.py` too.
+"""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,7 @@
-"""The noisy quantizer against the sum over all of its thresholds, written out in float64."""
+"""The noisy quantizer against the sum over all of its thresholds, written out in float64.
+
+This covers `numerics/levels.py` too.
+"""
 
 import math
 

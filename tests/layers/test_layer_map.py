@@ -1,4 +1,7 @@
-"""The layer map in eval mode: the integers of a plain rewrite, whatever the batch, the threads and the context."""
+"""The layer map in eval mode: the integers of a plain rewrite, whatever the batch, the threads and the context.
+
+This covers `layers/norms.py` and `layers/operator_map.py` too.
+"""
 
 import numpy as np
 import pytest

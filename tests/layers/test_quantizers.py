@@ -1,6 +1,6 @@
 """The first batch: what it must be to set scales, and that scale groups learn from it on.
 
-This covers passes/quantization/sample_scales.py too.
+This covers `passes/quantization/sample_scales.py`, `layers/input_quantizers.py` and `numerics/first_scale.py` too.
 """
 
 import copy

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
+from ana_fx.layers.quantizers import Quantizer
 from tests.graphs import Written, WrittenForTwo, assert_graph
 from tests.models import Chain, OneDimensional, Residual, Volume, example
 
