@@ -45,8 +45,18 @@ from ana_fx.version import installed_version
 
 __all__ = ["app"]
 
+_EPILOG = """From a trained state to a file, and every output bit compared:
+
+ana-fx export my_net:make model.onnx --state qat.pt --example x.npy --save program.anafx
+
+ana-fx verify model.onnx --against program.anafx
+"""
+
 app = typer.Typer(
-    help="Integer networks: quantise, export, inspect, report, verify.", no_args_is_help=True, add_completion=False
+    help="Integer networks: quantise, export, inspect, report, verify.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 _LARGEST_TEXT = 2**24
@@ -62,7 +72,9 @@ def _say_version(is_wanted: bool) -> None:
 
 File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx or .tflite.", show_default=False)]
 
-FloatModel = Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")]
+FloatModel = Annotated[
+    str, typer.Argument(help="A function without arguments that makes the float model, 'package.module:function'.")
+]
 FloatState = Annotated[Path | None, typer.Option(help="Its state_dict, of torch.save, if the function loads none.")]
 Data = Annotated[Path, typer.Option(help="Inputs of the model, an array of numpy.save; no labels are needed.")]
 
@@ -141,8 +153,8 @@ def report_program(
 
 @app.command("export")
 def export_model(
-    model: Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")],
-    output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    model: FloatModel,
+    output: Annotated[Path, typer.Argument(help="The file to write, .tflite for the targets of TFLite, else .onnx.")],
     state: Annotated[Path | None, typer.Option(help="The trained state_dict, of torch.save.")] = None,
     example: Annotated[
         list[Path] | None, typer.Option(help="The example inputs of prepare, arrays of numpy.save.")
@@ -151,7 +163,7 @@ def export_model(
         Path | None,
         typer.Option(help="Inputs for quantising without training, .npy; the model is float then, --state too."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="As in prepare; by default the state's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As in prepare, 'int4' say; by default the state's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="As in prepare.")] = None,
     prepared_for: Annotated[
         str | None, typer.Option(help="The target that prepare was given; by default the state's.")
@@ -161,7 +173,7 @@ def export_model(
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
     save: Annotated[Path | None, typer.Option(help="Where to write the program, for `verify --against`.")] = None,
 ) -> None:
-    """Prepare a model as for training, load its trained state, or quantise it without one; convert and export it."""
+    """Convert a model and write its file: by --state as it was trained, or by --calibration without training."""
     with _errors_in_one_line():
         if calibration is not None:
             batches = _batches(calibration)
@@ -191,7 +203,7 @@ def compare(
     model: FloatModel,
     data: Data,
     state: FloatState = None,
-    precision: Annotated[str, typer.Option(help="As in prepare.")] = "int8",
+    precision: Annotated[str, typer.Option(help="As in prepare, 'int4' say.")] = "int8",
     target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
     rebuild: Annotated[bool, typer.Option(help="Reconstruct the layers first, as export does.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON in place of the table.")] = False,
