@@ -12,7 +12,7 @@ function sortCells() {
     for (const cell of table.querySelectorAll("th, td")) {
       const text = cell.textContent.trim();
       if (text.length > 40) cell.dataset.holds = text.length > 90 ? "text" : "prose";
-      else if (/\d/.test(text) && text.length <= 12) cell.dataset.holds = "number";
+      else if (cell.tagName === "TD" && /\d/.test(text) && text.length <= 12) cell.dataset.holds = "number";
       keepUnits(cell);
     }
     table.querySelectorAll("code").forEach(breakNames);

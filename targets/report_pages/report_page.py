@@ -83,11 +83,11 @@ def page_of(report: ProgramReport) -> str:
 {_summary(report, layers)}
 {_files(report.files)}
 <h2>Layer maps</h2>
-<p>A layer map multiplies and sums integers exactly, then rounds the sum to a level. <em>Scale</em> is the real number that
-one level of its output stands for. <em>Accumulator</em> is the largest sum, <em>pair sum</em> the largest sum of two
-products, in absolute value and for every input; sums become levels by a <em>multiplier</em> and a <em>shift</em>, or as
-<em>computed as</em> says. <em>Proof</em> is how many thresholds of this rounding were compared with the trained network's,
-<em>saturated</em> the share of outputs that are the lowest or the highest level on given data.</p>
+<p>A layer map multiplies and sums integers exactly, then rounds the sum to a level. <em>Scale</em> is the real number
+that one level of its output stands for. <em>Accumulator</em> is the largest sum, <em>pair sum</em> the largest sum of
+two products, in absolute value and for every input; sums become levels by a <em>multiplier</em> and a <em>shift</em>,
+or as <em>computed as</em> says. <em>Proof</em> is how many thresholds of this rounding were compared with the trained
+network's, <em>saturated</em> the share of outputs that are the lowest or the highest level on given data.</p>
 {_table(layers, anchors)}
 <h2>Graph</h2>
 <p>A coloured box is a layer map, and leads to its row: weights → output · shape of one sample. Others move numbers.</p>
