@@ -35,7 +35,7 @@ function breakNames(code) {
 
 // Pictures open at their full size, which a phone can enlarge further.
 function openPictures() {
-  for (const image of document.querySelectorAll(".md-content p > img")) {
+  for (const image of document.querySelectorAll(".md-content :is(p, td) > img")) {
     const link = document.createElement("a");
     link.href = image.src;
     image.replaceWith(link);
