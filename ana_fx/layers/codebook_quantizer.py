@@ -105,14 +105,10 @@ class CodebookQuantizer(Quantizer):
         """The levels of `x` without noise, as float32 integers."""
         return self.codebook_along(x).level(x.float() / positive(self.scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The noisy quantizer; float32, shaped as `x`."""
-        if not self.is_calibrated:
-            self._calibrate_on_first_batch(x)
-        scale = self.scale
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         factor = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5 if scale.requires_grad else 1.0
-        mean, std = self.mean * self.unit, self.std * self.unit
-        return fake_quantize_codebook(x, positive(scale), (mean, std), self, factor)
+        noise = (mean * self.unit, std * self.unit)
+        return fake_quantize_codebook(x, positive(scale), noise, self, factor)
 
 
 def fake_quantize_codebook(
@@ -130,6 +126,9 @@ def fake_quantize_codebook(
     Returns:
         Multiples of `scale`, float32, shaped as `x`.
     """
+    if not torch.is_grad_enabled():
+        v = x.float() / scale - noise[0]
+        return _LEVELS[quantizer.strategy](v, noise[1], quantizer.codebook_along(x), quantizer.noise) * scale
     gradient = quantizer.gradient._replace(mean=quantizer.gradient.mean * quantizer.unit)
     settings = (quantizer.codebook_along(x), quantizer.noise, quantizer.strategy, gradient)
     factors = (scale_gradient, scale.requires_grad)

@@ -9,7 +9,7 @@ not depend on the number of levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from ana_fx.numerics.levels import Levels
 from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
 from ana_fx.schedule.noise import Noise
 
-__all__ = ["LARGEST", "fake_quantize", "quantize"]
+__all__ = ["LARGEST", "fake_quantize", "is_computed_again", "quantize"]
 
 LARGEST = torch.finfo(torch.float32).max
 _USUAL = Gradient()
+_LARGE = 2**19  # numbers; to compute again what fewer ones give would take more time than the memory is worth
 
 
 def quantize(x: Tensor, scale: Tensor, levels: Levels) -> Tensor:
@@ -63,14 +64,73 @@ def fake_quantize(
         `gradient` says in place of σ's; for uniform noise of half a step under `mode` this is LSQ's
         (Esser et al. 2020, eq. 3).
     """
+    formula = _Formula(levels, noise, strategy, num_neighbours, gradient)
     learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
-    out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        x, scale, mean, std, levels, noise, strategy, num_neighbours, scale_gradient, gradient, learns_scale
-    )
+    if not (torch.is_grad_enabled() and (x.requires_grad or learns_scale)):
+        return formula.quantized(x, scale, mean, std)
+    settings = (formula, scale_gradient if learns_scale else None, is_computed_again(x, strategy))
+    out: Tensor = _FakeQuantize.apply(x, scale, mean, std, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
+def is_computed_again(x: Tensor, strategy: Strategy) -> bool:
+    """Whether backward computes anew what follows from x: a large parameter on the CPU, which is there anyway."""
+    if torch.compiler.is_compiling():  # compilers choose themselves what to compute again
+        return False
+    return x.is_leaf and x.is_cpu and x.numel() > _LARGE and strategy is not Strategy.RANDOM
+
+
+# On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
+# true or false of an element is 1.0 or 0.0 here.
+
+
+class _Formula(NamedTuple):
+    """What a noisy quantizer computes; arguments are those of `fake_quantize`."""
+
+    levels: Levels
+    noise: Noise
+    strategy: Strategy
+    num_neighbours: int
+    gradient: Gradient
+
+    def quantized(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The value alone."""
+        _, v = self.steps(x, scale, mean)
+        return self.level_(v, std).mul_(scale)
+
+    def steps(self, x: Tensor, scale: Tensor, mean: Tensor, *, are_apart: bool = False) -> tuple[Tensor, Tensor]:
+        """x in steps, and v, in which the thresholds are the integers; one tensor, unless they are needed apart."""
+        u = x.float() / scale
+        shift = self.levels.offset - mean
+        return u, u + shift if are_apart else u.add_(shift)
+
+    def height(self, std: Tensor) -> Tensor | None:
+        """What the slope is wherever it is not 0, if it has but one value."""
+        is_expectation = self.gradient.rule is GradientRule.EXPECTATION
+        return self.noise.height(std) if self.num_neighbours == 0 and is_expectation else None
+
+    def near(self, v: Tensor, std: Tensor) -> Tensor:
+        """1.0 where the slope has its height, else 0.0."""
+        v = self._moved(v)
+        exists = _exists(0, self.levels)
+        distance = _middle_threshold(v, self.levels, 0).sub_(v)
+        return self.noise.within_(distance, std if exists is True else std * exists)
+
+    def slope(self, v: Tensor, std: Tensor) -> Tensor:
+        """The derivative of what takes the quantizer's place in backward."""
+        return _SLOPES[self.gradient.rule](self._moved(v), std, self.levels, self.noise, self.num_neighbours)
+
+    def level_(self, v: Tensor, std: Tensor) -> Tensor:
+        """The level; it may overwrite v."""
+        return _LEVELS[self.strategy](v, std, self.levels, self.noise, self.num_neighbours)
+
+    def _moved(self, v: Tensor) -> Tensor:
+        return v - self.gradient.mean if self.gradient.mean else v
+
+
 class _FakeQuantize(torch.autograd.Function):
+    """Keeps slopes for backward, a byte each if they can be; or x, from which these are computed again."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -78,54 +138,56 @@ class _FakeQuantize(torch.autograd.Function):
         scale: Tensor,
         mean: Tensor,
         std: Tensor,
-        levels: Levels,
-        noise: Noise,
-        strategy: Strategy,
-        num_neighbours: int,
-        scale_gradient: float,
-        gradient: Gradient,
-        learns_scale: bool,
+        formula: _Formula,
+        scale_gradient: float | None,
+        keeps_x: bool,
     ) -> Tensor:
-        u = x.float() / scale
-        shift = levels.offset - mean  # in v the thresholds are the integers
-        v = u + shift if learns_scale else u.add_(shift)
-        moved = v - gradient.mean if gradient.mean else v
-        slope, height = _kept_slope(moved, std, levels, noise, num_neighbours, gradient.rule)
-        level = _LEVELS[strategy](v, std, levels, noise, num_neighbours)
+        ctx.formula, ctx.scale_gradient, ctx.keeps_x = formula, scale_gradient, keeps_x
+        ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
+        if keeps_x:
+            ctx.save_for_backward(x, scale, mean.clone(), std.clone())
+            return formula.quantized(x, scale, mean, std)
+        u, v = formula.steps(x, scale, mean, are_apart=scale_gradient is not None)
+        height = formula.height(std)
+        slope = formula.slope(v, std) if height is None else _bytes_of(formula.near(v, std))
+        level = formula.level_(v, std)
         scale_slope = None
-        if learns_scale:
-            finite = u.clamp_(-LARGEST, LARGEST)  # at infinity the slope is 0, and infinity times 0 is no number
-            scale_slope = finite.mul_(_restored(slope, height)).sub_(level).mul_(-scale_gradient)
+        if scale_gradient is not None:
+            scale_slope = _scale_slope(u, _restored(slope, height), level).mul_(-scale_gradient)
         ctx.save_for_backward(slope, height, scale_slope)
-        ctx.scale_shape = scale.shape
-        ctx.dtype = x.dtype
         if torch.compiler.is_compiling():
             return level * scale  # in place a compiled graph would lose the gradient of what is returned
         return level.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, height, scale_slope = ctx.saved_tensors
-        grad_x = (grad * slope if height is None else _restored(slope, height).mul_(grad)).to(ctx.dtype)
-        grad_scale = None if scale_slope is None else (grad * scale_slope).sum_to_size(ctx.scale_shape)
-        return grad_x, grad_scale, *(None,) * 9
+        if ctx.keeps_x:
+            grad_x, by_scale = _gradients(ctx, grad)
+        else:
+            slope, height, scale_slope = ctx.saved_tensors
+            grad_x = grad * slope if height is None else _restored(slope, height).mul_(grad)
+            by_scale = None if scale_slope is None else grad * scale_slope
+        grad_scale = None if by_scale is None else by_scale.sum_to_size(ctx.scale_shape)
+        return grad_x.to(ctx.dtype), grad_scale, *(None,) * 5
 
 
-# On the CPU a new tensor costs as much as two operations in place, and a tensor of bools as much as ten; so what is
-# true or false of an element is 1.0 or 0.0 here.
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Those of x, and of the scale for each number if it learns, from x that was kept."""
+    formula, scale_gradient = ctx.formula, ctx.scale_gradient
+    x, scale, mean, std = ctx.saved_tensors
+    u, v = formula.steps(x, scale, mean, are_apart=scale_gradient is not None)
+    height = formula.height(std)
+    slope = formula.slope(v, std) if height is None else formula.near(v, std).mul_(height)
+    if scale_gradient is None:
+        return slope.mul_(grad), None
+    scale_slope = _scale_slope(u, slope, formula.level_(v, std)).mul_(-scale_gradient)
+    return slope.mul_(grad), scale_slope.mul_(grad)
 
 
-def _kept_slope(
-    v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbours: int, rule: GradientRule
-) -> tuple[Tensor, Tensor | None]:
-    """The slope; or, where it is 0 or the height of a flat density, a byte for each number, and the height."""
-    height = noise.height(std) if num_neighbours == 0 and rule is GradientRule.EXPECTATION else None
-    if height is None:
-        return _SLOPES[rule](v, std, levels, noise, num_neighbours), None
-    exists = _exists(0, levels)
-    distance = _middle_threshold(v, levels, 0).sub_(v)
-    within = noise.within_(distance, std if exists is True else std * exists)
-    return _bytes_of(within), height
+def _scale_slope(u: Tensor, slope: Tensor, level: Tensor) -> Tensor:
+    """The derivative by the scale, with the other sign; it overwrites u."""
+    finite = u.clamp_(-LARGEST, LARGEST)  # at infinity the slope is 0, and infinity times 0 is no number
+    return finite.mul_(slope).sub_(level)
 
 
 def _bytes_of(truths: Tensor) -> Tensor:
@@ -158,8 +220,8 @@ def _num_passed(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighb
     return _clip_(torch.floor(v), levels.lo, levels.hi).sub_(levels.lo).mul_(std > 0)
 
 
-_Formula = Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]
-_SLOPES: Mapping[GradientRule, _Formula] = {  # torch.compile does not read a MappingProxyType
+_Table = Callable[[Tensor, Tensor, Levels, Noise, int], Tensor]
+_SLOPES: Mapping[GradientRule, _Table] = {  # torch.compile does not read a MappingProxyType
     GradientRule.EXPECTATION: _slope,
     GradientRule.RELU: _num_passed,
 }
@@ -189,7 +251,7 @@ def _random_(v: Tensor, std: Tensor, levels: Levels, noise: Noise, num_neighbour
     return _clip_(v.sub_(noise.sample_like(v).mul_(std)).floor_(), levels.lo, levels.hi)
 
 
-_LEVELS: Mapping[Strategy, _Formula] = {
+_LEVELS: Mapping[Strategy, _Table] = {
     Strategy.EXPECTATION: _expectation,
     Strategy.MODE: _mode_,
     Strategy.RANDOM: _random_,

@@ -15,6 +15,7 @@ from ana_fx.kernels.kernel_table import kernel_of
 from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
 from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
 from ana_fx.layers.quantizers import ClipRange, Quantizer
+from ana_fx.layers.recomputed_weight import is_recomputed, without_keeping
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
@@ -179,7 +180,7 @@ class OperatorMap(LayerMap):
         if isinstance(norm, ChannelAffine) and operator.takes_channel_affine:
             y = operator.real(tensors, norm.weight, norm.bias)
         else:
-            y = operator.real(tensors, self._noisy_weight(), self.bias)
+            y = self._product(tensors)
             if norm is not None:
                 self._check_channels(y)
                 y = norm(y)
@@ -198,17 +199,22 @@ class OperatorMap(LayerMap):
         assert self.weight is not None
         self._handed = _HandedWeight(quantized, self.weight, self.weight._version)
 
-    def _noisy_weight(self) -> Tensor | None:
+    def _product(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The operator with its noisy weight."""
         weight, quantizer = self.weight, self.weight_quantizer
         if quantizer is None:
-            return weight
+            return self.operator.real(tensors, weight, self.bias)
         assert weight is not None
         handed = self._handed
         if handed is not None:
             self._handed = None
             if handed.weight is weight and handed.version == weight._version:
-                return handed.quantized
-        return quantizer(weight)  # type: ignore[no-any-return]  # a module's call is untyped
+                return self.operator.real(tensors, handed.quantized, self.bias)
+        quantized = quantizer(weight)
+        if not is_recomputed(weight, quantizer):
+            return self.operator.real(tensors, quantized, self.bias)
+        with without_keeping(quantized, weight, quantizer):
+            return self.operator.real(tensors, quantized, self.bias)
 
     def _check_channels(self, y: Tensor) -> None:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and self.operator.channel_axis(y.ndim) != 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -212,17 +214,24 @@ class Quantizer(Float32Module):
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        scale = self.scale
+        return self._noisy(x, self.scale, self.mean, self.std)
+
+    def as_it_is(self) -> Callable[[Tensor], Tensor]:
+        """`forward` with the scale and the noise of this moment, whatever becomes of them; without gradients."""
+        scale, mean, std = (tensor.detach().clone() for tensor in (self.scale, self.mean, self.std))
+        return partial(self._noisy, scale=scale, mean=mean, std=std)
+
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         scale_gradient = 1.0
         if scale.requires_grad:
             scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
         if is_fused(x, self.noise, self.strategy, self.num_neighbours, self.gradient):
-            return fused_fake_quantize(x, scale, self.mean, self.std, grid=self.grid(), scale_gradient=scale_gradient)
+            return fused_fake_quantize(x, scale, mean, std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
             x,
             positive(scale),
-            self.mean,
-            self.std,
+            mean,
+            std,
             levels=self.levels(),
             noise=self.noise,
             strategy=self.strategy,
