@@ -84,3 +84,10 @@ def test_a_page_can_be_read_on_a_phone_and_has_one_heading_of_the_first_order(fa
     assert 'name="viewport"' in page
     assert page.count("<h1>") == 1
     assert 'lang="en"' in page
+
+
+def test_only_what_is_long_is_seen_a_part_at_a_time(facts):
+    assert 'class="scroll tall"' not in page_of(facts)
+    layer = next(node for node in facts.nodes if node.row is not None)
+    nodes = tuple(replace(layer, name=f"layer{index}", reads=()) for index in range(61))
+    assert page_of(replace(facts, nodes=nodes)).count('class="scroll tall"') == 2  # the table and the drawing
