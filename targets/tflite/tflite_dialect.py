@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from torch import nn
-from torch.fx import GraphModule, Node
+from collections.abc import Mapping
 
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
@@ -18,11 +14,9 @@ from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
-from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
-from ana_fx.targets.tflite.held_tensor import HeldTensor
-from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution, Upsampling, upsamplings
+from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
+from ana_fx.targets.channels_last.writer_dialect import Write, WriterDialect
 from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
 from ana_fx.targets.tflite.write_lookups import write_table
 from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
@@ -37,26 +31,7 @@ from ana_fx.targets.tflite.write_products import (
 from ana_fx.targets.tflite.write_softmax import write_softmax
 from ana_fx.targets.tflite.write_upsampling import write_resize, write_transposed
 
-__all__ = ["TFLITE", "TfliteDialect", "Write"]
-
-Write = Callable[[TfliteWriter, Any], HeldTensor]
-
-
-class TfliteDialect(dict[type, Write]):
-    """From the type of an operator or a module to what writes it."""
-
-    def subject(self, module: nn.Module) -> Any:
-        """What is written of a module: its operator, if it is a layer map."""
-        return module.operator if isinstance(module, IntegerMap) else module
-
-    def upsamplings(self, program: GraphModule) -> dict[Node, Upsampling]:
-        """For the last of several nodes that it writes as one, what they compute."""
-        return {node: each for node, each in upsamplings(program).items() if type(each.form) in self}
-
-    def writer(self, module: nn.Module) -> Write | None:
-        """What writes a module; None if the dialect does not have it."""
-        return self.get(type(self.subject(module)))
-
+__all__ = ["TFLITE"]
 
 _WRITERS: Mapping[type, Write] = {
     Average: write_average,
@@ -80,5 +55,5 @@ _WRITERS: Mapping[type, Write] = {
     Sum: write_sum,
     Take: write_take,
 }
-TFLITE = TfliteDialect(_WRITERS)
+TFLITE = WriterDialect(_WRITERS)
 """CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD and MUL where proven, GATHER for tables."""

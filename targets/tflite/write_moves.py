@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ana_fx.program.data_movement import Pad, Permute, Reshape, Slice, Take
-from ana_fx.targets.tflite.held_tensor import HeldTensor
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
@@ -23,14 +23,14 @@ def write_reshape(w: TfliteWriter, module: Reshape) -> HeldTensor:
 
 def write_permute(w: TfliteWriter, module: Permute) -> HeldTensor:
     """Write nothing: the axes have another order for the program, not in the file."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     order = [axis - 1 for axis in module.order[1:]]
     return w.moved(x, x.index, w.shape, tuple(order.index(axis) for axis in x.order))
 
 
 def write_slice(w: TfliteWriter, module: Slice) -> HeldTensor:
     """Write STRIDED_SLICE."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     index = strided_slice(w, x.index, [module.slices[axis] for axis in x.order], w.scales_of(x))
     return w.moved(x, index, w.shape, x.order)
 
@@ -50,7 +50,7 @@ def strided_slice(w: TfliteWriter, x: int, slices: Sequence[tuple[int, int, int]
 
 def write_take(w: TfliteWriter, module: Take) -> HeldTensor:
     """Write GATHER."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     indices = w.constant(module.index.cpu().numpy().astype(np.int32), "index")
     dims = tuple(w.shape[axis] for axis in x.order)
     axis = 1 + x.order.index(module.axis - 1)
@@ -60,16 +60,7 @@ def write_take(w: TfliteWriter, module: Take) -> HeldTensor:
 
 def write_zeros(w: TfliteWriter, module: Pad) -> HeldTensor:
     """Write PAD."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     dims = tuple(x.shape[axis] for axis in x.order)
     index, _ = write_pad(w, x.index, dims, [module.padding[axis] for axis in x.order], w.scales_of(x))
     return w.moved(x, index, w.shape, x.order)
-
-
-def _as_shaped(w: TfliteWriter) -> HeldTensor:
-    """The input with an axis of the file for each of the program's."""
-    x = w.x
-    if x.image == x.shape:
-        return x
-    order = tuple(range(len(x.shape)))
-    return HeldTensor(w.arranged(x, x.shape, order), x.zero_point, x.scale, x.lo, x.shape, x.shape, order)

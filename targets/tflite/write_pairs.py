@@ -12,9 +12,9 @@ from ana_fx.operators.maximum import Maximum
 from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.sum import Sum
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.channels_last.kernel_product import KernelProduct, ones
 from ana_fx.targets.tflite.adds import unproven_add
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import KernelProduct, ones
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.schema import Activation, Code

@@ -13,8 +13,8 @@ from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
 from ana_fx.operators.reduce import Reduce
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import (
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.channels_last.kernel_product import (
     KernelProduct,
     average_product,
     convolution_product,

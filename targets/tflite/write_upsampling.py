@@ -8,12 +8,12 @@ import numpy as np
 
 from ana_fx.operators.convolution import Convolution
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import down_and_right
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.channels_last.kernel_product import down_and_right
+from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.tflite.write_clips import clipped
 from ana_fx.targets.tflite.write_moves import strided_slice
 
