@@ -25,13 +25,11 @@ from ana_fx.targets.channels_last.writer_dialect import Write, WriterDialect
 from ana_fx.targets.files.metadata import IO, TARGET
 from ana_fx.targets.node_report import NodeReport
 
-__all__ = ["BORDERS", "HELD_ZERO_POINT", "ORDER", "LayoutProgram"]
+__all__ = ["BORDERS", "ORDER", "LayoutProgram"]
 
 BORDERS = (Quantize, QuantizeImage, Dequantize)
 ORDER = "order"
 """Behind the name of an input or output: the axes of a program's sample as they follow each other in the file."""
-HELD_ZERO_POINT = "held_zero_point"
-"""Likewise: the byte of the file that stands for level 0."""
 
 
 class Builder(Protocol):
@@ -117,7 +115,7 @@ class LayoutProgram(ABC):
         index = self.input_tensor(name, dims, scale, point)
         self.builder.inputs[name] = index
         self.held[node] = HeldTensor(index, point, scale, levels.lo, shape, shape, order)
-        self._describe(name, levels, shape, order)
+        self.describe(name, levels, shape, order)
         if isinstance(module, QuantizeImage):
             for part, channels in (("gain", module.gain), ("shift", module.shift)):
                 self.metadata[f"{name}.pixel_{part}"] = json.dumps(channels.flatten().tolist())
@@ -132,9 +130,9 @@ class LayoutProgram(ABC):
         if index in (*self.builder.inputs.values(), *self.builder.outputs.values()):
             index = w.copied(x, index, tuple(x.shape[axis] for axis in order))  # one tensor is one output
         self.builder.outputs[name] = index
-        self._describe(name, levels, x.shape, order)
+        self.describe(name, levels, x.shape, order)
 
-    def _describe(self, name: str, levels: LevelRange, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+    def describe(self, name: str, levels: LevelRange, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
         """What a reader needs to know of a border, as strings that give the float32 back exactly."""
         integer_type = levels.integer_type
         assert integer_type is not None

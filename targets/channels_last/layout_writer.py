@@ -46,8 +46,15 @@ class LayoutWriter(ABC):
     stored_bytes: dict[str, int] = field(default_factory=dict)
 
     @abstractmethod
-    def reshape(self, x: HeldTensor, index: int, dims: Shape, wanted: Shape) -> int:
-        """Write a tensor with the integers of `index`, levels of `x`, in another shape; nothing if it is the same."""
+    def reshape(self, x: HeldTensor | None, index: int, dims: Shape, wanted: Shape) -> int:
+        """Write a tensor with the integers of another one in another shape; nothing if that is the same.
+
+        Args:
+            x: The input whose levels they are; None for those that the node gives.
+            index: The tensor.
+            dims: The shape of its samples.
+            wanted: The other shape.
+        """
 
     @abstractmethod
     def transpose(self, x: HeldTensor, index: int, order: Sequence[int], dims: Shape) -> int:

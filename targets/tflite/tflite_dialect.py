@@ -15,40 +15,35 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
+from ana_fx.targets.channels_last.free_moves import write_permute, write_reshape
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.channels_last.writer_dialect import Write, WriterDialect
 from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
 from ana_fx.targets.tflite.write_lookups import write_table
-from ana_fx.targets.tflite.write_moves import write_permute, write_reshape, write_slice, write_take, write_zeros
+from ana_fx.targets.tflite.write_moves import write_slice, write_take, write_zeros
 from ana_fx.targets.tflite.write_pairs import write_maximum, write_minimum, write_mul, write_sum
-from ana_fx.targets.tflite.write_products import (
-    write_average,
-    write_convolution,
-    write_identity,
-    write_linear,
-    write_mean,
-)
+from ana_fx.targets.tflite.write_products import PRODUCTS
 from ana_fx.targets.tflite.write_softmax import write_softmax
 from ana_fx.targets.tflite.write_upsampling import write_resize, write_transposed
 
 __all__ = ["TFLITE"]
 
 _WRITERS: Mapping[type, Write] = {
-    Average: write_average,
+    Average: PRODUCTS.average,
     Concat: write_concat,
-    Convolution: write_convolution,
-    Identity: write_identity,
+    Convolution: PRODUCTS.convolution,
+    Identity: PRODUCTS.identity,
     IntegerMaxPool: write_max_pool,
     IntegerSoftmax: write_softmax,
     IntegerTable: write_table,
-    Linear: write_linear,
+    Linear: PRODUCTS.linear,
     Maximum: write_maximum,
     Minimum: write_minimum,
     NearestResize: write_resize,
     Pad: write_zeros,
     Permute: write_permute,
     Product: write_mul,
-    Reduce: write_mean,
+    Reduce: PRODUCTS.mean,
     Reshape: write_reshape,
     Slice: write_slice,
     SpreadConvolution: write_transposed,

@@ -56,9 +56,9 @@ class TfliteWriter(LayoutWriter):
         """What the integers of a tensor stand for."""
         return Scales(x.scale, x.zero_point)
 
-    def reshape(self, x: HeldTensor, index: int, dims: Shape, wanted: Shape) -> int:
+    def reshape(self, x: HeldTensor | None, index: int, dims: Shape, wanted: Shape) -> int:
         """Write RESHAPE, or nothing."""
-        return self.reshaped(index, dims, wanted, self.scales_of(x))
+        return self.reshaped(index, dims, wanted, self.scales if x is None else self.scales_of(x))
 
     def copied(self, x: HeldTensor, index: int, dims: Shape) -> int:
         """Write a RESHAPE that changes nothing."""

@@ -1,4 +1,4 @@
-"""Writing what only moves numbers: mostly nothing, because the file keeps them where they are."""
+"""Writing what only moves numbers."""
 
 from __future__ import annotations
 
@@ -6,26 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ana_fx.program.data_movement import Pad, Permute, Reshape, Slice, Take
+from ana_fx.program.data_movement import Pad, Slice, Take
 from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.write_pads import write_pad
 
-__all__ = ["strided_slice", "write_permute", "write_reshape", "write_slice", "write_take", "write_zeros"]
-
-
-def write_reshape(w: TfliteWriter, module: Reshape) -> HeldTensor:
-    """Write nothing: what reads the tensor takes its numbers as they lie, or moves them itself."""
-    return w.moved(w.x, w.x.index, w.x.image, w.x.order)
-
-
-def write_permute(w: TfliteWriter, module: Permute) -> HeldTensor:
-    """Write nothing: the axes have another order for the program, not in the file."""
-    x = w.as_shaped()
-    order = [axis - 1 for axis in module.order[1:]]
-    return w.moved(x, x.index, w.shape, tuple(order.index(axis) for axis in x.order))
+__all__ = ["strided_slice", "write_slice", "write_take", "write_zeros"]
 
 
 def write_slice(w: TfliteWriter, module: Slice) -> HeldTensor:

@@ -1,0 +1,82 @@
+"""Writing layer maps that are products with weights: CONV2D and DEPTHWISE_CONV2D, then RESCALE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.channels_last.kernel_product import KernelProduct
+from ana_fx.targets.channels_last.layout_writer import Shape
+from ana_fx.targets.channels_last.product_writers import ProductWriters
+from ana_fx.targets.tosa.tosa_moves import sliced
+from ana_fx.targets.tosa.tosa_rescale import requantized
+from ana_fx.targets.tosa.tosa_schema import DataType, Op
+from ana_fx.targets.tosa.tosa_writer import TosaWriter
+
+__all__ = ["PRODUCTS", "bias_of", "fitted"]
+
+Array = np.ndarray[Any, Any]
+Pair = tuple[int, int]
+
+
+def _product(w: TosaWriter, product: KernelProduct, x: int, dims: Shape) -> int:
+    """Write the accumulators, and their levels."""
+    given = (*product.sizes((dims[0], dims[1])), product.num_outputs)
+    x, dims, padding = fitted(w, x, dims, product)
+    attributes = {
+        "pad": [each for pair in padding for each in pair],
+        "stride": list(product.stride),
+        "dilation": list(product.dilation),
+        "acc_type": DataType.INT32,
+    }
+    channels, bias = dims[-1], bias_of(w, product.num_outputs)
+    zero_points = [w.zero(w.x.zero_point), w.zero(0)]
+    if product.is_depthwise:
+        weight = product.weight.reshape(*product.weight.shape[1:3], channels, -1)
+        constants = [w.constant(weight, "weight"), w.constant(bias, "bias"), *zero_points]
+        accumulator = w.int32(Op.DEPTHWISE_CONV2D, [x, *constants], given, **attributes)
+        w.note(Op.DEPTHWISE_CONV2D.name, w.target.requantizer.value)
+        return requantized(w, accumulator, given)
+    groups, size = channels // product.weight.shape[3], product.weight.shape[3]
+    parts = []
+    for group, (weight, own) in enumerate(zip(np.split(product.weight, groups), np.split(bias, groups), strict=True)):
+        ends = [(0, dims[0], 1), (0, dims[1], 1), (group * size, (group + 1) * size, 1)]
+        part = sliced(w, x, dims, ends)
+        constants = [w.constant(weight, f"weight.{group}" if group else "weight"), w.constant(own, "bias")]
+        shape = (*given[:2], len(own))
+        parts.append(w.int32(Op.CONV2D, [part, *constants, *zero_points], shape, **attributes))
+    w.stored_bytes["weight"] = product.weight.nbytes
+    w.note(Op.CONV2D.name, w.target.requantizer.value)
+    (first, *others) = parts
+    accumulator = w.int32(Op.CONCAT, parts, given, axis=3) if others else first
+    return requantized(w, accumulator, given)
+
+
+def bias_of(w: TosaWriter, num_outputs: int) -> Array:
+    """The bias of each output, int32."""
+    return np.broadcast_to(numpy(w.module.staircase.bias), (num_outputs,)).astype(np.int32)
+
+
+def fitted(w: TosaWriter, x: int, dims: Shape, windows: Any) -> tuple[int, Shape, tuple[Pair, Pair]]:
+    """An image without the rows and columns that no window sees, and the padding that is left: TOSA takes no others.
+
+    Args:
+        w: Writes the node.
+        x: The image.
+        dims: Its height, width and channels.
+        windows: Has `padding`, `window` and `stride`, each down and to the right.
+    """
+    ends, padding = [], []
+    axes = zip(dims[:2], windows.padding, windows.window, windows.stride, strict=True)
+    for size, (before, after), reach, step in axes:
+        unseen = (size + before + after - reach) % step
+        padding.append((before, max(0, after - unseen)))
+        ends.append((0, size - max(0, unseen - after), 1))
+    seen = (ends[0][1], ends[1][1], dims[2])
+    return sliced(w, x, dims, [*ends, (0, dims[2], 1)]), seen, (padding[0], padding[1])
+
+
+PRODUCTS = ProductWriters(_product)
+"""The writers of layer maps."""
