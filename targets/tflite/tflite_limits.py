@@ -20,12 +20,18 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat
 from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool
-from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
+from ana_fx.program.tensor_spec import sample_shape_of, spec_of
 from ana_fx.requantizers.agreed_staircase import agreed_channels
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
+from ana_fx.targets.channels_last.layout_limits import (
+    average_reasons,
+    convolution_reasons,
+    layout_reasons,
+    mean_reasons,
+)
 from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.write_lookups import LARGEST_TABLE
 
@@ -34,13 +40,12 @@ __all__ = ["misfits_of"]
 _BYTE = 127
 _LONGEST = 2**31 - 1
 _SHOWN = 5
-_LARGEST_RANK = 4  # of samples: five axes with the batch
 
 
 def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
     """Say why a node cannot be written, a reason for each, with its place."""
     module = module_of(node)
-    reasons = _layout_reasons(node)
+    reasons = layout_reasons(node)
     if isinstance(module, IntegerMap):
         reasons += (
             _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
@@ -55,17 +60,6 @@ def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
 def _map_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
     limit = _LIMITS.get(type(module.operator))
     return [*_staircase_reasons(module, target), *(limit(node, module) if limit else [])]
-
-
-def _layout_reasons(node: Node) -> list[str]:
-    if not has_spec(node):
-        return []
-    layout, reasons = spec_of(node).layout, []
-    if layout.rows != 1:
-        reasons.append(f"it gives {layout.rows} rows for each sample, needed one: windows and heads stay in the sample")
-    if len(layout.row) > _LARGEST_RANK:
-        reasons.append(f"its samples have {len(layout.row)} axes, needed at most {_LARGEST_RANK}")
-    return reasons
 
 
 def _staircase_reasons(module: IntegerMap, target: Target) -> list[str]:
@@ -134,28 +128,9 @@ def _is_mul(node: Node, module: IntegerMap, target: Target) -> bool:
     return mul_scale(module, (first, second), target.requantizer) is not None
 
 
-def _convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
-    assert isinstance(module.operator, Convolution)
-    is_cropped = any(pad < 0 for pads in module.operator.padding for pad in pads)
-    return ["it crops its input, needed padding of 0 or more"] if is_cropped else []
-
-
-def _average_reasons(node: Node, module: IntegerMap) -> list[str]:
-    assert isinstance(module.operator, Average)
-    window = module.operator.window((1, *sample_shape_of(node.all_input_nodes[0])))
-    return [] if window else ["its windows have several sizes, needed one"]
-
-
-def _mean_reasons(node: Node, module: IntegerMap) -> list[str]:
-    assert isinstance(module.operator, Reduce)
-    shape = sample_shape_of(node.all_input_nodes[0])
-    is_spatial = 2 <= len(shape) <= 3 and set(module.operator.axes) <= set(range(2, 1 + len(shape)))
-    return [] if is_spatial else [f"it is a mean over axes {module.operator.axes}, needed axes behind the channels"]
-
-
 _LIMITS: Mapping[type, Callable[[Node, Any], list[str]]] = {
-    Average: _average_reasons,
-    Convolution: _convolution_reasons,
-    Reduce: _mean_reasons,
+    Average: average_reasons,
+    Convolution: convolution_reasons,
+    Reduce: mean_reasons,
     Sum: _sum_reasons,
 }

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-
-
 from ana_fx.errors import VerifyError
 from ana_fx.targets.channels_last.layout_file import End, LayoutFile
 from ana_fx.targets.file_family import Contents

@@ -11,28 +11,34 @@ import numpy as np
 from ana_fx.program.data_movement import Concat, Pad, Slice, Take
 from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.channels_last.layout_writer import Shape
-from ana_fx.targets.tosa.tosa_schema import DataType, Op
+from ana_fx.targets.tosa.tosa_schema import PROPAGATE, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
 __all__ = ["gathered", "sliced", "write_concat", "write_slice", "write_take", "write_zeros"]
 
 Array = np.ndarray[Any, Any]
 
+_RANK_OF_IMAGES = 3
+
 
 def sliced(w: TosaWriter, x: int, dims: Shape, slices: Sequence[tuple[int, int, int]]) -> int:
-    """Write SLICE, and GATHER for steps: (start, stop, step) along each axis of a sample; nothing if all is taken."""
-    starts, stops = [], []
-    for start, stop, step in slices:
-        taken = range(start, stop, step)
-        starts.append(min(taken))
-        stops.append(max(taken) + 1)
-    sizes = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+    """Write SLICE of bytes: (start, stop, step) along each axis of a sample; nothing if all is taken.
+
+    For steps, which SLICE does not know, a MAX_POOL2D of single bytes follows, and GATHER where that cannot be.
+    """
+    taken = [range(*each) for each in slices]
+    starts = [min(each) for each in taken]
+    sizes = tuple(max(each) + 1 - start for each, start in zip(taken, starts, strict=True))
     if sizes != dims:
         x = w.op(Op.SLICE, [x, w.dims((0, *starts), "start"), w.dims((1, *sizes), "size")], sizes)
-    for axis, (start, stop, step) in enumerate(slices):
-        if step != 1:
-            x = gathered(w, x, sizes, axis, np.array(range(start, stop, step)) - starts[axis])
-            sizes = (*sizes[:axis], len(range(start, stop, step)), *sizes[axis + 1 :])
+    steps = [step for _, _, step in slices]
+    wanted = tuple(len(each) for each in taken)
+    if len(sizes) == _RANK_OF_IMAGES and min(steps) > 0 and steps[-1] == 1 and max(steps) > 1:
+        return w.op(Op.MAX_POOL2D, [x], wanted, kernel=[1, 1], stride=steps[:2], pad=[0, 0, 0, 0], nan_mode=PROPAGATE)
+    for axis, (each, start) in enumerate(zip(taken, starts, strict=True)):
+        if each.step != 1:
+            x = gathered(w, x, sizes, axis, np.array(each) - start)
+            sizes = (*sizes[:axis], len(each), *sizes[axis + 1 :])
     return x
 
 

@@ -1,6 +1,6 @@
 """Between levels and int32, by RESCALE.
 
-    RESCALE   (value · multiplier + 2**(shift − 1)) >> shift      SINGLE_ROUND, 0 <= multiplier < 2**31, 2 <= shift <= 62
+    RESCALE   (value · multiplier + 2**(shift − 1)) >> shift   SINGLE_ROUND, 0 <= multiplier < 2**31, 2 <= shift <= 62
 
 with |value| at most 2**(shift − 1), and a result of 32 bits. That is the single rounding of
 `ana_fx.requantizers.fixed_point_staircase`: its M is the multiplier, and 31 less its exponent the shift.
@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ana_fx.operators.identity import Identity
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.channels_last.layout_writer import Shape
-from ana_fx.targets.tosa.tosa_schema import SINGLE_ROUND, DataType, Op
+from ana_fx.targets.tosa.tosa_schema import PROPAGATE, SINGLE_ROUND, DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
-__all__ = ["MULTIPLIER_BITS", "as_int32", "clamped", "requantized", "times"]
+__all__ = ["MULTIPLIER_BITS", "along_last", "as_byte", "as_int32", "clamped", "requantized", "times", "write_rescale"]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,8 +33,23 @@ def requantized(w: TosaWriter, accumulator: int, dims: Shape) -> int:
     staircase = w.module.staircase
     assert isinstance(staircase, FixedPointStaircase)
     multiplier, exponent = (numpy(each) for each in staircase.fixed_point())
-    index = _rescale(w, accumulator, dims, (multiplier, MULTIPLIER_BITS - exponent), (0, w.zero_point), DataType.INT8)
+    index = _rescale(
+        w, accumulator, dims, (multiplier, MULTIPLIER_BITS - exponent), (0, w.zero_point), (np.int32, np.int8)
+    )
     return clamped(w, index, dims)
+
+
+def write_rescale(w: TosaWriter, op: Identity) -> HeldTensor | None:
+    """Write RESCALE from bytes to bytes; nothing where a bias, a sign or head-room stand before it."""
+    module, x = w.module, w.x
+    staircase = module.staircase
+    multiplier, exponent = (numpy(each) for each in staircase.fixed_point())
+    if staircase.factor != 1 or len(multiplier) > 1 or bool(staircase.bias.any()) or bool((module.sign != 1).any()):
+        return None
+    scale = (multiplier, MULTIPLIER_BITS - exponent)
+    index = _rescale(w, x.index, x.dims, scale, (x.zero_point, w.zero_point), (np.int8, np.int8))
+    w.note(Op.RESCALE.name, w.target.requantizer.value)
+    return w.held(clamped(w, index, x.dims), x.image, x.order)
 
 
 def clamped(w: TosaWriter, index: int, dims: Shape) -> int:
@@ -41,7 +58,7 @@ def clamped(w: TosaWriter, index: int, dims: Shape) -> int:
     if (lowest, highest) == (_LOWEST, _HIGHEST):
         return index
     ends = {"min_val": np.int8(lowest).tobytes(), "max_val": np.int8(highest).tobytes()}
-    return w.op(Op.CLAMP, [index], dims, nan_mode=1, **ends)
+    return w.op(Op.CLAMP, [index], dims, nan_mode=PROPAGATE, **ends)
 
 
 def as_int32(w: TosaWriter, x: int, dims: Shape, zero_point: int, factor: int = 1) -> int:
@@ -49,8 +66,14 @@ def as_int32(w: TosaWriter, x: int, dims: Shape, zero_point: int, factor: int = 
     size = abs(factor)
     shift = MULTIPLIER_BITS - size.bit_length()
     scale = (np.array([size << shift]), np.array([shift]))
-    index = _rescale(w, x, dims, scale, (zero_point, 0), DataType.INT32)
+    index = _rescale(w, x, dims, scale, (zero_point, 0), (np.int8, np.int32))
     return index if factor > 0 else times(w, index, dims, np.array([-1]))
+
+
+def as_byte(w: TosaWriter, x: int, dims: Shape) -> int:
+    """Write levels of int32 as the node has them."""
+    shift = MULTIPLIER_BITS - 1
+    return _rescale(w, x, dims, (np.array([1 << shift]), np.array([shift])), (0, w.zero_point), (np.int32, np.int8))
 
 
 def times(w: TosaWriter, x: int, dims: Shape, factors: Array) -> int:
@@ -66,18 +89,22 @@ def along_last(w: TosaWriter, values: Array, dims: Shape, name: str) -> int:
 
 
 def _rescale(
-    w: TosaWriter, x: int, dims: Shape, scale: tuple[Array, Array], zero_points: tuple[int, int], kind: DataType
+    w: TosaWriter,
+    x: int,
+    dims: Shape,
+    scale: tuple[Array, Array],
+    zero_points: tuple[int, int],
+    types: tuple[type, type],
 ) -> int:
-    """Write RESCALE to a type; one of both types is int8, whose zero point may be other than 0."""
+    """Write RESCALE from one type to another; the zero point of int32 is 0."""
     multiplier, shift = scale
-    types = (np.int32, np.int8) if kind is DataType.INT8 else (np.int8, np.int32)
     constants = [w.constant(multiplier.astype(np.int32), "multiplier"), w.constant(shift.astype(np.int8), "shift")]
     constants += [w.zero(point, dtype=dtype) for point, dtype in zip(zero_points, types, strict=True)]
     return w.op(
         Op.RESCALE,
         [x, *constants],
         dims,
-        kind,
+        DataType.INT8 if types[1] is np.int8 else DataType.INT32,
         scale32=1,
         rounding_mode=SINGLE_ROUND,
         per_channel=int(len(multiplier) > 1),

@@ -7,12 +7,18 @@ from enum import IntEnum
 
 from ana_fx.targets.files.flat_schema import Field, FlatSchema
 
-__all__ = ["ATTRIBUTES", "SINGLE_ROUND", "TOSA_SCHEMA", "VERSION", "DataType", "Op"]
+__all__ = ["ATTRIBUTES", "NEAREST", "PROPAGATE", "SINGLE_ROUND", "TOSA_SCHEMA", "VERSION", "DataType", "Op"]
 
 VERSION = (1, 0, 0)
 """Of the specification: the first whose files every later reader takes."""
 SINGLE_ROUND = 1
 """Of the ways in which RESCALE rounds, the one that every profile has."""
+
+
+NEAREST = 1
+"""Of the ways of RESIZE."""
+PROPAGATE = 1
+"""Of what operators make of NaN, of which integers have none."""
 
 
 class DataType(IntEnum):
