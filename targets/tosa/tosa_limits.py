@@ -51,7 +51,7 @@ def _staircase_reasons(module: IntegerMap) -> list[str]:
     if not isinstance(staircase, FixedPointStaircase) or staircase.rounding != wanted:
         return [f"its staircase is none of {wanted!r}, needed a model that was prepared for target 'tosa'"]
     _, exponent = staircase.fixed_point()
-    most = torch.clamp_max(1 << (MULTIPLIER_BITS - 1 - exponent), _LARGEST)
+    most = torch.clamp_max((1 << (MULTIPLIER_BITS - 1 - exponent)) - 1, _LARGEST)
     size = module.bound * staircase.factor + staircase.bias.long().abs()
     excess = (size - most).argmax()
     found, allowed = (int(each.expand(len(size - most))[excess]) for each in (size, most))

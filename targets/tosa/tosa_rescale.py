@@ -2,7 +2,7 @@
 
     RESCALE   (value · multiplier + 2**(shift − 1)) >> shift   SINGLE_ROUND, 0 <= multiplier < 2**31, 2 <= shift <= 62
 
-with |value| at most 2**(shift − 1), and a result of 32 bits. That is the single rounding of
+with |value| below 2**(shift − 1), and a result of 32 bits. That is the single rounding of
 `ana_fx.requantizers.fixed_point_staircase`: its M is the multiplier, and 31 less its exponent the shift.
 """
 
@@ -23,9 +23,12 @@ from ana_fx.targets.tosa.tosa_writer import TosaWriter
 __all__ = ["MULTIPLIER_BITS", "along_last", "as_byte", "as_int32", "clamped", "requantized", "times", "write_rescale"]
 
 Array = np.ndarray[Any, Any]
+Numbers = tuple[type, int]
+"""A type, and its zero point."""
 
 MULTIPLIER_BITS = 31
 _LOWEST, _HIGHEST = -128, 127
+_INT32: Numbers = (np.int32, 0)
 
 
 def requantized(w: TosaWriter, accumulator: int, dims: Shape) -> int:
@@ -33,9 +36,8 @@ def requantized(w: TosaWriter, accumulator: int, dims: Shape) -> int:
     staircase = w.module.staircase
     assert isinstance(staircase, FixedPointStaircase)
     multiplier, exponent = (numpy(each) for each in staircase.fixed_point())
-    index = _rescale(
-        w, accumulator, dims, (multiplier, MULTIPLIER_BITS - exponent), (0, w.zero_point), (np.int32, np.int8)
-    )
+    scale = (multiplier, MULTIPLIER_BITS - exponent)
+    index = _rescale(w, accumulator, dims, scale, _INT32, (np.int8, w.zero_point))
     return clamped(w, index, dims)
 
 
@@ -47,7 +49,7 @@ def write_rescale(w: TosaWriter, op: Identity) -> HeldTensor | None:
     if staircase.factor != 1 or len(multiplier) > 1 or bool(staircase.bias.any()) or bool((module.sign != 1).any()):
         return None
     scale = (multiplier, MULTIPLIER_BITS - exponent)
-    index = _rescale(w, x.index, x.dims, scale, (x.zero_point, w.zero_point), (np.int8, np.int8))
+    index = _rescale(w, x.index, x.dims, scale, (np.int8, x.zero_point), (np.int8, w.zero_point))
     w.note(Op.RESCALE.name, w.target.requantizer.value)
     return w.held(clamped(w, index, x.dims), x.image, x.order)
 
@@ -66,14 +68,14 @@ def as_int32(w: TosaWriter, x: int, dims: Shape, zero_point: int, factor: int = 
     size = abs(factor)
     shift = MULTIPLIER_BITS - size.bit_length()
     scale = (np.array([size << shift]), np.array([shift]))
-    index = _rescale(w, x, dims, scale, (zero_point, 0), (np.int8, np.int32))
+    index = _rescale(w, x, dims, scale, (np.int8, zero_point), _INT32)
     return index if factor > 0 else times(w, index, dims, np.array([-1]))
 
 
 def as_byte(w: TosaWriter, x: int, dims: Shape) -> int:
     """Write levels of int32 as the node has them."""
     shift = MULTIPLIER_BITS - 1
-    return _rescale(w, x, dims, (np.array([1 << shift]), np.array([shift])), (0, w.zero_point), (np.int32, np.int8))
+    return _rescale(w, x, dims, (np.array([1 << shift]), np.array([shift])), _INT32, (np.int8, w.zero_point))
 
 
 def times(w: TosaWriter, x: int, dims: Shape, factors: Array) -> int:
@@ -88,23 +90,16 @@ def along_last(w: TosaWriter, values: Array, dims: Shape, name: str) -> int:
     return w.constant(values.astype(np.int32).reshape(*[1] * len(dims), -1), name)
 
 
-def _rescale(
-    w: TosaWriter,
-    x: int,
-    dims: Shape,
-    scale: tuple[Array, Array],
-    zero_points: tuple[int, int],
-    types: tuple[type, type],
-) -> int:
-    """Write RESCALE from one type to another; the zero point of int32 is 0."""
+def _rescale(w: TosaWriter, x: int, dims: Shape, scale: tuple[Array, Array], source: Numbers, result: Numbers) -> int:
+    """Write RESCALE by multipliers and shifts, from one type to another."""
     multiplier, shift = scale
     constants = [w.constant(multiplier.astype(np.int32), "multiplier"), w.constant(shift.astype(np.int8), "shift")]
-    constants += [w.zero(point, dtype=dtype) for point, dtype in zip(zero_points, types, strict=True)]
+    constants += [w.zero(zero_point, dtype=dtype) for dtype, zero_point in (source, result)]
     return w.op(
         Op.RESCALE,
         [x, *constants],
         dims,
-        DataType.INT8 if types[1] is np.int8 else DataType.INT32,
+        DataType.INT32 if result == _INT32 else DataType.INT8,
         scale32=1,
         rounding_mode=SINGLE_ROUND,
         per_channel=int(len(multiplier) > 1),
