@@ -56,7 +56,10 @@ def main(folder: str) -> None:
     data = (Path(folder) / _FILE).read_bytes()
     with np.load(Path(folder) / _INPUTS) as feeds:
         samples = zip(*feeds.values(), strict=True)
-        rows = [_run(model, data, [array[None] for array in sample]) for sample in samples]
+        try:
+            rows = [_run(model, data, [array[None] for array in sample]) for sample in samples]
+        except ValueError as error:
+            sys.exit(str(error))  # behind what the model printed of it
     np.savez(Path(folder) / _OUTPUTS, *(np.concatenate(outputs) for outputs in zip(*rows, strict=True)))
 
 

@@ -22,7 +22,7 @@ from ana_fx.targets.tosa.tosa_lookups import write_table
 from ana_fx.targets.tosa.tosa_moves import write_concat, write_slice, write_take, write_zeros
 from ana_fx.targets.tosa.tosa_pairs import write_maximum, write_minimum, write_mul, write_sum
 from ana_fx.targets.tosa.tosa_pools import write_max_pool
-from ana_fx.targets.tosa.tosa_products import PRODUCTS, write_identity
+from ana_fx.targets.tosa.tosa_products import PRODUCTS
 from ana_fx.targets.tosa.tosa_softmax import write_softmax
 from ana_fx.targets.tosa.tosa_upsampling import write_resize, write_transposed
 
@@ -32,7 +32,7 @@ _WRITERS: Mapping[type, Write] = {
     Average: PRODUCTS.average,
     Concat: write_concat,
     Convolution: PRODUCTS.convolution,
-    Identity: write_identity,
+    Identity: PRODUCTS.identity,
     IntegerMaxPool: write_max_pool,
     IntegerSoftmax: write_softmax,
     IntegerTable: write_table,

@@ -6,18 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ana_fx.operators.identity import Identity
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.channels_last.kernel_product import KernelProduct
 from ana_fx.targets.channels_last.layout_writer import Shape
 from ana_fx.targets.channels_last.product_writers import ProductWriters
 from ana_fx.targets.tosa.tosa_moves import sliced
-from ana_fx.targets.tosa.tosa_rescale import requantized, write_rescale
+from ana_fx.targets.tosa.tosa_rescale import requantized
 from ana_fx.targets.tosa.tosa_schema import DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
-__all__ = ["PRODUCTS", "bias_of", "fitted", "write_identity"]
+__all__ = ["PRODUCTS", "bias_of", "fitted"]
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -78,11 +76,6 @@ def fitted(w: TosaWriter, x: int, dims: Shape, windows: Any) -> tuple[int, Shape
         ends.append((0, size - max(0, unseen - after), 1))
     seen = (ends[0][1], ends[1][1], dims[2])
     return sliced(w, x, dims, [*ends, (0, dims[2], 1)]), seen, (padding[0], padding[1])
-
-
-def write_identity(w: TosaWriter, op: Identity) -> HeldTensor:
-    """Write RESCALE alone, or behind a DEPTHWISE_CONV2D of single numbers."""
-    return write_rescale(w, op) or PRODUCTS.identity(w, op)
 
 
 PRODUCTS = ProductWriters(_product)

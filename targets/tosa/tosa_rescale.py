@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ana_fx.operators.identity import Identity
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.channels_last.layout_writer import Shape
 from ana_fx.targets.tosa.tosa_schema import PROPAGATE, SINGLE_ROUND, DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
-__all__ = ["MULTIPLIER_BITS", "along_last", "as_byte", "as_int32", "clamped", "requantized", "times", "write_rescale"]
+__all__ = ["MULTIPLIER_BITS", "along_last", "as_byte", "as_int32", "clamped", "requantized", "times"]
 
 Array = np.ndarray[Any, Any]
 Numbers = tuple[type, int]
@@ -39,19 +37,6 @@ def requantized(w: TosaWriter, accumulator: int, dims: Shape) -> int:
     scale = (multiplier, MULTIPLIER_BITS - exponent)
     index = _rescale(w, accumulator, dims, scale, _INT32, (np.int8, w.zero_point))
     return clamped(w, index, dims)
-
-
-def write_rescale(w: TosaWriter, op: Identity) -> HeldTensor | None:
-    """Write RESCALE from bytes to bytes; nothing where a bias, a sign or head-room stand before it."""
-    module, x = w.module, w.x
-    staircase = module.staircase
-    multiplier, exponent = (numpy(each) for each in staircase.fixed_point())
-    if staircase.factor != 1 or len(multiplier) > 1 or bool(staircase.bias.any()) or bool((module.sign != 1).any()):
-        return None
-    scale = (multiplier, MULTIPLIER_BITS - exponent)
-    index = _rescale(w, x.index, x.dims, scale, (np.int8, x.zero_point), (np.int8, w.zero_point))
-    w.note(Op.RESCALE.name, w.target.requantizer.value)
-    return w.held(clamped(w, index, x.dims), x.image, x.order)
 
 
 def clamped(w: TosaWriter, index: int, dims: Shape) -> int:
