@@ -160,7 +160,6 @@ _BUILT_IN = (
         holds_codebooks=False,
         spatial_axes=frozenset({1, 2}),
         holds_floats=False,
-        holds_logits=False,
         requantizer=Requantizer.SINGLE_ROUNDING,
         borders=("integer",),
         runtimes=("tosa-reference-model",),

@@ -60,7 +60,7 @@ def _say_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx or .tflite.", show_default=False)]
+File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx, .tflite or .tosa.", show_default=False)]
 
 FloatModel = Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")]
 FloatState = Annotated[Path | None, typer.Option(help="Its state_dict, of torch.save, if the function loads none.")]

@@ -33,18 +33,20 @@ class End:
     Args:
         name: Its name.
         dims: The shape of a sample in the file.
-        zero_point: The byte that stands for level 0.
+        zero_point: The number that stands for level 0.
+        dtype: Its type in the file.
     """
 
     name: str
     dims: tuple[int, ...]
     zero_point: int
+    dtype: str = "int8"
 
 
 class LayoutFile(ExportedFile):
     """A file whose borders are described as the program has them: channels first, unsigned levels as uint8.
 
-    The file takes int8 with the channels last; `run` brings one into the other.
+    The file has int8 with the channels last, and int32 for logits; `run` brings one into the other.
 
     Args:
         path: Where it was read.
@@ -99,13 +101,13 @@ class LayoutFile(ExportedFile):
 
     def _border(self, end: End) -> Border:
         kind = self.metadata.get(f"{end.name}.type", "")
-        dtype = np.dtype(np.uint8 if kind.startswith("uint") else np.int8)
+        dtype = np.dtype(kind if kind == "int32" else np.uint8 if kind.startswith("uint") else np.int8)
         order = self._order(end.name, len(end.dims))
         shape = tuple(end.dims[order.index(axis)] for axis in range(len(end.dims)))
         border = read_border(end.name, dtype, shape, self.metadata)
         if (end.zero_point, order) == (border.zero_point, tuple(range(len(end.dims)))):
             return border
-        return replace(border, held=f"int8 {'x'.join(('N', *map(str, end.dims)))}, zero point {end.zero_point}")
+        return replace(border, held=f"{end.dtype} {'x'.join(('N', *map(str, end.dims)))}, zero point {end.zero_point}")
 
     def _order(self, name: str, rank: int) -> tuple[int, ...]:
         """The axes of a program's sample as they follow each other in the file."""
@@ -124,11 +126,11 @@ class LayoutFile(ExportedFile):
 
     def _stored(self, end: End, array: Array) -> Array:
         order = self._order(end.name, array.ndim - 1)
-        moved = array.astype(np.int16) + self._moved(end)
-        return np.ascontiguousarray(moved.transpose(0, *(axis + 1 for axis in order)).astype(np.int8))
+        moved = array.astype(np.int64) + self._moved(end)
+        return np.ascontiguousarray(moved.transpose(0, *(axis + 1 for axis in order)).astype(end.dtype))
 
     def _natural(self, end: End, array: Array) -> Array:
         order = self._order(end.name, array.ndim - 1)
         back = (0, *(order.index(axis) + 1 for axis in range(len(order))))
-        levels = array.astype(np.int16).transpose(back) - self._moved(end)
+        levels = array.astype(np.int64).transpose(back) - self._moved(end)
         return np.ascontiguousarray(levels.astype(self._border(end).dtype))

@@ -7,7 +7,7 @@ from torch.fx import Node
 from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.reduce import Reduce
-from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_layers import Accumulating, IntegerMap
 from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
 
 __all__ = ["average_reasons", "convolution_reasons", "layout_reasons", "mean_reasons"]
@@ -27,7 +27,7 @@ def layout_reasons(node: Node) -> list[str]:
     return reasons
 
 
-def convolution_reasons(node: Node, module: IntegerMap) -> list[str]:
+def convolution_reasons(node: Node, module: Accumulating) -> list[str]:
     """Why a convolution cannot."""
     assert isinstance(module.operator, Convolution)
     is_cropped = any(pad < 0 for pads in module.operator.padding for pad in pads)

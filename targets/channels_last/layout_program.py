@@ -135,12 +135,11 @@ class LayoutProgram(ABC):
     def describe(self, name: str, levels: LevelRange, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
         """What a reader needs to know of a border, as strings that give the float32 back exactly."""
         integer_type = levels.integer_type
-        assert integer_type is not None
-        zero_point = integer_type.zero_point or 0
+        zero_point = (integer_type and integer_type.zero_point) or 0
         self.metadata |= {
             f"{name}.scale": repr(float(levels.scale)),
             f"{name}.zero_point": str(zero_point),
-            f"{name}.type": _type_name(integer_type),
+            f"{name}.type": "int32" if integer_type is None else _type_name(integer_type),
             f"{name}.shape": "x".join(map(str, shape)),
             f"{name}.{ORDER}": "x".join(map(str, order)),
         }

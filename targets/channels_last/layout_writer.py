@@ -72,8 +72,7 @@ class LayoutWriter(ABC):
     @property
     def zero_point(self) -> int:
         """What stands for level 0 in what the node gives."""
-        assert self.levels.integer_type is not None
-        return zero_point_of(self.levels.integer_type)
+        return zero_point_of(self.levels.integer_type) if self.levels.integer_type is not None else 0
 
     def note(self, operator: str, arithmetic: str) -> None:
         """Say in the report which operator computes the node, and how it requantises."""

@@ -14,6 +14,7 @@ from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
+from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.targets.channels_last.free_moves import write_permute, write_reshape
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
@@ -22,7 +23,7 @@ from ana_fx.targets.tosa.tosa_lookups import write_table
 from ana_fx.targets.tosa.tosa_moves import write_concat, write_slice, write_take, write_zeros
 from ana_fx.targets.tosa.tosa_pairs import write_maximum, write_minimum, write_mul, write_sum
 from ana_fx.targets.tosa.tosa_pools import write_max_pool
-from ana_fx.targets.tosa.tosa_products import PRODUCTS
+from ana_fx.targets.tosa.tosa_products import PRODUCTS, write_head
 from ana_fx.targets.tosa.tosa_softmax import write_softmax
 from ana_fx.targets.tosa.tosa_upsampling import write_resize, write_transposed
 
@@ -33,6 +34,7 @@ _WRITERS: Mapping[type, Write] = {
     Concat: write_concat,
     Convolution: PRODUCTS.convolution,
     Identity: PRODUCTS.identity,
+    IntegerHead: write_head,
     IntegerMaxPool: write_max_pool,
     IntegerSoftmax: write_softmax,
     IntegerTable: write_table,

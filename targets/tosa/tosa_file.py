@@ -72,10 +72,13 @@ class TosaFile(LayoutFile):
         return Contents(int(self.graph["version"]["_major"]), dict(operators.most_common()), held, ())
 
     def _end(self, name: str) -> End:
-        zero_point = int(self.metadata[f"{name}.{HELD_ZERO_POINT}"])
+        tensor, zero_point = self.tensors[name], int(self.metadata[f"{name}.{HELD_ZERO_POINT}"])
         if not _LOWEST <= zero_point <= _HIGHEST:
             raise ValueError(f"{name!r} has zero point {zero_point}")
-        return End(name, tuple(int(size) for size in self.tensors[name]["shape"][1:]), zero_point)
+        dtype = DataType(tensor["type"]).name.lower()
+        if (dtype == "int32") != (self.metadata[f"{name}.type"] == "int32"):
+            raise ValueError(f"{name!r} is {dtype}, and its metadata say {self.metadata[f'{name}.type']}")
+        return End(name, tuple(int(size) for size in tensor["shape"][1:]), zero_point, dtype)
 
 
 def read_tosa(path: Path) -> TosaFile:

@@ -13,7 +13,7 @@ from ana_fx.operators.average import Average
 from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.reduce import Reduce
 from ana_fx.program.data_movement import Concat
-from ana_fx.program.integer_layers import IntegerMap
+from ana_fx.program.integer_layers import IntegerHead, IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool
 from ana_fx.program.tensor_spec import spec_of
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
@@ -24,6 +24,7 @@ from ana_fx.targets.channels_last.layout_limits import (
     layout_reasons,
     mean_reasons,
 )
+from ana_fx.targets.tosa.tosa_products import HEADS
 from ana_fx.targets.tosa.tosa_rescale import MULTIPLIER_BITS
 
 __all__ = ["misfits_of"]
@@ -38,6 +39,8 @@ def misfits_of(node: Node) -> list[str]:
     if isinstance(module, IntegerMap):
         limit = _LIMITS.get(type(module.operator))
         reasons += [*_staircase_reasons(module), *(limit(node, module) if limit else [])]
+    elif isinstance(module, IntegerHead):
+        reasons += _head_reasons(node, module)
     elif isinstance(module, IntegerMaxPool):
         reasons += _pool_reasons(module)
     elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
@@ -58,6 +61,12 @@ def _staircase_reasons(module: IntegerMap) -> list[str]:
     if found <= allowed:
         return []
     return [f"its accumulator can reach {found}, needed at most {allowed} for RESCALE"]
+
+
+def _head_reasons(node: Node, module: IntegerHead) -> list[str]:
+    if type(module.operator) not in HEADS:
+        return [f"its int32 output is that of a {module.operator.kind}, needed output='int8'"]
+    return convolution_reasons(node, module) if isinstance(module.operator, Convolution) else []
 
 
 def _pool_reasons(module: IntegerMaxPool) -> list[str]:

@@ -44,5 +44,5 @@ def looked_up(w: TosaWriter, index: int, dims: Shape, table: Array) -> int:
     kind = DataType.INT8 if table.dtype == np.int8 else DataType.INT32
     flat = (math.prod(dims),)
     values = w.constant(table.reshape(1, -1, 1), "table")
-    found = w.op(Op.GATHER, [values, w.reshaped(index, dims, flat, DataType.INT32)], (*flat, 1), kind)
-    return w.reshaped(found, (*flat, 1), dims, kind)
+    found = w.op(Op.GATHER, [values, w.reshaped(index, dims, flat)], (*flat, 1), kind)
+    return w.reshaped(found, (*flat, 1), dims)

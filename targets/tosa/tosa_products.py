@@ -1,21 +1,27 @@
-"""Writing layer maps that are products with weights: CONV2D and DEPTHWISE_CONV2D, then RESCALE."""
+"""Writing layer maps that are products with weights: CONV2D and DEPTHWISE_CONV2D, then RESCALE but for logits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.linear import Linear
+from ana_fx.program.integer_layers import IntegerHead
 from ana_fx.targets.arrays_of_tensors import numpy
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.channels_last.kernel_product import KernelProduct
 from ana_fx.targets.channels_last.layout_writer import Shape
 from ana_fx.targets.channels_last.product_writers import ProductWriters
+from ana_fx.targets.channels_last.writer_dialect import Write
 from ana_fx.targets.tosa.tosa_moves import sliced
 from ana_fx.targets.tosa.tosa_rescale import requantized
 from ana_fx.targets.tosa.tosa_schema import DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
-__all__ = ["PRODUCTS", "bias_of", "fitted"]
+__all__ = ["HEADS", "PRODUCTS", "bias_of", "fitted", "write_head"]
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -37,8 +43,7 @@ def _product(w: TosaWriter, product: KernelProduct, x: int, dims: Shape) -> int:
         weight = product.weight.reshape(*product.weight.shape[1:3], channels, -1)
         constants = [w.constant(weight, "weight"), w.constant(bias, "bias"), *zero_points]
         accumulator = w.int32(Op.DEPTHWISE_CONV2D, [x, *constants], given, **attributes)
-        w.note(Op.DEPTHWISE_CONV2D.name, w.target.requantizer.value)
-        return requantized(w, accumulator, given)
+        return _given(w, Op.DEPTHWISE_CONV2D, accumulator, given)
     groups, size = channels // product.weight.shape[3], product.weight.shape[3]
     parts = []
     for group, (weight, own) in enumerate(zip(np.split(product.weight, groups), np.split(bias, groups), strict=True)):
@@ -48,15 +53,29 @@ def _product(w: TosaWriter, product: KernelProduct, x: int, dims: Shape) -> int:
         shape = (*given[:2], len(own))
         parts.append(w.int32(Op.CONV2D, [part, *constants, *zero_points], shape, **attributes))
     w.stored_bytes["weight"] = product.weight.nbytes
-    w.note(Op.CONV2D.name, w.target.requantizer.value)
     (first, *others) = parts
     accumulator = w.int32(Op.CONCAT, parts, given, axis=3) if others else first
-    return requantized(w, accumulator, given)
+    return _given(w, Op.CONV2D, accumulator, given)
+
+
+def _given(w: TosaWriter, op: Op, accumulator: int, dims: Shape) -> int:
+    """The levels of accumulators, or the accumulators of a head."""
+    if isinstance(w.module, IntegerHead):
+        w.note(op.name, "int32")
+        return accumulator
+    w.note(op.name, w.target.requantizer.value)
+    return requantized(w, accumulator, dims)
+
+
+def write_head(w: TosaWriter, head: IntegerHead) -> HeldTensor:
+    """Write the accumulators of weights that are `factor` times the trained ones, with the bias."""
+    return HEADS[type(head.operator)](w, head.operator)
 
 
 def bias_of(w: TosaWriter, num_outputs: int) -> Array:
     """The bias of each output, int32."""
-    return np.broadcast_to(numpy(w.module.staircase.bias), (num_outputs,)).astype(np.int32)
+    bias = w.module.bias if isinstance(w.module, IntegerHead) else w.module.staircase.bias
+    return np.broadcast_to(numpy(bias), (num_outputs,)).astype(np.int32)
 
 
 def fitted(w: TosaWriter, x: int, dims: Shape, windows: Any) -> tuple[int, Shape, tuple[Pair, Pair]]:
@@ -80,3 +99,5 @@ def fitted(w: TosaWriter, x: int, dims: Shape, windows: Any) -> tuple[int, Shape
 
 PRODUCTS = ProductWriters(_product)
 """The writers of layer maps."""
+HEADS: Mapping[type, Write] = {Convolution: PRODUCTS.convolution, Linear: PRODUCTS.linear}
+"""Those of last layers with int32 outputs."""

@@ -20,7 +20,7 @@ from ana_fx.targets.tosa.tosa_writer import TosaWriter
 __all__ = ["HELD_ZERO_POINT", "TosaProgram"]
 
 HELD_ZERO_POINT = "held_zero_point"
-"""Behind the name of an input or output: the byte of the file that stands for level 0."""
+"""Behind the name of an input or output: the number of the file that stands for level 0."""
 
 
 class TosaProgram(LayoutProgram):
@@ -44,8 +44,8 @@ class TosaProgram(LayoutProgram):
     def describe(self, name: str, levels: LevelRange, shape: Shape, order: Shape) -> None:
         """What a reader needs to know of a border, and which byte stands for level 0."""
         super().describe(name, levels, shape, order)
-        assert levels.integer_type is not None
-        self.metadata[f"{name}.{HELD_ZERO_POINT}"] = str(zero_point_of(levels.integer_type))
+        zero_point = 0 if levels.integer_type is None else zero_point_of(levels.integer_type)
+        self.metadata[f"{name}.{HELD_ZERO_POINT}"] = str(zero_point)
 
     def pack(self, name: str, metadata: Mapping[str, str]) -> bytes:
         """The file."""

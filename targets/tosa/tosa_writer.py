@@ -52,17 +52,21 @@ class TosaWriter(LayoutWriter):
         """Write RESHAPE, or nothing."""
         return self.reshaped(index, dims, wanted)
 
-    def reshaped(self, index: int, dims: Shape, wanted: Shape, kind: DataType = DataType.INT8) -> int:
-        """The same, of numbers of any type."""
+    def reshaped(self, index: int, dims: Shape, wanted: Shape) -> int:
+        """The same, of numbers that need be no levels."""
         if dims == wanted:
             return index
         assert math.prod(dims) == math.prod(wanted)
-        return self.op(Op.RESHAPE, [index, self.dims((1, *wanted))], wanted, kind)
+        return self.op(Op.RESHAPE, [index, self.dims((1, *wanted))], wanted, self.kind_of(index))
+
+    def kind_of(self, index: int) -> DataType:
+        """The type of a tensor."""
+        return DataType(self.builder.tensors[index]["type"])
 
     def transpose(self, x: HeldTensor, index: int, order: Sequence[int], dims: Shape) -> int:
         """Write TRANSPOSE."""
-        return self.op(Op.TRANSPOSE, [index], dims, perms=[0, *(axis + 1 for axis in order)])
+        return self.op(Op.TRANSPOSE, [index], dims, self.kind_of(index), perms=[0, *(axis + 1 for axis in order)])
 
     def copied(self, x: HeldTensor, index: int, dims: Shape) -> int:
         """Write IDENTITY."""
-        return self.op(Op.IDENTITY, [index], dims)
+        return self.op(Op.IDENTITY, [index], dims, self.kind_of(index))

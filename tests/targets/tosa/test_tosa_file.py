@@ -82,6 +82,11 @@ def a_zero_point_is_no_byte(block):
     block["operators"][0]["location"]["text"] = text.replace('held_zero_point": "-128"', 'held_zero_point": "-129"')
 
 
+def an_output_has_another_type(block):
+    text = block["operators"][0]["location"]["text"]
+    block["operators"][0]["location"]["text"] = text.replace('output.type": "int8"', 'output.type": "int32"')
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -92,6 +97,7 @@ def a_zero_point_is_no_byte(block):
         (a_tensor_is_too_large, "has shape"),
         (an_operator_has_attributes_of_another, "attributes of another one"),
         (the_metadata_are_no_texts, "no JSON of texts"),
+        (an_output_has_another_type, "is int8, and its metadata say int32"),
         (a_zero_point_is_no_byte, "has zero point -129"),
     ],
 )

@@ -43,12 +43,12 @@ def attributes(file, op):
 @pytest.mark.parametrize(
     ("make", "shape", "wanted"),
     [
-        (lambda: VGG8(16), (3, 32, 32), {"CONV2D": 8, "RESCALE": 8, "MAX_POOL2D": 3, "RESHAPE": 2}),
-        (DSCNN, (1, 49, 10), {"CONV2D": 6, "DEPTHWISE_CONV2D": 5, "RESCALE": 11, "RESHAPE": 1}),
+        (lambda: VGG8(16), (3, 32, 32), {"CONV2D": 8, "RESCALE": 7, "MAX_POOL2D": 3, "RESHAPE": 2}),
+        (DSCNN, (1, 49, 10), {"CONV2D": 6, "DEPTHWISE_CONV2D": 5, "RESCALE": 10, "RESHAPE": 1}),
         (
             ResNet20,
             (3, 32, 32),
-            {"CONV2D": 20, "DEPTHWISE_CONV2D": 1, "ADD": 9, "RESCALE": 48, "PAD": 2, "SLICE": 2, "MAX_POOL2D": 2}
+            {"CONV2D": 20, "DEPTHWISE_CONV2D": 1, "ADD": 9, "RESCALE": 47, "PAD": 2, "SLICE": 2, "MAX_POOL2D": 2}
             | {"RESHAPE": 1},
         ),
     ],
@@ -124,7 +124,7 @@ def test_its_borders_are_those_of_the_program(tmp_path):
     (x,), (y,) = file.inputs, file.outputs
     assert (x.name, x.shape, x.dtype.name) == ("cepstra", (1, 49, 10), "uint8")
     assert x.held == "int8 Nx49x10x1, zero point -128"
-    assert (y.name, y.shape, y.dtype.name, y.held) == ("output", (12,), "int8", "")
+    assert (y.name, y.shape, y.dtype.name, y.held) == ("output", (12,), "int32", "")
 
 
 def test_labels_are_kept(tmp_path):
@@ -158,10 +158,19 @@ def test_equal_constants_are_stored_once_and_equal_bytes_of_another_type_are_not
     assert [each["type"] for each in builder.tensors.values()] == [DataType.INT8, DataType.INT32]
 
 
-def test_logits_leave_as_bytes_unless_the_precision_says_otherwise():
-    precision = ana_fx.Precision("int4", "uint4", output="int32")
-    with pytest.raises(PrecisionError, match="its output is int32, needed output='int8'"):
-        ana_fx.prepare(nn.Sequential(nn.Linear(8, 2)), torch.rand(2, 8), precision=precision, target="tosa")
+def test_logits_leave_as_int32_unless_the_precision_says_otherwise(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    file = written(tmp_path, model, 1, 8, 8)
+    assert [(each.dtype.name, each.levels, each.shape) for each in file.outputs] == [("int32", "int32", (3,))]
+    assert operators(file)["RESCALE"] == 1
+    file = written(tmp_path, model, 1, 8, 8, precision=ana_fx.Precision("int8", "uint8", output="int8"))
+    assert [each.dtype.name for each in file.outputs] == ["int8"]
+
+
+def test_accumulators_of_a_convolution_may_leave_too(tmp_path):
+    model, precision = nn.Sequential(nn.Conv2d(1, 2, 3)), ana_fx.Precision("int8", "uint8", output="int32")
+    (y,) = written(tmp_path, model, 1, 8, 8, precision=precision).outputs
+    assert (y.shape, y.held) == ((2, 6, 6), "int32 Nx6x6x2, zero point 0")
 
 
 def test_all_that_it_does_not_hold_is_refused_at_prepare_at_once():
