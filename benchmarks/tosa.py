@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sysconfig
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,7 +75,11 @@ def is_valid(path: Path) -> bool:
         "tosa-attach-target{profiles=pro_int level=8k specification_version=1.0}",
         "tosa-validate{strict-op-spec-alignment}",
     )
-    command = ["tosa-opt", "-", f"--pass-pipeline=builtin.module({','.join(passes)})"]
+    command = [
+        Path(sysconfig.get_path("scripts")) / "tosa-opt",
+        "-",
+        f"--pass-pipeline=builtin.module({','.join(passes)})",
+    ]
     return subprocess.run(command, input=b"module {}", capture_output=True, check=False).returncode == 0
 
 

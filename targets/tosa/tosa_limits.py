@@ -15,7 +15,7 @@ from ana_fx.operators.reduce import Reduce
 from ana_fx.program.data_movement import Concat
 from ana_fx.program.integer_layers import IntegerHead, IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool
-from ana_fx.program.tensor_spec import spec_of
+from ana_fx.program.tensor_spec import sample_shape_of, spec_of
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.targets.channels_last.layout_limits import (
@@ -30,6 +30,7 @@ from ana_fx.targets.tosa.tosa_rescale import MULTIPLIER_BITS
 __all__ = ["misfits_of"]
 
 _LARGEST = 2**31 - 1
+_LARGEST_WINDOW = 8192
 
 
 def misfits_of(node: Node) -> list[str]:
@@ -38,7 +39,7 @@ def misfits_of(node: Node) -> list[str]:
     reasons = layout_reasons(node)
     if isinstance(module, IntegerMap):
         limit = _LIMITS.get(type(module.operator))
-        reasons += [*_staircase_reasons(module), *(limit(node, module) if limit else [])]
+        reasons += [*_staircase_reasons(module), *(limit(node, module) if limit else []), *_size_reasons(node, module)]
     elif isinstance(module, IntegerHead):
         reasons += _head_reasons(node, module)
     elif isinstance(module, IntegerMaxPool):
@@ -61,6 +62,21 @@ def _staircase_reasons(module: IntegerMap) -> list[str]:
     if found <= allowed:
         return []
     return [f"its accumulator can reach {found}, needed at most {allowed} for RESCALE"]
+
+
+def _size_reasons(node: Node, module: IntegerMap) -> list[str]:
+    """Level 8k has windows of 8,192 numbers along an axis."""
+    op, shape = module.operator, sample_shape_of(node.all_input_nodes[0])
+    sizes: tuple[int, ...] = ()
+    if isinstance(op, Convolution):
+        assert module.weight is not None
+        sizes = tuple(size * step for size, step in zip(module.weight.shape[2:], op.dilation, strict=True))
+    elif isinstance(op, Average):
+        sizes = (op.window((1, *shape)) or ((),))[0]
+    elif isinstance(op, Reduce):
+        sizes = tuple(shape[axis - 1] for axis in op.axes)
+    largest = max(sizes, default=0)
+    return [] if largest <= _LARGEST_WINDOW else [f"its window spans {largest} numbers, needed {_LARGEST_WINDOW}"]
 
 
 def _head_reasons(node: Node, module: IntegerHead) -> list[str]:

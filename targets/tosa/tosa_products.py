@@ -21,7 +21,7 @@ from ana_fx.targets.tosa.tosa_rescale import requantized
 from ana_fx.targets.tosa.tosa_schema import DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
 
-__all__ = ["HEADS", "PRODUCTS", "bias_of", "fitted", "write_head"]
+__all__ = ["HEADS", "PRODUCTS", "bias_of", "constants_of", "fitted", "write_head"]
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -37,25 +37,30 @@ def _product(w: TosaWriter, product: KernelProduct, x: int, dims: Shape) -> int:
         "dilation": list(product.dilation),
         "acc_type": DataType.INT32,
     }
-    channels, bias = dims[-1], bias_of(w, product.num_outputs)
-    zero_points = [w.zero(w.x.zero_point), w.zero(0)]
     if product.is_depthwise:
-        weight = product.weight.reshape(*product.weight.shape[1:3], channels, -1)
-        constants = [w.constant(weight, "weight"), w.constant(bias, "bias"), *zero_points]
-        accumulator = w.int32(Op.DEPTHWISE_CONV2D, [x, *constants], given, **attributes)
-        return _given(w, Op.DEPTHWISE_CONV2D, accumulator, given)
-    groups, size = channels // product.weight.shape[3], product.weight.shape[3]
-    parts = []
-    for group, (weight, own) in enumerate(zip(np.split(product.weight, groups), np.split(bias, groups), strict=True)):
-        ends = [(0, dims[0], 1), (0, dims[1], 1), (group * size, (group + 1) * size, 1)]
-        part = sliced(w, x, dims, ends)
-        constants = [w.constant(weight, f"weight.{group}" if group else "weight"), w.constant(own, "bias")]
-        shape = (*given[:2], len(own))
-        parts.append(w.int32(Op.CONV2D, [part, *constants, *zero_points], shape, **attributes))
-    w.stored_bytes["weight"] = product.weight.nbytes
-    (first, *others) = parts
-    accumulator = w.int32(Op.CONCAT, parts, given, axis=3) if others else first
-    return _given(w, Op.CONV2D, accumulator, given)
+        weight = product.weight.reshape(*product.weight.shape[1:3], dims[-1], -1)
+        inputs = [x, *constants_of(w, weight, bias_of(w, product.num_outputs))]
+        return _given(w, Op.DEPTHWISE_CONV2D, w.int32(Op.DEPTHWISE_CONV2D, inputs, given, **attributes), given)
+    return _given(w, Op.CONV2D, _grouped(w, product.weight, x, dims, given, attributes), given)
+
+
+def _grouped(w: TosaWriter, weight: Array, x: int, dims: Shape, given: Shape, attributes: Mapping[str, Any]) -> int:
+    """Write a CONV2D for each group of input channels, which see that many of the outputs."""
+    size = weight.shape[3]
+    groups = dims[-1] // size
+    weights, biases, parts = np.split(weight, groups), np.split(bias_of(w, len(weight)), groups), []
+    for group, (own, bias) in enumerate(zip(weights, biases, strict=True)):
+        channels = (group * size, (group + 1) * size, 1)
+        part = sliced(w, x, dims, [(0, dims[0], 1), (0, dims[1], 1), channels])
+        inputs = [part, *constants_of(w, own, bias)]
+        parts.append(w.int32(Op.CONV2D, inputs, (*given[:2], len(own)), **attributes))
+    w.stored_bytes["weight"] = weight.nbytes
+    return w.int32(Op.CONCAT, parts, given, axis=3) if groups > 1 else parts[0]
+
+
+def constants_of(w: TosaWriter, weight: Array, bias: Array) -> list[int]:
+    """What a convolution reads beside its input."""
+    return [w.constant(weight, "weight"), w.constant(bias, "bias"), w.zero(w.x.zero_point), w.zero(0)]
 
 
 def _given(w: TosaWriter, op: Op, accumulator: int, dims: Shape) -> int:

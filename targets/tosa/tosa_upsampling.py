@@ -6,7 +6,7 @@ from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
 from ana_fx.targets.channels_last.kernel_product import down_and_right, turned_around
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
-from ana_fx.targets.tosa.tosa_products import bias_of
+from ana_fx.targets.tosa.tosa_products import bias_of, constants_of
 from ana_fx.targets.tosa.tosa_rescale import requantized
 from ana_fx.targets.tosa.tosa_schema import NEAREST, DataType, Op
 from ana_fx.targets.tosa.tosa_writer import TosaWriter
@@ -41,11 +41,11 @@ def write_transposed(w: TosaWriter, form: SpreadConvolution) -> HeldTensor:
     axes = zip(image, strides, result, margins, weight.shape[1:3], strict=True)
     for size, step, rows, margin, reach in axes:
         pads += [-margin, rows + margin - ((size - 1) * step + reach)]
-    constants = [w.constant(weight, "weight"), w.constant(bias_of(w, num_outputs), "bias")]
-    zero_points = [w.zero(w.x.zero_point), w.zero(0)]
     given = (*result, num_outputs)
     attributes = {"out_pad": pads, "stride": list(strides), "acc_type": DataType.INT32}
-    accumulator = w.int32(Op.TRANSPOSE_CONV2D, [x, *constants, *zero_points], given, **attributes)
+    accumulator = w.int32(
+        Op.TRANSPOSE_CONV2D, [x, *constants_of(w, weight, bias_of(w, num_outputs))], given, **attributes
+    )
     w.note(Op.TRANSPOSE_CONV2D.name, w.target.requantizer.value)
     index = w.reshape(None, requantized(w, accumulator, given), given, (*wanted, num_outputs))
     return w.held(index, w.shape, channels_last(len(w.shape)))

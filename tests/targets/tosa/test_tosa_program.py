@@ -199,6 +199,11 @@ def test_what_depends_on_sizes_is_refused_at_export(function, reason, tmp_path):
         ana_fx.export(program(Around(function), 1, 8, 8), tmp_path / "m.tosa")
 
 
+def test_a_window_beyond_the_level_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="its window spans 8998 numbers, needed 8192"):
+        ana_fx.export(program(Around(lambda x: x.mean(2), nn.Conv1d), 1, 9000), tmp_path / "m.tosa")
+
+
 @pytest.mark.parametrize("prepared", ["onnxruntime", "tflite-micro", "integer"])
 def test_a_program_for_other_arithmetic_is_refused(prepared, tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3))
