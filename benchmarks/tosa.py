@@ -75,11 +75,8 @@ def is_valid(path: Path) -> bool:
         "tosa-attach-target{profiles=pro_int level=8k specification_version=1.0}",
         "tosa-validate{strict-op-spec-alignment}",
     )
-    command = [
-        Path(sysconfig.get_path("scripts")) / "tosa-opt",
-        "-",
-        f"--pass-pipeline=builtin.module({','.join(passes)})",
-    ]
+    program = str(Path(sysconfig.get_path("scripts")) / "tosa-opt")
+    command = [program, "-", f"--pass-pipeline=builtin.module({','.join(passes)})"]
     return subprocess.run(command, input=b"module {}", capture_output=True, check=False).returncode == 0
 
 

@@ -6,6 +6,7 @@ from ana_fx.targets.arrays_of_tensors import numpy
 from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
 from ana_fx.targets.channels_last.kernel_product import down_and_right, turned_around
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
+from ana_fx.targets.tosa.tosa_moves import sliced
 from ana_fx.targets.tosa.tosa_products import bias_of, constants_of
 from ana_fx.targets.tosa.tosa_rescale import requantized
 from ana_fx.targets.tosa.tosa_schema import NEAREST, DataType, Op
@@ -29,7 +30,10 @@ def write_resize(w: TosaWriter, form: NearestResize) -> HeldTensor:
 
 
 def write_transposed(w: TosaWriter, form: SpreadConvolution) -> HeldTensor:
-    """Write TRANSPOSE_CONV2D, whose negative padding drops rows; its weight has zeros for groups and dilation."""
+    """Write TRANSPOSE_CONV2D, whose negative padding drops rows, and SLICE for more.
+
+    Its weight has zeros for groups and dilation.
+    """
     channels, *sizes = w.x.shape
     num_outputs, *wanted = w.shape
     image, result = down_and_right(tuple(sizes), 1), down_and_right(tuple(wanted), 1)
@@ -37,15 +41,22 @@ def write_transposed(w: TosaWriter, form: SpreadConvolution) -> HeldTensor:
     x = w.arranged(w.x, w.x.shape, channels_last(len(w.x.shape)))
     x = w.reshape(w.x, x, (*sizes, channels), (*image, channels))
     weight = turned_around(numpy(w.module.stored_weight().cpu()), form.convolution)
-    pads = []
+    pads: list[int] = []
+    slices: list[tuple[int, int, int]] = []
+    given: list[int] = []
     axes = zip(image, strides, result, margins, weight.shape[1:3], strict=True)
     for size, step, rows, margin, reach in axes:
-        pads += [-margin, rows + margin - ((size - 1) * step + reach)]
-    given = (*result, num_outputs)
+        reached = (size - 1) * step + reach
+        before = max(-margin, 1 - reach)  # a whole kernel is more than padding may drop
+        after = max(rows + margin - reached, 1 - reach)
+        pads += [before, after]
+        slices.append((margin + before, margin + before + rows, 1))
+        given.append(reached + before + after)
+    dims = (*given, num_outputs)
+    inputs = [x, *constants_of(w, weight, bias_of(w, num_outputs))]
     attributes = {"out_pad": pads, "stride": list(strides), "acc_type": DataType.INT32}
-    accumulator = w.int32(
-        Op.TRANSPOSE_CONV2D, [x, *constants_of(w, weight, bias_of(w, num_outputs))], given, **attributes
-    )
+    levels = requantized(w, w.int32(Op.TRANSPOSE_CONV2D, inputs, dims, **attributes), dims)
     w.note(Op.TRANSPOSE_CONV2D.name, w.target.requantizer.value)
-    index = w.reshape(None, requantized(w, accumulator, given), given, (*wanted, num_outputs))
+    index = sliced(w, levels, dims, [*slices, (0, num_outputs, 1)])
+    index = w.reshape(None, index, (*result, num_outputs), (*wanted, num_outputs))
     return w.held(index, w.shape, channels_last(len(w.shape)))

@@ -9,6 +9,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import ana_fx
@@ -94,3 +96,19 @@ def test_a_runtime_that_is_not_installed_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tosa_reference_model", None)
     with pytest.raises(VerifyError, match=r"install ana_fx\[tosa\]"):
         TOSA_FAMILY.runtime("tosa-reference-model")
+
+
+@reference_model
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "more"), [(1, 2, 1, 1), (2, 3, 3, 0), (3, 2, 0, 1), (2, 3, 0, 2)]
+)
+def test_a_transposed_convolution_may_drop_more_than_its_kernel(kernel, stride, padding, more, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 2, kernel, stride, padding, more))
+    qat, x = ana_fx.prepare(model, torch.rand(2, 1, 9, 8), target="tosa"), torch.rand(4, 1, 9, 8)
+    qat.train()(x)
+    integer = ana_fx.convert(qat.eval())
+    ana_fx.export(integer, tmp_path / "m.tosa")
+    assert ana_fx.verify(integer, tmp_path / "m.tosa", x).num_different == 0
+    assert is_valid(tmp_path / "m.tosa")
+    assert "TRANSPOSE_CONV2D" in read_tosa(tmp_path / "m.tosa").contents().operators
