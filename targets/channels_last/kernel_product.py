@@ -1,4 +1,4 @@
-"""Layer maps as what TFLite's convolutions compute: images with the channels last, times a weight."""
+"""Layer maps as what convolutions of images compute whose channels lie last."""
 
 from __future__ import annotations
 
