@@ -102,6 +102,11 @@ class LayoutFile(ExportedFile):
     def _border(self, end: End) -> Border:
         kind = self.metadata.get(f"{end.name}.type", "")
         dtype = np.dtype(kind if kind == "int32" else np.uint8 if kind.startswith("uint") else np.int8)
+        if (kind == "int32") != (end.dtype == "int32"):
+            raise VerifyError(
+                f"{plain(end.name)!r} of {self.path} is {end.dtype}, and its metadata say {plain(kind)}; "
+                f"needed a file that ana_fx.export wrote"
+            )
         order = self._order(end.name, len(end.dims))
         shape = tuple(end.dims[order.index(axis)] for axis in range(len(end.dims)))
         border = read_border(end.name, dtype, shape, self.metadata)

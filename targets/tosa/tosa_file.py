@@ -76,8 +76,6 @@ class TosaFile(LayoutFile):
         if not _LOWEST <= zero_point <= _HIGHEST:
             raise ValueError(f"{name!r} has zero point {zero_point}")
         dtype = DataType(tensor["type"]).name.lower()
-        if (dtype == "int32") != (self.metadata[f"{name}.type"] == "int32"):
-            raise ValueError(f"{name!r} is {dtype}, and its metadata say {self.metadata[f'{name}.type']}")
         return End(name, tuple(int(size) for size in tensor["shape"][1:]), zero_point, dtype)
 
 
