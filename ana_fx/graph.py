@@ -14,8 +14,9 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import Quantizer
 
 __all__ = [
     "calls_of",

@@ -22,6 +22,7 @@ def main() -> None:
     devices.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     devices.add_argument("--networks", help="some of the networks, with commas between (default: all)")
     devices.add_argument("--modes", help=f"of training_step: some of {', '.join(training_step.MODES)} (default: all)")
+    devices.add_argument("--schedule", default="lsq", help="of training_step: as in ana_fx.prepare (default: lsq)")
     devices.add_argument("--json", type=Path, metavar="PATH", help="where to write the numbers too, for one benchmark")
     arguments = parser.parse_args()
     names = arguments.names or known
@@ -38,7 +39,14 @@ def main() -> None:
     for name in names:
         console = Console(width=160)
         if name == "training_step":
-            training_step.main(console, device=arguments.device, names=networks, modes=modes, json_path=arguments.json)
+            training_step.main(
+                console,
+                device=arguments.device,
+                names=networks,
+                modes=modes,
+                schedule=arguments.schedule,
+                json_path=arguments.json,
+            )
         elif name == "annealing":
             annealing.main(console, device=arguments.device, names=networks, json_path=arguments.json)
         else:

@@ -68,6 +68,7 @@ def main(
     device: str = "cpu",
     names: Sequence[str] | None = None,
     modes: Sequence[str] = MODES,
+    schedule: str = "lsq",
     json_path: Path | None = None,
 ) -> None:
     """Measure, and print a table when all is measured; a line for each network as it is done.
@@ -78,6 +79,7 @@ def main(
         device: "cpu" or "cuda".
         names: Keys of `NETWORKS`; all by default.
         modes: Some of `MODES`.
+        schedule: As in `prepare`; where it anneals, a step before that begins is measured.
         json_path: Where to write the numbers too.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # for all alike
@@ -89,7 +91,10 @@ def main(
         chosen = [mode for mode in modes if (mode == "compiled") == is_compiled]
         if is_compiled and name not in COMPILED[device]:
             continue
-        found = [_row(known[name], mode, models, num_rounds) for mode, models in _models(known[name], device, chosen)]
+        found = [
+            _row(known[name], mode, models, num_rounds)
+            for mode, models in _models(known[name], device, chosen, schedule)
+        ]
         rows += found
         for row in found:
             console.print(*(f"{value:.2f}" if isinstance(value, float) else value for value in row.values()))
@@ -98,13 +103,15 @@ def main(
     print_rows(console, f"a training step over the float network's, {device_name(device)}", rows)
 
 
-def _models(network: Network, device: str, modes: Sequence[str]) -> list[tuple[str, dict[str, nn.Module]]]:
+def _models(
+    network: Network, device: str, modes: Sequence[str], schedule: str
+) -> list[tuple[str, dict[str, nn.Module]]]:
     """For each mode the candidates; they are the same modules."""
     if not modes:
         return []
     x = network.batch()
     model = network.model()
-    qat = ana_fx.prepare(model, x[:2], precision="int8")
+    qat = ana_fx.prepare(model, x[:2], precision="int8", schedule=schedule)
     models: dict[str, nn.Module] = {"float": model, OURS: qat}
     theirs = _theirs(network.model(), x[:2]) if modes != ["compiled"] else None
     if theirs is not None:

@@ -38,7 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         digits = load(seed=0)
         example = digits.train_images[:BATCH_SIZE]
         # From the same batch in each process come the same scales.
-        qat = ana_fx.prepare(digits_network(), example, precision=options.precision, calibration=[example])
+        qat = ana_fx.prepare(
+            digits_network(),
+            example,
+            precision=options.precision,
+            schedule=ana_fx.Schedule(),  # annealed noise, as in the paper
+            calibration=[example],
+        )
         train(qat, digits, options.epochs)
         if dist.get_rank() == 0:
             ship(qat, digits, options.out)

@@ -1,6 +1,7 @@
 """The quickstart's digits under Lightning's trainer, which needs the extra `lightning`.
 
-A callback anneals after each step of the optimiser; the module and the trainer are those of a float network.
+Noise is annealed as in the paper: a callback does it after each step of the optimiser. The module and the trainer are
+those of a float network.
 
     python examples/lightning_digits.py
     python examples/lightning_digits.py --precision int4 --epochs 20
@@ -53,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     digits = load(seed=0)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    qat = ana_fx.prepare(digits_network(), digits.train_images[:BATCH_SIZE], precision=options.precision)
+    qat = ana_fx.prepare(
+        digits_network(),
+        digits.train_images[:BATCH_SIZE],
+        precision=options.precision,
+        schedule=ana_fx.Schedule(),  # anneals; without it there is no need of a callback
+    )
     loader = DataLoader(TensorDataset(digits.train_images, digits.train_labels), BATCH_SIZE, shuffle=True)
     trainer = Trainer(
         max_epochs=options.epochs,

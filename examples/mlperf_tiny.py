@@ -111,7 +111,6 @@ def run_case(case: Case, data: Path, num_samples: int, num_epochs: int, *, runs_
         model,
         samples[:2],
         precision=network.precision("int8"),
-        schedule="lsq" if case.form == "training" else None,
         target=case.target,
         calibration=batches,
     )

@@ -58,7 +58,7 @@ def prepare(
     example_inputs: Any = None,
     *,
     precision: Precision | str = "int8",
-    schedule: Schedule | ScheduleFunction | str | None = None,
+    schedule: Schedule | ScheduleFunction | str = "lsq",
     target: str = "onnxruntime",
     calibration: Iterable[Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
@@ -68,8 +68,8 @@ def prepare(
     """Make a quantisation-aware copy of a float model, ready to be trained.
 
     In training mode the copy computes with noisy quantizers; in eval mode it computes exactly what
-    `convert` and `export` will ship. Its noise is that of the start of training: it learns as it is, and an
-    `Annealer` takes the noise away.
+    `convert` and `export` will ship. It learns as it is, in any training loop; if the schedule anneals, an `Annealer`
+    takes the noise away.
 
     Args:
         model: The float model; it is not touched. Wrappers such as `DistributedDataParallel` or `torch.compile`
@@ -77,8 +77,9 @@ def prepare(
         example_inputs: A tensor or a tuple of tensors with a leading batch axis. It tells the shape
             and the sign of the inputs, makes sizes known while tracing, and guards the trace.
         precision: A Precision or the name of a preset: "binary", "ternary", "all-ternary", "int2" … "int8".
-        schedule: How the noise is annealed, the name of a preset such as "ste" (see `ana_fx.preset`), or a function of
-            layer and time (see `Schedule`); by default a partition of the first 70 % of training.
+        schedule: How the noise is annealed, a function of layer and time (see `Schedule`), or the name of a preset (see
+            `ana_fx.preset`). "lsq" keeps the noise of the start and learns the steps: of what was measured it ends best
+            (docs/accuracy.md). `Schedule()` anneals layer after layer, as the paper does.
         target: Where the model will run; it decides which staircases eval mode uses.
         calibration: Batches from which scales are taken. Without them batch norms tell theirs, and the first training
             batch sets the others.
@@ -190,7 +191,7 @@ def _precision(precision: Precision | str) -> Precision:
     return parsed
 
 
-def _schedule(schedule: Schedule | ScheduleFunction | str | None) -> Schedule:
-    if schedule is None or isinstance(schedule, Schedule):
-        return schedule or Schedule()
+def _schedule(schedule: Schedule | ScheduleFunction | str) -> Schedule:
+    if isinstance(schedule, Schedule):
+        return schedule
     return Schedule(function=schedule) if callable(schedule) else preset(schedule)

@@ -40,10 +40,10 @@ def verify_files(
     against: Path,
     inputs: Sequence[Path] = (),
     *,
-    runtime: str | None = None,
+    runtimes: Sequence[str] = (),
     trusts_code: bool = False,
 ) -> VerifyReport:
-    """Run a file in a runtime and compare its outputs, bit for bit, with another file's.
+    """Run a file in runtimes and compare its outputs, bit for bit, with another file's.
 
     Outputs of a float layer, which `output="float"` leaves, are compared to what rounding explains.
 
@@ -53,42 +53,43 @@ def verify_files(
             names of the file's, and inputs, if they are not given.
         inputs: A .npy for each input of the file, or one .npz with all under their names: floats as the model takes
             them, or the integers that the file takes. By default those of `against`, else random levels.
-        runtime: What runs it; None is the first of its target.
+        runtimes: What runs it; by default all runtimes of its target that are installed.
         trusts_code: Whether `against` may be a program that torch saved (.pt2, .pt), whose code then runs.
 
     Raises:
         VerifyError: A file cannot be loaded or run, or an output differs.
-        ValueError: The runtime is unknown.
+        ValueError: A runtime is unknown.
     """
     if against.suffix.lower() in _TORCH and not trusts_code:
         raise VerifyError(
             f"{against} is not loaded: programs that torch saved hold code, which loading them can run; "
             f"needed a file of ana_fx.save, a .npz or a .onnx; add --trust-code if the file is your own"
         )
-    file = _Compared.read(path, runtime)
+    file = _Compared.read(path, runtimes)
     given = file.arrays(inputs) if inputs else None
     otherwise = _with_file if is_exported(against) else _with_program
     compare = _COMPARISONS.get(against.suffix.lower(), otherwise)
-    return compare(file, against, given)
+    return replace(compare(file, against, given), not_run=file.not_run)
 
 
 def verify_against(
-    path: Path, program: nn.Module, inputs: Sequence[Array], *, runtime: str | None = None
+    path: Path, program: nn.Module, inputs: Sequence[Array], *, runtimes: Sequence[str] = ()
 ) -> VerifyReport:
-    """Run a file in a runtime and compare its outputs with a program's, bit for bit.
+    """Run a file in runtimes and compare its outputs with a program's, bit for bit.
 
     Args:
         path: A file that `export` wrote.
         program: Floats in, floats out, as the converted program.
         inputs: An array for each input of the file: floats as the program takes them, or the
             integers that the file takes.
-        runtime: What runs it; None is the first of its target.
+        runtimes: What runs it; by default all runtimes of its target that are installed.
 
     Raises:
-        ValueError: The runtime is unknown.
+        ValueError: A runtime is unknown.
         VerifyError: The file or the program cannot be run, or an output differs.
     """
-    return _with_module(_Compared.read(path, runtime), program, inputs)
+    file = _Compared.read(path, runtimes)
+    return replace(_with_module(file, program, inputs), not_run=file.not_run)
 
 
 def load_program(path: Path) -> nn.Module:
@@ -129,18 +130,23 @@ def check_archive(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Compared:
-    """The file whose outputs are compared, and what runs it."""
+    """The file whose outputs are compared, what runs it, and what would if it were installed."""
 
     file: ExportedFile
-    runtime: Runtime
+    runtimes: tuple[Runtime, ...]
+    not_run: tuple[str, ...] = ()
 
     @staticmethod
-    def read(path: Path, runtime: str | None = None) -> _Compared:
-        """Read a file; None runs it in the first runtime of its target."""
+    def read(path: Path, names: Sequence[str] = ()) -> _Compared:
+        """Read a file, for runtimes of these names or all of its target that are installed."""
         family = family_at(path)
-        chosen = None if runtime is None else family.runtime(runtime)
+        chosen = tuple(map(family.runtime, names))
         file = family.read(path)
-        return _Compared(file, chosen or family.runtime(file.target.runtimes[0]))
+        if chosen:
+            return _Compared(file, chosen)
+        found = family.installed(file.target.runtimes)
+        ran = {each.name for each in found}
+        return _Compared(file, found, tuple(name for name in file.target.runtimes if name not in ran))
 
     @property
     def path(self) -> Path:
@@ -183,54 +189,65 @@ class _Compared:
         """Return the reals that these inputs stand for."""
         return [_real(end, x) for end, x in zip(self.checked(inputs), inputs, strict=True)]
 
-    def run(self, inputs: Sequence[Array]) -> tuple[list[Array], float]:
-        """Return the outputs, and how far two evaluations of the file's float layer can be apart."""
+    def run(self, runtime: Runtime, inputs: Sequence[Array]) -> tuple[list[Array], float]:
+        """Return the outputs in a runtime, and how far two evaluations of the file's float layer can be apart."""
         ends = self.checked(inputs)
         stored = [
             x.astype(end.dtype) if x.dtype.kind in "iu" else end.store(x) for end, x in zip(ends, inputs, strict=True)
         ]
-        found = self.file.run(self.runtime, {end.name: x for end, x in zip(ends, stored, strict=True)})
+        found = self.file.run(runtime, {end.name: x for end, x in zip(ends, stored, strict=True)})
         return found.outputs, self.file.float_tolerance(found)
 
     def compare(self, inputs: Sequence[Array], expected: Sequence[Array]) -> VerifyReport:
         """Compare its outputs for these inputs with others, of a program or of another file."""
-        outputs = self.file.outputs
         if self.file.has_islands:
             raise VerifyError(
                 f"{self.path} holds float layers between its integers, whose last bits decide what stands behind them; "
                 f"needed a program to compare with, layer by layer, as ana_fx.save writes it"
             )
-        found, tolerance = self.run(inputs)
+        self.checked(inputs)
+        num_outputs = sum(self._compare_in(runtime, inputs, expected) for runtime in self.runtimes)
+        titles = tuple(runtime.title for runtime in self.runtimes)
+        return VerifyReport(self.path, titles, num_outputs, (0,) * len(titles), this_family())
+
+    def _compare_in(self, runtime: Runtime, inputs: Sequence[Array], expected: Sequence[Array]) -> int:
+        """Compare what a runtime makes of as many samples as it gets; return how many numbers that were."""
+        outputs, few = self.file.outputs, [x[: runtime.samples] for x in inputs]
+        found, tolerance = self.run(runtime, few)
         if len(expected) != len(outputs) or len(found) != len(outputs):
             raise VerifyError(f"{self.path} has {len(outputs)} outputs, the program gives {len(expected)}")
-        for output, have, want in zip(outputs, found, expected, strict=True):
-            allowed = tolerance if self.file.is_float_layer(output) else 0.0
-            self._compare_one(output, np.asarray(have), want, allowed)
-        if not sum(each.size for each in expected):
+        share = len(few[0]) / len(inputs[0])
+        wanted = [each if share == 1 else each[: round(len(each) * share)] for each in map(np.asarray, expected)]
+        if not sum(each.size for each in wanted):
             raise VerifyError(f"{self.path}: there is no output number to compare, needed at least one")
-        num_outputs = sum(each.size for each in expected)
-        return VerifyReport(self.path, (self.runtime.title,), num_outputs, (0,), this_family())
+        for output, have, want in zip(outputs, found, wanted, strict=True):
+            allowed = tolerance if self.file.is_float_layer(output) else 0.0
+            reason = _difference(output, np.asarray(have), want, allowed)
+            if reason:
+                raise VerifyError(f"{self.path}: output {plain(output.name)!r} in {runtime.name} {reason}")
+        return sum(each.size for each in wanted)
 
-    def _compare_one(self, output: Border, have: Array, want: Array, tolerance: float) -> None:
-        """Compare reals with reals, and stored integers with those that the file gives."""
-        real = have if want.dtype.kind in "iu" else output.real(have)
-        name = plain(output.name)
-        if real.shape != want.shape:
-            raise VerifyError(f"{self.path}: output {name!r} is {real.shape}, the program gives {want.shape}")
-        different = are_apart(real, want, tolerance)
-        if different.any():
-            where = tuple(int(i) for i in np.argwhere(different)[0])
-            raise VerifyError(
-                f"{self.path}: output {name!r} differs from the program at {int(different.sum())} of {different.size} "
-                f"numbers, first at {where}: found {real[where]}, needed {want[where]}"
-            )
+
+def _difference(output: Border, have: Array, want: Array, tolerance: float) -> str:
+    """Compare reals with reals, and stored integers with those that a file gives; say where they differ, if they do."""
+    real = have if want.dtype.kind in "iu" else output.real(have)
+    if real.shape != want.shape:
+        return f"is {real.shape}, the program gives {want.shape}"
+    different = are_apart(real, want, tolerance)
+    if not different.any():
+        return ""
+    where = tuple(int(i) for i in np.argwhere(different)[0])
+    return (
+        f"differs from the program at {int(different.sum())} of {different.size} numbers, first at {where}: "
+        f"found {real[where]}, needed {want[where]}"
+    )
 
 
 def _with_program(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
     """Compare with what `ana_fx.save` wrote."""
     program = load(against)
     reals = None if inputs is None else tuple(torch.from_numpy(x) for x in file.reals(inputs))
-    return verify_file(program, file.file, given_or_probes(program, reals), [file.runtime])
+    return verify_file(program, file.file, given_or_probes(program, reals), file.runtimes)
 
 
 def _with_code(file: _Compared, against: Path, inputs: Sequence[Array] | None) -> VerifyReport:
@@ -265,7 +282,7 @@ def _with_file(file: _Compared, against: Path, inputs: Sequence[Array] | None) -
     reals = file.reals(given)
     if [end.shape for end in reference.file.inputs] != [end.shape for end in ends]:
         raise VerifyError(f"{against} takes other inputs than {file.path}")
-    wanted, _ = reference.run(reals)
+    wanted, _ = reference.run(reference.runtimes[0], reals)
     outputs = file.file.outputs
     if len(wanted) != len(outputs):
         raise VerifyError(f"{file.path} has {len(outputs)} outputs, {against} has {len(wanted)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch.fx import GraphModule
 
+from ana_fx.errors import VerifyError
 from ana_fx.target import ONNX, FileFormat, Target
 from ana_fx.target_registry import find_target, target_called, targets
 from ana_fx.targets.files.border import Border
@@ -204,6 +205,24 @@ class FileFamily(ABC):
     def runtime(self, name: str) -> Runtime:
         """The runtime of that name; raises what `runtime_among` does."""
         return runtime_among(self.runtimes, name)
+
+    def installed(self, names: Sequence[str]) -> tuple[Runtime, ...]:
+        """Those of several runtimes that are installed, in their order.
+
+        Raises:
+            ValueError: One of the names is unknown.
+            VerifyError: None is installed.
+        """
+        found: list[Runtime] = []
+        missing: list[VerifyError] = []
+        for name in names:
+            try:
+                found.append(self.runtime(name))
+            except VerifyError as error:
+                missing.append(error)
+        if not found:
+            raise missing[0]
+        return tuple(found)
 
 
 def family_of(target: Target) -> FileFamily:

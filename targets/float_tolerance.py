@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from ana_fx.layers.norms import ChannelAffine
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.operators.sum import Sum
 from ana_fx.requantizers.staircase import along
 
 __all__ = ["are_apart", "float_tolerance", "rounding_of_two"]
@@ -46,9 +44,7 @@ def float_tolerance(
 
 def _magnitudes(module: OperatorMap, inputs: Sequence[Tensor], *, has_bias: bool) -> Tensor:
     """The layer with the absolute value of each number that it multiplies; nothing is clipped."""
-    operator, norm = module.operator, module.norm
-    if isinstance(operator, Sum):
-        operator = replace(operator, factors=(abs(operator.factors[0]), abs(operator.factors[1])))
+    operator, norm = module.operator.with_magnitudes(), module.norm
     weight, bias = (None if each is None else each.double().abs() for each in (module.weight, module.bias))
     y = operator.real(tuple(inputs), weight, bias if has_bias else None)
     if isinstance(norm, ChannelAffine):

@@ -34,7 +34,7 @@ def verify_in_limits(
     against: Path,
     inputs: Sequence[Path],
     *,
-    runtime: str | None = None,
+    runtimes: Sequence[str] = (),
     trusts_code: bool,
     seconds: float,
     gigabytes: float,
@@ -45,7 +45,7 @@ def verify_in_limits(
         path: The file, as for `verify_files`.
         against: What it is compared with, as for `verify_files`.
         inputs: Files of inputs, as for `verify_files`.
-        runtime: What runs the file, as for `verify_files`.
+        runtimes: What runs the file, as for `verify_files`.
         trusts_code: Whether a program of torch is loaded, as for `verify_files`.
         seconds: How long it may take.
         gigabytes: How much memory it may take beyond what its code needs. Windows and macOS have no such limit.
@@ -57,7 +57,7 @@ def verify_in_limits(
         "path": str(path),
         "against": str(against),
         "inputs": [str(each) for each in inputs],
-        "runtime": runtime,
+        "runtimes": list(runtimes),
         "trusts_code": trusts_code,
         "gigabytes": gigabytes,
     }
@@ -107,7 +107,7 @@ def _answer(order: dict[str, Any]) -> dict[str, str]:
             Path(order["path"]),
             Path(order["against"]),
             [Path(each) for each in order["inputs"]],
-            runtime=order["runtime"],
+            runtimes=order["runtimes"],
             trusts_code=order["trusts_code"],
         )
     except (AnaFxError, ValueError, OSError) as error:

@@ -43,6 +43,7 @@ class VerifyReport(JsonReport):
             that are for other tools.
         has_floats: Whether the file has float layers: their outputs are compared to within rounding, all else bit for
             bit, going on from the levels that the file itself made of these outputs.
+        not_run: The runtimes of its target that did not run it, because they are not installed.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class VerifyReport(JsonReport):
     processor: KernelFamily | None = None
     proven_for: tuple[KernelFamily, ...] = ()
     has_floats: bool = False
+    not_run: tuple[str, ...] = ()
 
     @property
     def num_different(self) -> int:
@@ -70,6 +72,8 @@ class VerifyReport(JsonReport):
             proof += " in onnxruntime"
         if self.has_floats:
             proof += "; its float layers are compared to within rounding, not proven"
+        if self.not_run:
+            proof += f"; not run in {', '.join(self.not_run)}, for lack of a package"
         counts = f"{self.num_different} of {self.num_outputs:,} outputs differ"
         return f"{self.path}: {counts} ({', '.join(runtimes)}{where}{proof})"
 

@@ -121,7 +121,7 @@ def _of(name: str, precision: str, target: str) -> Iterator[tuple[str, str]]:
 
 def _trained(model: nn.Module, shape: tuple[int, ...], precision: str, target: str) -> GraphModule:
     x = torch.rand(8, *shape)
-    qat = ana_fx.prepare(model, x, precision=precision, target=target).train()
+    qat = ana_fx.prepare(model, x, precision=precision, target=target, schedule=ana_fx.Schedule()).train()
     annealer = ana_fx.Annealer(qat, NUM_STEPS)
     optimizer = torch.optim.SGD(qat.parameters(), lr=0.01)
     for _ in range(NUM_STEPS):

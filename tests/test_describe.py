@@ -41,7 +41,7 @@ def test_a_scale_is_shown_once_it_is_known():
     before = column(ana_fx.describe(qat), "scale")
     qat.train()(example(Residual))
     after = column(ana_fx.describe(qat), "scale")
-    assert before["stem.0"] == after["stem.0"] == float(qat.get_submodule("stem.0").output_quantizer.scale)
+    assert before["stem.0"] == after["stem.0"] == qat.get_submodule("stem.0").output_quantizer.scale.item()
     assert before["mean"] is None
     assert after["mean"] is not None
     assert after["head"] is None  # raw accumulators

@@ -1,4 +1,7 @@
-"""Layers of one network with noise families, strategies and rules of their own (paper, abstract and section 3)."""
+"""Layers of one network with noise families, strategies and rules of their own (paper, abstract and section 3).
+
+This covers `layers/function_map.py` too.
+"""
 
 import pytest
 import torch

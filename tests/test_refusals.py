@@ -1,4 +1,7 @@
-"""Every refusal says what, where, found, needed, and the way out."""
+"""Every refusal says what, where, found, needed, and the way out.
+
+This covers `errors.py` too.
+"""
 
 from __future__ import annotations
 

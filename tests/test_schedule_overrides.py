@@ -1,4 +1,7 @@
-"""Constants, powers and ranges by depth and by pattern."""
+"""Constants, powers and ranges by depth and by pattern.
+
+This covers `schedule/noise_constants.py` too.
+"""
 
 import copy
 import dataclasses

@@ -9,7 +9,7 @@ from torch import nn
 import ana_fx
 from ana_fx.graph import layer_maps
 from ana_fx.numerics.levels import Levels
-from ana_fx.requantizers.staircase import LineFit, ShiftArithmetic, fit_qlinear, fit_shift
+from ana_fx.requantizers.line_fit import LineFit, ShiftArithmetic, fit_qlinear, fit_shift
 from tests.models import INPUT_SHAPES, Chain, Residual, example, make_awkward, train
 from tests.test_whole_flow import assert_no_integer_differs, with_rounding
 

@@ -1,4 +1,7 @@
-"""What targets accept, and how packages add theirs."""
+"""What targets accept, and how packages add theirs.
+
+This covers `target_registry.py` too.
+"""
 
 import re
 from dataclasses import replace

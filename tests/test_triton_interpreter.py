@@ -1,4 +1,7 @@
-"""The tests of Triton kernels in Triton's interpreter, which must be asked for before Triton is imported."""
+"""The tests of Triton kernels in Triton's interpreter, which must be asked for before Triton is imported.
+
+This covers `kernels/triton_launch.py` too.
+"""
 
 from __future__ import annotations
 

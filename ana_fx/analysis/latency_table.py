@@ -53,11 +53,11 @@ class LatencyTable:
 
     @classmethod
     def of_text(cls, text: str, *, interpolates: bool = False) -> LatencyTable:
-        """The table in a file: CSV with a line of names, or a JSON list of objects with these names as keys.
+        """Read a table: CSV with a line of names, or a JSON list of objects with these names as keys.
 
         Args:
             text: What stands in the file; the names are layer, weight_bits, activation_bits and cost.
-            interpolates: As of a table.
+            interpolates: As for a table that is made from its costs.
 
         Raises:
             ValueError: It is something else, or holds an entry twice.
@@ -97,7 +97,7 @@ class LatencyTable:
         return _on_line({activation: cost for activation, cost in column.items() if cost is not None}, activation_bits)
 
     def check(self, products: Iterable[Product]) -> None:
-        """Raise if it does not tell what each of these takes.
+        """Raise an error unless it tells what each of these takes.
 
         Raises:
             ValueError: Entries are missing.
@@ -118,7 +118,7 @@ class LatencyTable:
 
 
 def _on_line(points: Mapping[int, float], at: int) -> float | None:
-    """The value at a point, or between its neighbours on a line; None beyond the outermost."""
+    """Return the value at a point, or that on the line between its neighbours; None beyond the outermost."""
     if at in points:
         return points[at]
     below, above = [x for x in points if x < at], [x for x in points if x > at]
@@ -143,7 +143,7 @@ def _rows(text: str) -> Iterable[Any]:
 
 
 def _entry(row: Any, index: int) -> tuple[tuple[str, int, int], float]:
-    """An entry, checked for its kinds."""
+    """Check the types of an entry and return it."""
     try:
         layer, weight_bits, activation_bits, cost = (row[name] for name in _COLUMNS)
         return (str(layer), _whole(weight_bits), _whole(activation_bits)), float(cost)

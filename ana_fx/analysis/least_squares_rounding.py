@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["LeastSquares", "RoundedRows", "round_rows"]
 
 _DAMPING = 0.01  # of the variance of an input: directions that the data hardly show keep their weights
-_FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1)  # of the steps that are tried
+_FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1)  # of the scales that are tried
 _NUM_SWEEPS = 4
 
 
@@ -52,27 +52,27 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class RoundedRows:
-    """Weight rows as integers times steps.
+    """Weight rows as integers times scales.
 
     Args:
-        levels: [groups, rows, inputs].
-        steps: [groups, rows, 1] or [1, 1, 1].
+        levels: The integers, [groups, rows, inputs].
+        scales: The scales, [groups, rows, 1] or [1, 1, 1].
     """
 
     levels: Tensor
-    steps: Tensor
+    scales: Tensor
 
 
-def round_rows(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> RoundedRows:
-    """Integers and steps with a small output error.
+def round_rows(problem: LeastSquares, scales: Tensor, lo: int, hi: int) -> RoundedRows:
+    """Round weights to integers times scales with a small output error.
 
     Inputs are rounded one by one, those of the largest variance first, and those that are still free make up for the
-    error (Frantar et al., "GPTQ", 2023, algorithm 1). Steps around the given ones are tried; the best counts. Then each
-    level is set anew to the best one given all others, as long as that helps.
+    error (Frantar et al., "GPTQ", 2023, algorithm 1). Scales around the given ones are tried; the best counts. Then
+    each level is set anew to the best one given all others, as long as that helps.
 
     Args:
         problem: The error.
-        steps: A first step of each row, [groups, rows, 1], or of all, [1, 1, 1].
+        scales: A first scale of each row, [groups, rows, 1], or of all, [1, 1, 1].
         lo: The lowest level.
         hi: The highest level.
     """
@@ -83,10 +83,10 @@ def round_rows(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Rounde
         problem.curvature.gather(2, across).gather(1, across.mT),
         problem.best.gather(2, order.expand_as(problem.best)),
     )
-    tried = torch.stack([factor * steps.double() for factor in _FACTORS])
+    tried = torch.stack([factor * scales.double() for factor in _FACTORS])
     rounded = torch.stack([_feed_error_forward(sorted_problem, each, lo, hi) for each in tried])
     errors = sorted_problem.error(rounded * tried)
-    if steps.numel() == 1:
+    if scales.numel() == 1:
         errors = errors.sum((1, 2), keepdim=True)
     chosen = errors.argmin(0)[None, ..., None]
     best_steps = tried.gather(0, chosen.expand(1, *tried.shape[1:]))[0]
@@ -95,34 +95,34 @@ def round_rows(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Rounde
     return RoundedRows(torch.empty_like(levels).scatter_(2, order.expand_as(levels), levels), best_steps)
 
 
-def _feed_error_forward(problem: LeastSquares, steps: Tensor, lo: int, hi: int) -> Tensor:
-    """Levels, each rounded after the errors of those before were made up for."""
+def _feed_error_forward(problem: LeastSquares, scales: Tensor, lo: int, hi: int) -> Tensor:
+    """Round one input after the other; those that are still free make up for the errors so far."""
     best = problem.best
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.curvature))
     factor = torch.linalg.cholesky(inverse, upper=True)
     left, levels = best.clone(), torch.empty_like(best)
     for column in range(best.shape[2]):
         wanted = left[..., column, None]
-        level = torch.round(wanted / steps).clamp(lo, hi)
+        level = torch.round(wanted / scales).clamp(lo, hi)
         row = factor[:, None, column, column:]
-        left[..., column:] -= (wanted - level * steps) / row[..., :1] * row
+        left[..., column:] -= (wanted - level * scales) / row[..., :1] * row
         levels[..., column] = level[..., 0]
     return levels
 
 
-def _descend(problem: LeastSquares, levels: Tensor, steps: Tensor, lo: int, hi: int) -> Tensor:
-    """The levels after some sweeps in which each takes its best value given the others."""
+def _descend(problem: LeastSquares, levels: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:
+    """Sweep over the levels, each of which takes its best value given the others."""
     curvature, best, levels = problem.curvature, problem.best, levels.clone()
-    slope = (levels * steps - best) @ curvature
+    slope = (levels * scales - best) @ curvature
     for _ in range(_NUM_SWEEPS):
         before = levels.clone()
         for column in range(best.shape[2]):
             row = curvature[:, None, column]
             level = levels[..., column, None]
-            wanted = level - slope[..., column, None] / (row[..., column, None] * steps)
+            wanted = level - slope[..., column, None] / (row[..., column, None] * scales)
             change = torch.round(wanted).clamp(lo, hi) - level
             levels[..., column] += change[..., 0]
-            slope += change * steps * row
+            slope += change * scales * row
         if torch.equal(before, levels):
             break
     return levels

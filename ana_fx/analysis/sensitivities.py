@@ -106,7 +106,7 @@ class Sensitivities:
         return table
 
     def products(self) -> tuple[Product, ...]:
-        """Each layer with a weight at each pair of widths: the entries that a latency table needs."""
+        """Each layer with a weight at each pair of widths, which are the entries that a latency table needs."""
         found: list[Product] = []
         for each in self.weights:
             for index, source in enumerate(each.inputs):
@@ -115,7 +115,7 @@ class Sensitivities:
         return tuple(dict.fromkeys(found))
 
     def with_activation(self, width: str) -> Sensitivities:
-        """The same with all activations of one width, but for those whose type does not depend on the precision.
+        """Return the same with all activations at one width, except those whose type does not depend on the precision.
 
         Raises:
             ValueError: It was not measured.

@@ -25,12 +25,12 @@ class WidthProgram:
     """An integer program of 0 and 1: one variable for each width of each tensor, and each pair that multiplies.
 
     Args:
-        table: What products take on a device; empty if nobody asks.
-        errors: What each variable adds to the error.
-        costs: What each adds to each cost.
-        weights: For each weight, the variables of its widths.
-        activations: Likewise.
-        sums: Equations: the variables that add up to 1, or to another variable.
+        table: The cost of products on a device; empty if no latency is asked for.
+        errors: How much each variable adds to the error.
+        costs: For each cost by name, how much each variable adds to it.
+        weights: For each weight, its variables by width.
+        activations: For each activation, its variables by width.
+        sums: Equations: variables that add up to 1 (None), or to another variable.
     """
 
     table: LatencyTable
@@ -44,7 +44,7 @@ class WidthProgram:
 
     @classmethod
     def of(cls, found: Sensitivities, table: LatencyTable | None = None) -> WidthProgram:
-        """The program of what was measured."""
+        """Make the program of what was measured."""
         program = cls(table or _NO_TABLE)
         program.activations += [program._choice(each.errors) for each in found.activations]
         for weight in found.weights:
@@ -53,7 +53,7 @@ class WidthProgram:
         return program
 
     def _choice(self, errors: Mapping[str, float]) -> dict[str, int]:
-        """Variables of which one is 1."""
+        """Add a variable for each width of a tensor, exactly one of which is 1; return them by width."""
         choice = {width: len(self.errors) + index for index, width in enumerate(errors)}
         self.errors += errors.values()
         self.sums.append((list(choice.values()), None))
@@ -76,7 +76,7 @@ class WidthProgram:
             self.sums += [([pairs[each, theirs] for each in choice], read[theirs]) for theirs in read]
 
     def _add_product(self, weight: WeightSensitivity, index: int, variable: int, bits: tuple[int, int]) -> None:
-        """What one of the layers that read a weight costs at some widths."""
+        """Add what one of the layers that read a weight costs at a pair of widths, to a variable."""
         self._add("mac_bits", variable, weight.num_products[index] * bits[0] * bits[1])
         self._add("latency", variable, self.table.cost(*weight.called(index), *bits) or 0.0)
 
@@ -84,12 +84,12 @@ class WidthProgram:
         self.costs[name][variable] = self.costs[name].get(variable, 0.0) + cost
 
     def least(self, name: str) -> float:
-        """The least that a cost can be."""
+        """Return the smallest value that a cost can have."""
         column = self._column(name)
         return float((self._solved({}, column) * column).sum())
 
     def solve(self, budgets: Mapping[str, float]) -> tuple[list[str], list[str]]:
-        """The widths of the weights and of the activations.
+        """Return the widths of the weights and of the activations with the least error within the budgets.
 
         Raises:
             PrecisionError: No widths fit all budgets at once.
@@ -108,7 +108,7 @@ class WidthProgram:
         return column
 
     def _solved(self, budgets: Mapping[str, float], objective: Any) -> Any:
-        """The variables, of which each is 0 or 1."""
+        """Return the variables, each 0 or 1, that minimise an objective within the budgets."""
         milp, linear_constraint = _scipy()
         equations = np.zeros((len(self.sums), len(self.errors)))
         for row, (variables, total) in enumerate(self.sums):
@@ -134,7 +134,7 @@ class WidthProgram:
 
 
 def _scipy() -> tuple[Any, Any]:
-    """The solver, and its constraints."""
+    """Import scipy's solver, and the class of its constraints."""
     try:
         from scipy.optimize import LinearConstraint, milp
     except ImportError as error:

@@ -12,8 +12,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import constant_parameters, layer_map_of, layer_maps, module_of
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.layer_map import LayerMap, Phase
-from ana_fx.layers.quantizers import InputQuantizer
 from ana_fx.prepared.graph_form import is_program
 
 __all__ = ["resume_phases", "set_phases"]

@@ -105,10 +105,11 @@ def scale_backward(
     u = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0).to(tl.float32), scale)
     v = u + (offset - mean)
     level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
-    slope = tl.where(_is_near(v, std, lo, hi), _density(std), 0.0)
+    is_near, density = _is_near(v, std, lo, hi), _density(std)
+    slope = tl.where(is_near, density, 0.0)
     grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
     tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
-    scale_slope = (u * slope - level) * -scale_gradient
+    scale_slope = (tl.where(is_near, u * density, 0.0) - level) * -scale_gradient  # u may be infinite
     tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * scale_slope, 0.0)))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.errors import PrecisionError
+from ana_fx.layers.fake_quantize import LARGEST
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.codebook import Codebook, half_way
 from ana_fx.numerics.integer_type import IntegerType
@@ -20,14 +21,14 @@ from ana_fx.schedule.noise import Noise
 __all__ = ["CodebookQuantizer", "check_channels", "fake_quantize_codebook", "quantizer_of"]
 
 
-_NEVER = 2.0**30  # steps
+_NEVER = 2.0**30  # times the scale
 
 
 class CodebookQuantizer(Quantizer):
     """A K-quantizer with annealed noise (paper, equation 1). Its work is K − 1 comparisons a number, K at most 16.
 
     Noise is measured in the smallest distance of two levels: for −1 and 1 half a unit reaches from −1 to 1. Channels
-    with thresholds of their own have one step, which is searched as if these stood half-way between the levels.
+    with thresholds of their own have one scale, which is searched as if these stood half-way between the levels.
 
     Args:
         channel_axis: Axis of the channels of what is quantised, −1 for the last.
@@ -51,14 +52,23 @@ class CodebookQuantizer(Quantizer):
         if self.rows.numel():
             check_channels(self.name, self.integer_type, x.shape[self.channel_axis])
             codebook = Codebook(self.integer_type.levels, self.rows.unbind(1))  # on the device already
-            return self.moved(codebook).along(self.channel_axis, x.ndim)
+            return self._moved(codebook).along(self.channel_axis, x.ndim)
+        return self.codebook
+
+    @property
+    def codebook(self) -> Codebook:
+        """The levels and thresholds of its type, moved by the static mean of the noise."""
         found = self.integer_type.codebook
         assert found is not None
-        return self.moved(found)
+        return self._moved(found)
+
+    def _moved(self, codebook: Codebook) -> Codebook:
+        """The thresholds of a codebook once the static mean of the noise has moved them."""
+        return codebook.moved((self.rounding.offset - self.offset) * self.unit)
 
     @property
     def unit(self) -> int:
-        """What noise is measured in, in steps."""
+        """The unit of noise: the smallest distance of two levels."""
         levels = self.integer_type.levels
         return min(high - low for low, high in itertools.pairwise(levels))
 
@@ -70,7 +80,7 @@ class CodebookQuantizer(Quantizer):
     def _all_levels(self) -> Codebook:
         found = self.integer_type.codebook
         assert found is not None
-        return self.moved(Codebook(found.values, half_way(found.values)) if self.rows.numel() else found)
+        return self._moved(Codebook(found.values, half_way(found.values)) if self.rows.numel() else found)
 
     def _filled(self, scale: Tensor) -> Tensor:
         return scale
@@ -88,7 +98,7 @@ class CodebookQuantizer(Quantizer):
         found = self.integer_type.codebook
         assert found is not None
         there = tuple(each.to(x.device) if isinstance(each, Tensor) else each for each in found.thresholds)
-        codebook = self.moved(Codebook(found.values, there)).along(self.channel_axis, x.ndim)
+        codebook = self._moved(Codebook(found.values, there)).along(self.channel_axis, x.ndim)
         return codebook.level(x / positive(self.scale).double().to(x.device))
 
     def quantize(self, x: Tensor) -> Tensor:
@@ -112,7 +122,7 @@ def fake_quantize_codebook(
 
     Args:
         x: Any shape.
-        scale: The step; positive; broadcasts against `x`.
+        scale: The scale; positive; broadcasts against `x`.
         noise: Mean and standard deviation of the noise in steps, 0-dimensional.
         quantizer: What tells levels, family, strategy and gradient.
         scale_gradient: Factor of the gradient with respect to `scale`.
@@ -146,7 +156,10 @@ class _FakeQuantize(torch.autograd.Function):
         v = u - mean  # in v the thresholds stand where the codebook says
         slope = _SLOPES[gradient.rule](v - gradient.mean, std, codebook, noise)
         level = _LEVELS[strategy](v, std, codebook, noise)
-        scale_slope = u.mul_(slope).sub_(level).mul_(-scale_gradient) if learns_scale else None
+        scale_slope = None
+        if learns_scale:
+            finite = u.clamp_(-LARGEST, LARGEST)  # as in `fake_quantize`
+            scale_slope = finite.mul_(slope).sub_(level).mul_(-scale_gradient)
         ctx.save_for_backward(slope, scale_slope)
         ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
         return level * scale

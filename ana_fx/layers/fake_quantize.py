@@ -18,8 +18,9 @@ from ana_fx.numerics.levels import Levels
 from ana_fx.schedule.degrees import Gradient, GradientRule, Strategy
 from ana_fx.schedule.noise import Noise
 
-__all__ = ["fake_quantize", "quantize"]
+__all__ = ["LARGEST", "fake_quantize", "quantize"]
 
+LARGEST = torch.finfo(torch.float32).max
 _USUAL = Gradient()
 
 
@@ -91,7 +92,10 @@ class _FakeQuantize(torch.autograd.Function):
         moved = v - gradient.mean if gradient.mean else v
         slope, height = _kept_slope(moved, std, levels, noise, num_neighbours, gradient.rule)
         level = _LEVELS[strategy](v, std, levels, noise, num_neighbours)
-        scale_slope = u.mul_(_restored(slope, height)).sub_(level).mul_(-scale_gradient) if learns_scale else None
+        scale_slope = None
+        if learns_scale:
+            finite = u.clamp_(-LARGEST, LARGEST)  # at infinity the slope is 0, and infinity times 0 is no number
+            scale_slope = finite.mul_(_restored(slope, height)).sub_(level).mul_(-scale_gradient)
         ctx.save_for_backward(slope, height, scale_slope)
         ctx.scale_shape = scale.shape
         ctx.dtype = x.dtype

@@ -12,17 +12,10 @@ from ana_fx.layers.norms import ChannelAffine
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
 from ana_fx.numerics.scale_search import positive
-from ana_fx.operators.convolution import Convolution
-from ana_fx.operators.identity import Identity
-from ana_fx.operators.linear import Linear
-from ana_fx.operators.sum import Sum
 from ana_fx.requantizers.staircase import along
 from ana_fx.target import LayerNeeds
 
-__all__ = ["FLOAT_OPERATORS", "FloatForm", "FloatMap"]
-
-FLOAT_OPERATORS = (Convolution, Identity, Linear, Sum)
-"""The operators that files have a float form of."""
+__all__ = ["FloatForm", "FloatMap"]
 
 
 @dataclass(frozen=True)

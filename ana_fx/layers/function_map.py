@@ -21,6 +21,10 @@ class FunctionMap(LayerMap):
     reads_bytes = True
     reads_levels = False
 
+    def set_reads_levels(self, reads_levels: bool) -> None:
+        """Say whether its input is levels even while there is noise."""
+        self.reads_levels = reads_levels
+
     @abstractmethod
     def of_reals(self, x: Tensor) -> Tensor:
         """The function."""

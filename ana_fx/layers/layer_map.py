@@ -141,6 +141,15 @@ class LayerMap(Float32Module):
         return False
 
     @property
+    def has_float_form(self) -> bool:
+        """Whether files can hold it in floats, between integers."""
+        return False
+
+    def channel_axis(self, rank: int) -> int | None:
+        """The axis of an output of that rank which carries the channels; None where no axis does."""
+        return None
+
+    @property
     def operation(self) -> str:
         """What it computes, in a few words."""
         return type(self).__name__
@@ -227,6 +236,9 @@ class LayerMap(Float32Module):
         device = next((tensor.device for tensor in self.buffers()), None)
         zero = torch.zeros((), device=device)
         self.anchor = nn.Parameter(zero, requires_grad=is_annealed) if leaves_model else None
+
+    def set_reads_levels(self, reads_levels: bool) -> None:
+        """Say whether its inputs are levels even while there is noise; only functions need to know."""
 
     def _anchored(self, y: Tensor) -> Tensor:
         """The output, with an end for the user's backward() even if nothing learns any more.

@@ -21,8 +21,9 @@ from ana_fx.operators.accumulate import accumulate
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.coefficients import Operands
 from ana_fx.requantizers.kernel_fits import KERNEL_FITS
+from ana_fx.requantizers.line_fit import LineFit, ShiftArithmetic, fit_shift
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit, ShiftArithmetic, Staircase, along, fit_shift, integer_dtype
+from ana_fx.requantizers.staircase import Staircase, along, integer_dtype
 from ana_fx.requantizers.threshold_staircase import ThresholdStaircase, fit_thresholds
 from ana_fx.target import LayerNeeds
 
@@ -121,6 +122,15 @@ class OperatorMap(LayerMap):
     def aligns_inputs(self) -> bool:
         """As its operator."""
         return self.operator.aligns_inputs
+
+    @property
+    def has_float_form(self) -> bool:
+        """As its operator."""
+        return self.operator.has_float_form
+
+    def channel_axis(self, rank: int) -> int:
+        """That of its operator."""
+        return self.operator.channel_axis(rank)
 
     def needs(self) -> LayerNeeds:
         """With its weight, its slopes, its windows and its activation."""
@@ -244,9 +254,9 @@ class OperatorMap(LayerMap):
         gain, offset = torch.broadcast_tensors(gain, offset)
         line = LineFit(gain, offset, found.x_scale, y_scale, self.output_quantizer.levels(), bound)
         staircase: Staircase | ThresholdStaircase
-        codebook = self.output_quantizer.integer_type.codebook
+        codebook = self.output_quantizer.codebook
         if codebook is not None:
-            staircase, sign = fit_thresholds(line, self.output_quantizer.moved(codebook))
+            staircase, sign = fit_thresholds(line, codebook)
         elif self.shift_arithmetic is None:
             if self.requantizer is Requantizer.EVERY_TFLITE:  # where these weights cannot come, kernels may disagree
                 line = replace(line, bound=self._reach(found.integers, input_shape))

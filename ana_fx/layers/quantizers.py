@@ -1,16 +1,13 @@
-"""The quantizer as a module: a step, the noise around it, and how it is found."""
+"""The quantizer as a module: its scale, how that is found, and the noise."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ana_fx.errors import CalibrationError
-from ana_fx.kernels.exact_maps import round_input, rounds_at_once
 from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_fused
 from ana_fx.layers.fake_quantize import fake_quantize, quantize
 from ana_fx.numerics.codebook import Codebook
@@ -19,11 +16,10 @@ from ana_fx.numerics.float32 import Float32Module
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.levels import Levels
 from ana_fx.numerics.scale_search import positive
-from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.rounding import Rounding
 from ana_fx.schedule.schedule import NoiseConstants, Schedule
 
-__all__ = ["ClipRange", "ImageQuantizer", "InputQuantizer", "Quantizer"]
+__all__ = ["UNKNOWN_SCALE", "ClipRange", "Quantizer"]
 
 UNKNOWN_SCALE = (
     "the scale of {} is not known yet: found no calibration data, no batch norm and no training batch to take it from, "
@@ -55,7 +51,7 @@ class ClipRange:
 class Quantizer(Float32Module):
     """A linear quantizer with annealed noise.
 
-    `scale` is 0-dimensional, or has one step for each channel of axis 0 with trailing axes of
+    `scale` is 0-dimensional, or has one number for each channel of axis 0 with trailing axes of
     size 1. It is a parameter, which learns only if `learn_scale`; so quantizers that share it keep
     sharing it when the model moves. The first batch that is not all zeros sets it if nothing else has.
 
@@ -122,7 +118,7 @@ class Quantizer(Float32Module):
         self._is_calibrated = self._is_settled = bool(self.calibrated)
 
     def share_scale(self, other: Quantizer) -> None:
-        """Have one step with another quantizer: the largest that one of those that share it needs."""
+        """Have one scale with another quantizer: the largest that one of those that share it needs."""
         with torch.no_grad():
             known = [each.scale.detach() for each in (self, other) if each.is_calibrated or each.shares_scale]
             other.scale.copy_(torch.stack(known).amax(0) if known else torch.zeros_like(other.scale))
@@ -130,7 +126,7 @@ class Quantizer(Float32Module):
         self.shares_scale = other.shares_scale = True
 
     def set_scale(self, scale: Tensor) -> None:
-        """Fix the step from outside; from now on the data does not."""
+        """Set the scale from outside; from now on no batch sets it."""
         with torch.no_grad():
             shaped = scale.reshape(self.scale.shape).to(self.scale)
             self._write_scale(torch.maximum(shaped, self.scale) if self.shares_scale else shaped)
@@ -148,7 +144,7 @@ class Quantizer(Float32Module):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, weights: Tensor | None = None) -> bool:
-        """Take the step with the least squared error on `x`, a row for each step; numbers may have weights.
+        """Take the scale with the least squared error on `x`, a row for each of its numbers; `x` may have weights.
 
         Returns:
             Whether `x` tells one. If it is all zeros once it is clipped, nothing changes.
@@ -184,7 +180,7 @@ class Quantizer(Float32Module):
         return 0 if self.clip_range.minimum == 0 else self.integer_type.qmin
 
     def levels(self) -> Levels:
-        """The levels that the activation's clip range leaves, as ints, or as tensors if the step decides."""
+        """The levels that the activation's clip range leaves, as ints, or as tensors if the scale decides."""
         lowest, highest, offset = self._lowest, self.integer_type.qmax, self.offset
         minimum, maximum = self.clip_range.minimum, self.clip_range.maximum
         if maximum == torch.inf and minimum in (0.0, -torch.inf):
@@ -194,10 +190,10 @@ class Quantizer(Float32Module):
         hi = torch.full_like(scale, highest) if maximum == torch.inf else torch.round(maximum / scale)
         return Levels(lo.clamp(lowest, 0), hi.clamp(0, highest), offset)
 
-    def moved(self, codebook: Codebook) -> Codebook:
-        """The thresholds of a codebook once the static mean of the noise has moved them."""
-        unit = min(high - low for low, high in itertools.pairwise(codebook.values))
-        return codebook.moved((self.rounding.offset - self.offset) * unit)
+    @property
+    def codebook(self) -> Codebook | None:
+        """The levels and thresholds that are deployed; None where all levels are equally far apart."""
+        return None
 
     def level_of(self, x: Tensor) -> Tensor:
         """The levels of reals, float64, without noise, whatever the device."""
@@ -252,97 +248,3 @@ class Quantizer(Float32Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f"{self.integer_type}, {self.noise.name}, {self.strategy.value}, {self.rounding.value}"
-
-
-class InputQuantizer(Quantizer):
-    """The quantizer of a model input: no noise, since nothing before it learns.
-
-    It remembers the shape of one sample, which the exported file declares.
-    """
-
-    sample_shape: Tensor
-    _MAX_RANK = 8
-
-    def __init__(self, integer_type: IntegerType, schedule: Schedule) -> None:
-        super().__init__(integer_type, schedule)
-        self.register_buffer("sample_shape", torch.zeros(self._MAX_RANK, dtype=torch.int64))
-        self._shape: tuple[int, ...] | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """The shape of one sample, without the batch, or None before the first one."""
-        return self._shape
-
-    def remember_shape(self, shape: tuple[int, ...]) -> None:
-        """Take the shape of one sample, without the batch."""
-        self._shape = shape
-        self.sample_shape.zero_()
-        self.sample_shape[: len(shape) + 1] = torch.tensor([len(shape), *shape])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x as multiples of the step, rounded half to even as QuantizeLinear does."""
-        if not self.is_calibrated:
-            if not self.training:
-                raise CalibrationError(UNKNOWN_SCALE.format(f"the model input ({self.name})"))
-            self._calibrate_on_first_batch(x)
-        if self._shape is None:
-            self.remember_shape(tuple(x.shape[1:]))
-        if rounds_at_once(x, self.scale):
-            return round_input(x, self.scale, self._lowest, self.integer_type.qmax, keeps_nan=self.training)
-        scale = positive(self.scale)
-        levels = self._without_nan(torch.round(x.float() / scale), self._lowest)
-        return levels.clamp(self._lowest, self.integer_type.qmax) * scale
-
-    def _without_nan(self, levels: Tensor, lowest: int) -> Tensor:
-        """What is deployed takes NaN for the lowest level, as onnxruntime does; in training it stays, to be seen."""
-        return levels if self.training else levels.nan_to_num(nan=float(lowest))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        rank, *sizes = self.sample_shape.tolist()
-        self._shape = tuple(sizes[:rank]) if rank else None
-
-    def real(self, levels: Tensor) -> Tensor:
-        """Inputs that have these levels."""
-        return levels * self.scale.detach()
-
-
-class ImageQuantizer(InputQuantizer):
-    """The quantizer of an image: the pixel that the user's normalisation had, less the zero point.
-
-    `gain` · x + `shift` is the pixel; both are [channels, 1, 1] or [1, 1, 1].
-    """
-
-    gain: Tensor
-    shift: Tensor
-
-    def __init__(self, image: ImageInput, schedule: Schedule) -> None:
-        super().__init__(image.integer_type, schedule)
-        self.zero_point = image.zero_point
-        self.register_buffer("gain", torch.tensor(image.std).reshape(-1, 1, 1) * 255)
-        self.register_buffer("shift", torch.tensor(image.mean).reshape(-1, 1, 1) * 255)
-        self.set_scale(torch.tensor(image.scale))
-
-    def remember_shape(self, shape: tuple[int, ...]) -> None:
-        """Take the shape of one sample.
-
-        Raises:
-            CalibrationError: It is no image, so that `gain` and `shift` would meet other axes than its channels.
-        """
-        if len(shape) != 3:
-            raise CalibrationError(
-                f"input=ImageInput(...) found samples of shape {shape}, needed images (channels, height, width); "
-                f"give the input another type in Precision, such as input='auto'"
-            )
-        super().remember_shape(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x as multiples of the step, from the nearest pixel."""
-        if self._shape is None:
-            self.remember_shape(tuple(x.shape[1:]))
-        pixels = self._without_nan(torch.round(x.float() * self.gain + self.shift), 0).clamp(0, 255)
-        return (pixels - self.zero_point) * positive(self.scale)
-
-    def real(self, levels: Tensor) -> Tensor:
-        """Inputs that have these levels."""
-        return (levels + self.zero_point - self.shift) / self.gain

@@ -56,6 +56,7 @@ class Operator(ABC):
     - `is_standardized`: whether its outputs have mean 0 and deviation 1 in each channel.
     - `can_be_logits`, `are_logits`: whether its accumulators may leave the model as int32, and do so by default.
     - `has_one_weight_scale`: whether its weight cannot have a scale for each channel.
+    - `has_float_form`: whether files can hold it in floats, between integers.
     """
 
     kind: ClassVar[str]
@@ -70,6 +71,7 @@ class Operator(ABC):
     can_be_logits: ClassVar[bool] = False
     are_logits: ClassVar[bool] = False
     has_one_weight_scale: ClassVar[bool] = False
+    has_float_form: ClassVar[bool] = False
 
     @classmethod
     def functions(cls) -> tuple[Functions, ...]:
@@ -98,6 +100,33 @@ class Operator(ABC):
     def takes_channel_affine(self) -> bool:
         """Whether `real` multiplies by the weight and adds the bias of each channel that follow it."""
         return False
+
+    @property
+    def takes_input_affine(self) -> bool:
+        """Whether a factor and an offset of each input channel can go into its weight and its bias."""
+        return False
+
+    @property
+    def num_groups(self) -> int:
+        """The groups of channels of which each output sees one."""
+        return 1
+
+    def num_input_channels(self, weight: Tensor) -> int | None:
+        """The length of axis 1 of what it reads, as far as its weight tells it."""
+        return None
+
+    @property
+    def largest_coefficient(self) -> int | None:
+        """The largest coefficient of its inputs, if they have one scale and need coefficients of their own."""
+        return None
+
+    def for_one_scale(self, shares_scale: bool) -> Operator:
+        """The same map for inputs that have one scale, or need not; of those that align their inputs."""
+        return self
+
+    def with_magnitudes(self) -> Operator:
+        """The same map with the absolute value of each of its own factors; a weight is none of these."""
+        return self
 
     @property
     def keeps_sign(self) -> bool:

@@ -25,6 +25,7 @@ class Convolution(Operator):
     has_weight = True
     has_headroom = True
     can_be_logits = True
+    has_float_form = True
 
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -68,6 +69,20 @@ class Convolution(Operator):
     def num_spatial_axes(self) -> int:
         """The axes of the kernel."""
         return self.rank
+
+    @property
+    def num_groups(self) -> int:
+        """Those of its weight."""
+        return self.groups
+
+    @property
+    def takes_input_affine(self) -> bool:
+        """Unless it pads, with zeros that no offset moves."""
+        return not any(any(pair) for pair in self.padding)
+
+    def num_input_channels(self, weight: Tensor) -> int:
+        """Those of all groups."""
+        return weight.shape[1] * self.groups
 
     def is_depthwise(self, weight: Tensor) -> bool:
         """Whether there are as many groups as channels, of one each."""

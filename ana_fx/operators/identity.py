@@ -17,6 +17,7 @@ class Identity(Operator):
 
     kind = "identity"
     has_headroom = True
+    has_float_form = True
 
     @property
     def keeps_sign(self) -> bool:

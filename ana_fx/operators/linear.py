@@ -24,6 +24,7 @@ class Linear(Operator):
     has_headroom = True
     can_be_logits = True
     are_logits = True
+    has_float_form = True
 
     @classmethod
     def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Linear]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Sum(Operator):
     kind = "sum"
     num_inputs = 2
     aligns_inputs = True
+    has_float_form = True
 
     factors: tuple[float, float] = (1.0, 1.0)
     shares_scale: bool = False
@@ -40,9 +41,17 @@ class Sum(Operator):
         )
 
     @property
-    def largest_coefficient(self) -> int:
-        """That of tensors with one scale."""
-        return largest_part(self.factors)
+    def largest_coefficient(self) -> int | None:
+        """It follows from the factors alone if both tensors have one scale."""
+        return largest_part(self.factors) if self.shares_scale else None
+
+    def for_one_scale(self, shares_scale: bool) -> Sum:
+        """Its weight is that of one scale, or of two."""
+        return replace(self, shares_scale=shares_scale)
+
+    def with_magnitudes(self) -> Sum:
+        """|f₀|·x₀ + |f₁|·x₁."""
+        return replace(self, factors=(abs(self.factors[0]), abs(self.factors[1])))
 
     @property
     def keeps_sign(self) -> bool:

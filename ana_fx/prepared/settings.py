@@ -16,8 +16,9 @@ from torch.fx import GraphModule
 
 from ana_fx.errors import SettingsError, listing
 from ana_fx.graph import calls_of, quantizers
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import Quantizer
 from ana_fx.precision.precision import Precision
 from ana_fx.precision.precision_json import precision_from_json, precision_to_json
 from ana_fx.requantizers.requantizer import Requantizer

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.integer_layers import Accumulating
@@ -47,10 +46,8 @@ def weight_size(module: nn.Module | None) -> WeightSize:
     """The weights of a layer map of a prepared model, or of a module of a program; those of an average are none."""
     if isinstance(module, Accumulating):
         return _of_levels(module.weight) if module.operator.has_weight and module.weight is not None else NO_WEIGHTS
-    if not isinstance(module, LayerMap) or getattr(module, "weight", None) is None:
+    if not isinstance(module, OperatorMap) or module.weight is None:
         return NO_WEIGHTS
-    assert isinstance(module, OperatorMap)
-    assert module.weight is not None
     quantizer = module.weight_quantizer
     return WeightSize(module.weight.numel(), _FLOAT_BITS if quantizer is None else _bits_of(quantizer.integer_type))
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ana_fx.requantizers.fixed_point_staircase import STEEPEST, in_fixed_point
+from ana_fx.requantizers.line_fit import LineFit, fit_qlinear
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit, QLinearStaircase, fit_qlinear
+from ana_fx.requantizers.staircase import QLinearStaircase
 
 __all__ = ["agreed_channels", "fit_agreed"]
 
@@ -61,7 +62,7 @@ def fit_agreed(line: LineFit, factor: int) -> tuple[QLinearStaircase, Tensor]:
 
 
 def _slopes(staircase: QLinearStaircase) -> Iterator[Tensor]:
-    """What the slopes of each channel are multiplied with, one try after the other; float32, [channels].
+    """Yield factors by which the slopes of the channels are multiplied, one try after the other; float32, [channels].
 
     Ties lie as many accumulators apart as an accumulator is parts of a level. Where that is a fraction with a small
     denominator, they meet stored accumulators in few places modulo `factor`, and a bias passes all of them. Others
@@ -78,7 +79,7 @@ def _slopes(staircase: QLinearStaircase) -> Iterator[Tensor]:
 
 
 def _fractions(staircase: QLinearStaircase, furthest: float) -> Iterator[Tensor]:
-    """What makes fractions with small denominators of the distances of ties, where it is that near to 1, else 1."""
+    """Yield factors that make the distances of ties fractions with small denominators; 1 for those too far from 1."""
     distance = 1.0 / staircase.slope
     largest = min(_LARGEST_DENOMINATOR, staircase.factor // 2)
     parts = [(denominator, 0, 0.0) for denominator in range(largest, 0, -1)]
@@ -95,13 +96,15 @@ def _fractions(staircase: QLinearStaircase, furthest: float) -> Iterator[Tensor]
 
 
 def _near(factors: Tensor, furthest: float) -> Tensor:
-    """Factors that are within so much of 1; 1 for the others."""
+    """Replace factors that are not that near to 1 by 1."""
     return torch.where((factors - 1.0).abs() < furthest, factors, 1.0)
 
 
 def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the bias of each channel must be moved so that all kernels agree, and whether that helps; both
-    [channels].
+    """Find the least move of each channel's bias with which all kernels agree.
+
+    Returns:
+        The moves, and whether the kernels agree with them; both [channels].
     """
     furthest = staircase.factor // 2
     steps = torch.arange(-furthest, furthest + 1, device=bound.device, dtype=staircase.bias.dtype)
@@ -117,7 +120,7 @@ def _nearest_agreed(staircase: QLinearStaircase, bound: Tensor) -> tuple[Tensor,
 
 
 def agreed_channels(staircase: QLinearStaircase, lowest: Tensor, highest: Tensor) -> Tensor:
-    """For which channels all kernels give the levels of a QLinear staircase, bool, [channels].
+    """Tell for which channels all kernels give the levels of a QLinear staircase, bool, [channels].
 
     Args:
         staircase: With ends that are integers.
@@ -132,5 +135,5 @@ def agreed_channels(staircase: QLinearStaircase, lowest: Tensor, highest: Tensor
 
 
 def _whole(staircase: QLinearStaircase) -> QLinearStaircase:
-    """The staircase with integers for the ends of its levels."""
+    """Return the staircase with Python's integers for the ends of its levels."""
     return replace(staircase, lo=int(staircase.lo), hi=int(staircase.hi))

@@ -18,16 +18,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ana_fx.requantizers.line_fit import LineFit, exponent_of, fit_qlinear
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import (
-    LineFit,
-    QLinearStaircase,
-    ScaledStaircase,
-    Staircase,
-    along,
-    exponent_of,
-    fit_qlinear,
-)
+from ana_fx.requantizers.staircase import QLinearStaircase, ScaledStaircase, Staircase, along
 
 __all__ = ["STEEPEST", "FixedPointStaircase", "fit_fixed_point", "in_fixed_point"]
 
@@ -43,7 +36,7 @@ class FixedPointStaircase(ScaledStaircase):
     """One of the three formulas.
 
     Args:
-        rounding: Which, by its value of `Requantizer`.
+        rounding: The name of the formula, a value of `Requantizer`.
     """
 
     rounding: str
@@ -99,7 +92,7 @@ def fit_fixed_point(line: LineFit, factor: int, rounding: Requantizer) -> tuple[
 
 
 def in_fixed_point(staircase: QLinearStaircase, rounding: Requantizer) -> FixedPointStaircase:
-    """What a kernel with fixed-point arithmetic makes of the numbers of a QLinear staircase."""
+    """Return the staircase that a kernel with fixed-point arithmetic computes from the numbers of a QLinear one."""
     own = {field.name: getattr(staircase, field.name) for field in fields(staircase)}
     return FixedPointStaircase(**own, rounding=rounding.value)
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ana_fx.requantizers.agreed_staircase import fit_agreed
 from ana_fx.requantizers.fixed_point_staircase import STEEPEST, fit_fixed_point
+from ana_fx.requantizers.line_fit import LineFit, fit_qlinear
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit, Staircase, fit_qlinear
+from ana_fx.requantizers.staircase import Staircase
 
 __all__ = ["KERNEL_FITS"]
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ana_fx.numerics.codebook import Codebook
-from ana_fx.requantizers.staircase import LineFit, along
+from ana_fx.requantizers.line_fit import LineFit
+from ana_fx.requantizers.staircase import along
 
 __all__ = ["ThresholdStaircase", "fit_thresholds"]
 

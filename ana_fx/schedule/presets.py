@@ -56,11 +56,12 @@ def preset(name: str) -> Schedule:
       many levels it grows with x; it is meant for one or two bits.
     - `"shifted-ste"`: `"ste"` with every threshold half a step higher, in the deployed network too; as `"ste"` with
       `Precision(rounding="floor")`. It was called `"clipped-relu"` before that became the paper's function.
-    - `"lsq"`: `"ste"` with learned steps, whose gradient is then that of LSQ (Esser et al. 2020).
+    - `"lsq"`: `"ste"` with learned steps, whose gradient is then that of LSQ (Esser et al. 2020). It is what `prepare`
+      takes when told nothing: of what was measured it ends best (docs/accuracy.md).
     - `"whetstone"`: activations and weights are sharpened one layer after the other from the input on, and
       the forward pass computes the ramps; their width falls linearly (Severa et al. 2019).
     - `"best-static"`: the paper finds that the family hardly matters and that mode ends best: `"ste"`.
-    - `"best-dynamic"`: static mean, dynamic variance, partition, mode: the default schedule.
+    - `"best-dynamic"`: static mean, dynamic variance, partition, mode: `Schedule()`, the paper's annealing.
 
     Args:
         name: One of these. `dataclasses.replace` changes a part of a schedule.

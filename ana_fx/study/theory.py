@@ -169,7 +169,7 @@ def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> Hypoth
     Examples:
         >>> import ana_fx
         >>> from torch import nn
-        >>> qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+        >>> qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), schedule="best-dynamic")
         >>> report = check_hypotheses(qat, ana_fx.Schedule("normal", mean="dynamic"))
         >>> report.converges, check_hypotheses(qat).converges, check_hypotheses(qat).converges_off_thresholds
         (True, False, True)

@@ -42,7 +42,7 @@ def staircases():
         net(torch.rand(64, 1))
     x, found = torch.arange(256)[:, None] / 255, []
     qat = ana_fx.prepare(net.eval(), x, precision=ana_fx.Precision("int8", "uint3"), calibration=[x]).eval()
-    scale = float(qat.get_submodule("0.output_quantizer").scale)
+    scale = qat.get_submodule("0.output_quantizer").scale.item()
     qat.get_submodule("0").register_forward_hook(lambda _, __, output: found.append(output / scale))
     with torch.no_grad():
         qat(x)
@@ -70,7 +70,7 @@ def weights_and_levels():
     figure = Figure(figsize=(9.0, 2.8), layout="constrained")
     for axes, width in zip(figure.subplots(1, 3, sharey=True), ("ternary", "int3", "int4"), strict=True):
         quantizer = ana_fx.prepare(net, x, precision=width, calibration=[x]).get_submodule("0.weight_quantizer")
-        scale, kind = float(quantizer.scale), quantizer.integer_type
+        scale, kind = quantizer.scale.item(), quantizer.integer_type
         axes.hist(weights.flatten(), bins=60, color=COLOURS[1])
         for level in range(kind.qmin, kind.qmax + 1):
             axes.axvline(level * scale, color=COLOURS[2], linewidth=1.2)
@@ -89,7 +89,7 @@ for interval in ("partition", "same_start", "overlapped", "same_end"):
     save(name, ana_fx.plot_schedule(ana_fx.prepare(Net(), x, precision="ternary", schedule=schedule)))
 save("quantizer_ternary", ana_fx.plot_quantizer("ternary"))
 save("quantizer_uint2", ana_fx.plot_quantizer("uint2"))
-qat = ana_fx.prepare(Net().eval(), x, precision="ternary", calibration=[x])
+qat = ana_fx.prepare(Net().eval(), x, precision="ternary", schedule=ana_fx.Schedule(), calibration=[x])
 save("convergence", ana_fx.plot_convergence(ana_fx.compositional_convergence(qat, x)))
 save("staircases", staircases())
 save("weights_and_levels", weights_and_levels())

@@ -29,7 +29,7 @@ def network():
     )
 
 
-def train(net, epochs=2, annealer=None):
+def train(net, epochs=2):
     net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(epochs):
@@ -38,8 +38,6 @@ def train(net, epochs=2, annealer=None):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            if annealer is not None:
-                annealer.step()
     return net.eval()
 
 

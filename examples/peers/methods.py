@@ -29,7 +29,7 @@ METHODS: Mapping[str, Callable[[], Method]] = MappingProxyType(
     {
         "ana_fx": lambda: AnaFx("ana_fx", "lsq"),
         "ana_fx-taught": lambda: AnaFx("ana_fx-taught", "lsq", is_taught=True),
-        "ana_fx-default": lambda: AnaFx("ana_fx-default", ana_fx.Schedule()),
+        "ana_fx-annealed-fixed": lambda: AnaFx("ana_fx-annealed-fixed", ana_fx.Schedule()),
         "ana_fx-annealed": lambda: AnaFx("ana_fx-annealed", ana_fx.Schedule(learn_scales=True)),
         "ana_fx-annealed-late": lambda: AnaFx("ana_fx-annealed-late", ana_fx.Schedule(learn_scales=True, stop=1.0)),
         "brevitas": _brevitas,

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import UnsupportedError, listing
-from ana_fx.graph import calls_of, layer_map_of, location, unique_path
+from ana_fx.graph import calls_of, location, unique_path
 from ana_fx.layers.image_normalization import ImageNormalization
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_shape
@@ -54,12 +53,12 @@ class FoldImageNormalization(Pass):
         if self.image is None or self.image.is_homogeneous or gm.meta.get(_KEY) == self.image:
             return False
         readers = {node: _readers(node) for node in gm.graph.find_nodes(op="placeholder")}
-        _refuse_other_channels(readers, self.image)
-        found = dict(calls_of(gm, OperatorMap))
+        maps = dict(calls_of(gm, OperatorMap))
+        _refuse_other_channels(readers, maps, self.image)
         for image, nodes in readers.items():
-            if all(_folds(node, found) for node in nodes):
+            if all(_folds(node, maps) for node in nodes):
                 for node in nodes:
-                    _fold(found[node], self.image)
+                    _fold(maps[node], self.image)
             else:
                 _insert(gm, image, nodes, self.image)
         gm.meta[_KEY] = self.image
@@ -70,37 +69,33 @@ def _readers(image: Node) -> list[Node]:
     return [reader for reader in image.users if not is_shape(reader)]
 
 
-def _refuse_other_channels(readers: dict[Node, list[Node]], image: ImageInput) -> None:
+def _refuse_other_channels(readers: dict[Node, list[Node]], maps: dict[Node, OperatorMap], image: ImageInput) -> None:
     refused = [
         f"{location(nodes[0])}: it reads {found} channels, the normalisation has {image.num_channels}"
         for node, nodes in readers.items()
-        if nodes and (found := _num_channels(node, nodes)) not in (None, image.num_channels)
+        if nodes and (found := _num_channels(node, nodes, maps)) not in (None, image.num_channels)
     ]
     if refused:
         way_out = "give a mean and a std for each channel of the images, or one for all"
         raise UnsupportedError(listing("the normalisation does not fit the images:", refused, way_out))
 
 
-def _num_channels(image: Node, readers: list[Node]) -> int | None:
+def _num_channels(image: Node, readers: list[Node], maps: dict[Node, OperatorMap]) -> int | None:
     """The channels of the images, as far as that is known."""
     shape = observation_of(image).sample_shape
     if shape:
         return shape[0]
-    for node in readers:
-        layer_map = layer_map_of(node)
-        if isinstance(layer_map, OperatorMap) and isinstance(layer_map.operator, Convolution):
-            assert layer_map.weight is not None
-            return layer_map.weight.shape[1] * layer_map.operator.groups
-    return None
+    weighted = [(maps[node].operator, maps[node].weight) for node in readers if node in maps]
+    known = (operator.num_input_channels(weight) for operator, weight in weighted if weight is not None)
+    return next((each for each in known if each is not None), None)
 
 
 def _folds(node: Node, maps: dict[Node, OperatorMap]) -> bool:
     """Whether the normalisation can go into the weights of what reads the image."""
     layer_map = maps.get(node)
-    if layer_map is None or not isinstance(layer_map.operator, Convolution):
+    if layer_map is None or not layer_map.operator.takes_input_affine:
         return False
-    is_alone = len({each for each in maps.values() if each.weight is layer_map.weight}) == 1
-    return is_alone and not any(any(pair) for pair in layer_map.operator.padding)
+    return len({each for each in maps.values() if each.weight is layer_map.weight}) == 1
 
 
 def _insert(gm: GraphModule, image: Node, readers: list[Node], normalization: ImageInput) -> None:
@@ -120,10 +115,8 @@ def _insert(gm: GraphModule, image: Node, readers: list[Node], normalization: Im
 def _fold(layer_map: OperatorMap, image: ImageInput) -> None:
     weight = layer_map.weight
     assert weight is not None
-    assert isinstance(layer_map.operator, Convolution)
-    std, mean = (
-        _of_weight(numbers, weight, layer_map.operator.groups) for numbers in (image.std, image.mean)
-    )  # as float64
+    groups = layer_map.operator.num_groups
+    std, mean = (_of_weight(numbers, weight, groups) for numbers in (image.std, image.mean))  # as float64
     folded = weight.double() / std
     shift = (folded * mean).flatten(1).sum(1)
     bias = -shift if layer_map.bias is None else layer_map.bias.double() - shift

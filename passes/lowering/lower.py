@@ -15,8 +15,8 @@ from ana_fx.graph import layer_map_of, location, module_of
 from ana_fx.layers.constant_map import ConstantMap
 from ana_fx.layers.float_map import FloatMap
 from ana_fx.layers.image_normalization import ImageNormalization
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.passes.base_dialect import Dialect

@@ -6,7 +6,7 @@ from torch.fx import Node
 
 from ana_fx.errors import ConvertError
 from ana_fx.graph import location
-from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.lowering.lowering_context import LoweringContext
 from ana_fx.program.layout import BATCH

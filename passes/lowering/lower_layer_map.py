@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,10 +96,10 @@ def lower_operator_map(context: LoweringContext, node: Node, layer_map: Operator
     lowest, highest = operator.accumulator_range(weight, ends, shape)
     problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
     context.problems.extend(f"{location(node)}: {reason}" for reason in problems)
-    if isinstance(operator, TransposedConvolution):
-        sources = [_spread(context, node, operator, sources[0])]
-        padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
-        operator = replace(operator.convolution, padding=padding)
+    decompose = _DECOMPOSED.get(type(operator))
+    if decompose is not None:
+        operator, source = decompose(context, node, operator, sources[0])
+        sources = [source]
     if form.staircase is None:
         assert form.bias is not None
         head = IntegerHead(operator, weight, lowest, highest, factor=form.factor, bias=form.bias)
@@ -165,9 +167,11 @@ def _fold_constant(context: LoweringContext, node: Node, requantizer: IntegerMap
     claim_thresholds(node, None)
 
 
-def _spread(context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node) -> Node:
+def _spread(
+    context: LoweringContext, node: Node, operator: TransposedConvolution, source: Node
+) -> tuple[Operator, Node]:
     """Insert what puts zeros between the numbers of a transposed convolution's input, and crops it where the padding is
-    negative; return the last new node.
+    negative; return the convolution that follows, and the last new node.
     """
     channels, *sizes = spec_of(source).layout.row
     apart = tuple(each for size in sizes for each in (size, 1))
@@ -185,7 +189,13 @@ def _spread(context: LoweringContext, node: Node, operator: TransposedConvolutio
         rows = tuple(module(torch.zeros(1, *rows)).shape[1:])
         path = f"{node.name}_{type(module).__name__.lower()}"
         source = context.insert_before(node, path, module, [source], Layout((BATCH, *rows), 0))
-    return source
+    padding = tuple((max(before, 0), max(after, 0)) for before, after in operator.convolution.padding)
+    return replace(operator.convolution, padding=padding), source
+
+
+_Decompose = Callable[[LoweringContext, Node, Any, Node], tuple[Operator, Node]]
+_DECOMPOSED: Mapping[type[Operator], _Decompose] = {TransposedConvolution: _spread}
+"""The operators that a program holds as another one behind movements; it holds all others as they are."""
 
 
 def _reduce(form: IntegerForm) -> IntegerForm:

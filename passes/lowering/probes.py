@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.errors import ConvertError
 from ana_fx.graph import calls_to, module_of
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.program.layout import BATCH
 

@@ -17,9 +17,9 @@ from torch.fx import GraphModule, Node
 
 from ana_fx.analysis.layer_errors import LayerError, LayerErrors
 from ana_fx.graph import layer_map_of, module_of
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.side_by_side import SideBySide, batches_for
@@ -29,6 +29,7 @@ from ana_fx.prepared.settings import settings_of
 
 __all__ = ["compare_layers"]
 
+_ANY_RANK = 4  # the channels of an operator are on axis 1 or on the last one, whatever the rank
 _SATURATED = 0.05  # of the outputs, from which on it is a fault
 _LARGE_GAIN = 10.0  # times the median of the layers with a weight
 _LARGE_PEAK = 50.0  # times the root mean square: a normal number is that far out once in 10^500
@@ -84,7 +85,7 @@ def compare_layers(qat: nn.Module, model: nn.Module | None, batches: Iterable[An
 
 
 def _twin_of(model: nn.Module, qat: GraphModule, batch: tuple[Any, ...]) -> GraphModule:
-    """The float network as the graph that `qat` has."""
+    """Prepare the float network as `qat` was, and return it without quantizers: their nodes have the same names."""
     settings = settings_of(qat.state_dict())
     assert settings is not None
     example = qat.meta["example_inputs"] or batch
@@ -100,7 +101,7 @@ def _twin_of(model: nn.Module, qat: GraphModule, batch: tuple[Any, ...]) -> Grap
 
 
 def _shapes(gm: GraphModule) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The layer maps by the names of their nodes, with the shapes of their parameters."""
+    """The shapes of the parameters of each layer map, by the name of its node."""
     found = {}
     for node in gm.graph.nodes:
         layer_map = layer_map_of(node)
@@ -111,7 +112,7 @@ def _shapes(gm: GraphModule) -> dict[str, tuple[tuple[int, ...], ...]]:
 
 @contextmanager
 def _without_noise(gm: GraphModule) -> Iterator[None]:
-    """Quantizers compute what eval mode does while this lasts."""
+    """Take the noise from all quantizers, so that they compute what eval mode does, and give it back at the end."""
     noise = [(each, each.clone()) for q in gm.modules() if isinstance(q, Quantizer) for each in (q.mean, q.std)]
     try:
         for each, _ in noise:
@@ -124,7 +125,7 @@ def _without_noise(gm: GraphModule) -> Iterator[None]:
 
 @dataclass
 class _Sums:
-    """What is added up over the batches."""
+    """What is added up for one layer over all batches."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -148,11 +149,10 @@ class _Sums:
 
 @torch.no_grad()
 def _row(node: Node, runs: SideBySide) -> LayerError | None:
-    """Run a node; what happens to its output, if it is an input's or a layer map's quantizer."""
-    module = module_of(node)
-    if not isinstance(module, (LayerMap, InputQuantizer)):
+    """Run a node on all batches and return its row; None, without running it, if it quantises no output or input."""
+    module, layer_map = module_of(node), layer_map_of(node)
+    if layer_map is None and not isinstance(module, InputQuantizer):
         return None
-    layer_map = module if isinstance(module, LayerMap) else None
     quantizer = layer_map.output_quantizer if layer_map is not None else module
     read = runs.read_by(node, 1 if layer_map is None else layer_map.num_inputs)
     sums, seen = _Sums(), _Channels(-1 if layer_map is None else _channel_axis(layer_map))
@@ -178,11 +178,12 @@ def _row(node: Node, runs: SideBySide) -> LayerError | None:
 
 
 def _channel_axis(layer_map: LayerMap) -> int:
-    return layer_map.operator.channel_axis(4) if isinstance(layer_map, OperatorMap) else 1
+    axis = layer_map.channel_axis(_ANY_RANK)
+    return 1 if axis is None else axis
 
 
 def _num_saturated(quantizer: Quantizer, x: Tensor) -> int:
-    """How many reals lie more than a step outside the levels."""
+    """How many reals lie more than the distance of two levels outside of all."""
     scale, integer_type = float(positive(quantizer.scale.detach())), quantizer.integer_type
     above = x > (integer_type.qmax + 1) * scale
     below = x < (integer_type.qmin - 1) * scale if integer_type.qmin else torch.zeros_like(above)
@@ -190,7 +191,7 @@ def _num_saturated(quantizer: Quantizer, x: Tensor) -> int:
 
 
 class _Channels:
-    """Smallest and largest number of each channel."""
+    """The smallest and the largest number of each channel, for every batch, quantised and float."""
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
@@ -225,7 +226,7 @@ def _faults(row: LayerError) -> Iterator[str]:
 
 
 def _with_large_gains(rows: list[LayerError]) -> Iterator[LayerError]:
-    """The rows, with a fault where a layer makes numbers much larger than other layers do."""
+    """Add a fault to the rows of layers that make numbers much larger than other layers do."""
     gains = [row.gain for row in rows if row.operation.startswith(("convolution", "linear", "transposed"))]
     usual = statistics.median(gains) if len(gains) > 2 else math.inf
     for row in rows:

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from ana_fx.graph import calls_of, layer_map_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import calls_of
 from ana_fx.layers.norms import gain_and_offset
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import ClipRange
-from ana_fx.operators.convolution import Convolution
 from ana_fx.passes.canonical.canonical_dialect import passes_levels
 from ana_fx.passes.post_training.float_twin import float_twin
 from ana_fx.passes.post_training.patches import has_patches
@@ -41,9 +39,9 @@ def equalize(model: nn.Module, batches: Iterable[Any], *, target: str = "onnxrun
     Weight Equalization and Bias Correction", 2019, section 4.1). Here s is √(r₁ / r₂), for r₂ the largest weight by
     which the second layer multiplies the channel, and r₁
 
-    - the largest output of the channel on the batches where the target has a step for each channel of a weight, for
+    - the largest output of the channel on the batches where the target has a scale for each channel of a weight, for
       then the weights of the first layer do not mind (as Xiao et al., "SmoothQuant", 2023, equation 4);
-    - the largest weight of the channel in the first layer, batch norm included, where it has one step for all.
+    - the largest weight of the channel in the first layer, batch norm included, where it has one scale for all.
 
     Each s is rounded to a power of two. So the outputs are those of `model` bit for bit, as long as no number falls
     below the smallest normal one.
@@ -94,11 +92,12 @@ def equalize(model: nn.Module, batches: Iterable[Any], *, target: str = "onnxrun
 
 
 class _Ranges(Interpreter):
-    """The float network, which remembers the shape of each tensor and the largest number of each layer's channels."""
+    """Runs the float network; remembers the shape of each tensor and the largest output of each layer's channels."""
 
     def __init__(self, twin: GraphModule) -> None:
         super().__init__(twin)
         self.twin = twin
+        self.maps = dict(calls_of(twin, OperatorMap))
         self.shapes: dict[Node, torch.Size] = {}
         self.largest: dict[Node, Tensor] = {}
 
@@ -106,9 +105,8 @@ class _Ranges(Interpreter):
         found = super().run_node(n)
         if isinstance(found, Tensor):
             self.shapes[n] = found.shape
-        layer_map = layer_map_of(n)
-        if isinstance(layer_map, OperatorMap) and isinstance(found, Tensor) and found.is_floating_point():
-            axis = layer_map.operator.channel_axis(found.ndim)
+        if n in self.maps and isinstance(found, Tensor) and found.is_floating_point():
+            axis = self.maps[n].operator.channel_axis(found.ndim)
             largest = found.abs().movedim(axis, 0).flatten(1).amax(1)
             self.largest[n] = torch.maximum(largest, self.largest[n]) if n in self.largest else largest
         return found
@@ -116,12 +114,12 @@ class _Ranges(Interpreter):
 
 @dataclass
 class _Pair:
-    """A layer, and those that alone read it.
+    """A layer and its only readers, between which scale can move.
 
     Args:
         first: The layer.
-        largest: The largest output of each of its channels; it changes with them.
-        readers: Each with the channel of `first` that each of its input channels is.
+        largest: The largest output of each of its channels, which changes as they are divided.
+        readers: Each reader, with the channel of `first` that each of its input channels comes from.
     """
 
     first: OperatorMap
@@ -129,13 +127,13 @@ class _Pair:
     readers: list[tuple[OperatorMap, Tensor]]
 
     def rows(self) -> list[nn.Parameter]:
-        """What is divided, by channel along axis 0."""
+        """The parameters that are divided, channel by channel along axis 0."""
         norm = self.first.norm
         last = (self.first.weight, self.first.bias) if norm is None else (norm.weight, norm.bias)
         return [each for each in last if each is not None]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that changes."""
+        """All parameters that change."""
         return [*self.rows(), *(layer_map.weight for layer_map, _ in self.readers if layer_map.weight is not None)]
 
 
@@ -144,11 +142,10 @@ def _pairs(ranges: _Ranges, names: dict[int, str | None]) -> Iterator[_Pair]:
 
     Args:
         ranges: The float network, once it ran.
-        names: Of each parameter, its name in the user's model, or None if it is none of that.
+        names: The name of each parameter, by its `id`, in the user's model; None if that has no such parameter.
     """
-    calls = calls_of(ranges.twin, OperatorMap)
-    num_readers = Counter(id(each) for _, layer_map in calls for each in layer_map.parameters(recurse=True))
-    for node, layer_map in calls:
+    num_readers = Counter(id(each) for layer_map in ranges.maps.values() for each in layer_map.parameters(recurse=True))
+    for node, layer_map in ranges.maps.items():
         readers = _readers(node, ranges) if _gives_channels(layer_map) and node in ranges.largest else None
         if not readers:
             continue
@@ -158,7 +155,7 @@ def _pairs(ranges: _Ranges, names: dict[int, str | None]) -> Iterator[_Pair]:
 
 
 def _gives_channels(layer_map: OperatorMap) -> bool:
-    """Whether each channel of what it gives can be divided by a number of its own."""
+    """Whether each channel of a layer's output can be divided by a number of its own."""
     is_homogeneous = layer_map.clip_range in _HOMOGENEOUS and layer_map.line[1] == 0.0
     has_rows = has_patches(layer_map) or layer_map.weight is None
     divided = layer_map.weight if layer_map.norm is None else layer_map.norm.weight
@@ -168,34 +165,33 @@ def _gives_channels(layer_map: OperatorMap) -> bool:
 def _readers(node: Node, ranges: _Ranges) -> list[tuple[OperatorMap, Tensor]] | None:
     """The layers with weights that read the channels of a node, or None if something else does too.
 
-    The numbers of its channels, from 1, go the way of its numbers; what a reader finds there says which it reads.
+    Instead of its outputs, the numbers of their channels, from 1, are sent through the graph; those that arrive at a
+    reader tell which channels it reads.
     """
-    layer_map = layer_map_of(node)
-    assert isinstance(layer_map, OperatorMap)
     shape = ranges.shapes[node]
-    axis = layer_map.operator.channel_axis(len(shape))
+    axis = ranges.maps[node].operator.channel_axis(len(shape))
     numbers = torch.arange(1.0, shape[axis] + 1).reshape(-1, *[1] * (len(shape) - 1 - axis % len(shape)))
     found: list[tuple[OperatorMap, Tensor]] = []
     todo = [(user, {node: numbers.expand(shape).contiguous()}) for user in node.users]
     while todo:
         user, env = todo.pop()
-        reader = layer_map_of(user)
+        reader = ranges.maps.get(user)
         if reader is None and passes_levels(user) and len(user.all_input_nodes) == 1:
             moved = Interpreter(ranges.twin)
             moved.env = dict(env)
             todo += [(each, {user: moved.run_node(user)}) for each in user.users]
             continue
         (read,) = env.values()
-        origins = _origins(reader, read)
-        if origins is None or not isinstance(reader, OperatorMap):
+        origins = None if reader is None else _origins(reader, read)
+        if reader is None or origins is None:
             return None
         found.append((reader, origins))
     return found
 
 
-def _origins(reader: LayerMap | None, numbers: Tensor) -> Tensor | None:
-    """The number, from 0, of the channel that each input channel of a layer is; None where it is not one."""
-    if not isinstance(reader, OperatorMap) or not has_patches(reader):
+def _origins(reader: OperatorMap, numbers: Tensor) -> Tensor | None:
+    """The channel, from 0, that each input channel of a layer comes from; None where one comes from several."""
+    if not has_patches(reader):
         return None
     rows = numbers.movedim(reader.operator.channel_axis(numbers.ndim), 0).flatten(1)
     channels = rows.amax(1)
@@ -204,7 +200,7 @@ def _origins(reader: LayerMap | None, numbers: Tensor) -> Tensor | None:
 
 
 def _balance(pair: _Pair, *, by_weight: bool) -> bool:
-    """Divide the channels of a layer, and multiply them in its readers; whether any factor was not 1."""
+    """Divide the channels of a layer, multiply them in its readers, and return whether any factor was not 1."""
     first = _effective_rows(pair.first) if by_weight else pair.largest
     second = torch.zeros_like(first)
     for layer_map, origins in pair.readers:
@@ -212,7 +208,7 @@ def _balance(pair: _Pair, *, by_weight: bool) -> bool:
         second = second.scatter_reduce(0, origins, columns.abs().amax((1, 3)).flatten(), "amax")
     is_known = (first > 0) & (second > 0)
     if not by_weight and all(_is_depthwise(layer_map) for layer_map, _ in pair.readers):
-        octaves = first.log2()  # each weight has a step of its own
+        octaves = first.log2()  # each weight has a scale of its own
     else:
         octaves = 0.5 * (first.log2() - second.log2())
     octaves = torch.where(is_known, octaves, torch.zeros_like(first))
@@ -244,5 +240,5 @@ def _columns(layer_map: OperatorMap) -> Tensor:
     """A view of a weight, [groups, outputs of each, inputs of each, kernel]."""
     weight, operator = layer_map.weight, layer_map.operator
     assert weight is not None
-    groups = operator.groups if isinstance(operator, Convolution) else 1
+    groups = operator.num_groups
     return weight.data.view(groups, len(weight) // groups, weight.shape[1], -1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of, delete_unused_modules, layer_map_calls
-from ana_fx.layers.quantizers import ImageQuantizer, InputQuantizer
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 
 __all__ = ["float_twin"]
 
@@ -39,14 +39,14 @@ def float_twin(qat: GraphModule) -> GraphModule:
 
 
 class _Pixels(nn.Module):
-    """The real number that an image quantizer rounds: the first layer took over the user's normalisation."""
+    """Gives the reals that an image quantizer rounds; the user's normalisation is in the first layer already."""
 
     def __init__(self, quantizer: ImageQuantizer) -> None:
         super().__init__()
         self.quantizer = quantizer
 
     def forward(self, x: Tensor) -> Tensor:
-        """The pixel, less the zero point, times the step."""
+        """The pixel, less the zero point, times the scale."""
         quantizer = self.quantizer
         pixels: Tensor = x.float() * quantizer.gain + quantizer.shift
         return (pixels - quantizer.zero_point) * quantizer.scale.detach()

@@ -14,8 +14,7 @@ from torch.fx import GraphModule
 
 from ana_fx.analysis.least_squares_rounding import LeastSquares, RoundedRows, round_rows
 from ana_fx.annealing.annealing_notes import start_record
-from ana_fx.graph import calls_of, layer_map_of
-from ana_fx.layers.layer_map import LayerMap
+from ana_fx.graph import calls_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.scale_search import positive
@@ -28,7 +27,7 @@ from ana_fx.prepared.recognize import prepared
 __all__ = ["reconstruct", "rounded_weight"]
 
 _NUM_ROWS = 2**15  # of the least squares problem of a layer
-_NUM_SAMPLES = 2**15  # from which the step of an output is taken
+_NUM_SAMPLES = 2**15  # from which the scale of an output is taken
 
 
 def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
@@ -39,11 +38,11 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
     - weights become those with which the layer's outputs have the least squared distance to the float network's, and
       are rounded so that this distance stays small (see `ana_fx.analysis.least_squares_rounding`);
     - the mean error that is left goes into the bias, or the mean of the batch norm;
-    - the step of the output is taken anew, from the outputs that there are now.
+    - the scale of the output is taken anew, from the outputs that there are now.
 
     What it finds are the float parameters and scales of the prepared model, so that eval mode is what `convert` and
     `export` ship. It can be trained on from there. A weight that several layers share, and one with levels of a
-    codebook, keep their numbers; so do steps that joined tensors share.
+    codebook, keep their numbers; so do scales that joined tensors share.
 
     Args:
         qat: What `prepare` returned, not trained yet: its own parameters are the float network. It is changed in place.
@@ -71,11 +70,12 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
     gm.eval()
     try:
         runs = SideBySide(gm, float_twin(gm), found)
-        own = _own_weights(gm)
+        maps = dict(calls_of(gm, OperatorMap))
+        own = _own_weights(maps.values())
         console = Console(stderr=True)
         hidden = not console.is_terminal
         for node in track(runs.nodes, "reconstructing", console=console, transient=True, disable=hidden):
-            layer_map = layer_map_of(node)
+            layer_map = maps.get(node)
             if layer_map is not None and layer_map.is_quantized:
                 _rebuild(layer_map, runs.read_by(node, layer_map.num_inputs), own)
             runs.run(node)
@@ -88,17 +88,15 @@ def reconstruct(qat: nn.Module, batches: Iterable[Any]) -> GraphModule:
 _Read = list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
 
-def _own_weights(gm: GraphModule) -> set[int]:
+def _own_weights(maps: Iterable[OperatorMap]) -> set[int]:
     """The weights that one call of one layer map reads alone."""
-    users = Counter(id(layer_map.weight) for _, layer_map in calls_of(gm, OperatorMap) if layer_map.weight is not None)
+    users = Counter(id(layer_map.weight) for layer_map in maps if layer_map.weight is not None)
     return {weight for weight, count in users.items() if count == 1}
 
 
 @torch.no_grad()
-def _rebuild(layer_map: LayerMap, read: _Read, own: set[int]) -> None:
-    """Give a layer map new weights, offsets and output steps, for what it reads now."""
-    if not isinstance(layer_map, OperatorMap):
-        return
+def _rebuild(layer_map: OperatorMap, read: _Read, own: set[int]) -> None:
+    """Give a layer map a new weight, offset and output scale, for what it reads now."""
     if id(layer_map.weight) in own and layer_map.weight_quantizer is not None:
         wanted = [layer_map.operator.real(floats, layer_map.weight, layer_map.bias) for _, floats in read]
         if has_patches(layer_map) and not layer_map.weight_quantizer.integer_type.levels:
@@ -117,19 +115,19 @@ def _round_weight(layer_map: OperatorMap, inputs: list[Tensor], wanted: list[Ten
     assert weight is not None
     assert quantizer is not None
     rounded = rounded_weight(layer_map, quantizer, inputs, wanted)
-    quantizer.set_scale(rounded.steps.float())
+    quantizer.set_scale(rounded.scales.float())
     middle = 0.5 - quantizer.offset  # of the numbers that have a level, so that rounding errors change none
-    weight.copy_(((rounded.levels + middle) * rounded.steps).reshape(weight.shape))
+    weight.copy_(((rounded.levels + middle) * rounded.scales).reshape(weight.shape))
 
 
 def rounded_weight(
     layer_map: OperatorMap, quantizer: Quantizer, inputs: list[Tensor], wanted: list[Tensor]
 ) -> RoundedRows:
-    """The weight of a convolution or linear layer as levels and steps, rounded for what the layer should give.
+    """Round the weight of a convolution or linear layer to levels and scales, for what the layer should give.
 
     Args:
         layer_map: The layer.
-        quantizer: What tells the levels and first steps.
+        quantizer: The quantizer that tells the levels and the first scales.
         inputs: What the layer reads, batch by batch.
         wanted: What its operator should give.
     """
@@ -142,9 +140,9 @@ def rounded_weight(
     rows = weight.detach().reshape(groups, len(weight) // groups, -1)
     problem = LeastSquares.of(x, y.reshape(len(y), groups, -1).movedim(1, 0), rows)
     scale = positive(quantizer.scale.detach())
-    steps = scale.reshape(1, 1, 1) if scale.numel() == 1 else scale.reshape(groups, -1, 1)
+    scales = scale.reshape(1, 1, 1) if scale.numel() == 1 else scale.reshape(groups, -1, 1)
     levels = quantizer.levels()
-    return round_rows(problem, steps, int(levels.lo), int(levels.hi))
+    return round_rows(problem, scales, int(levels.lo), int(levels.hi))
 
 
 def _shift(layer_map: OperatorMap, inputs: list[tuple[Tensor, ...]], wanted: list[Tensor]) -> None:
@@ -163,14 +161,14 @@ def _shift(layer_map: OperatorMap, inputs: list[tuple[Tensor, ...]], wanted: lis
 
 
 def _before_quantizer(layer_map: OperatorMap, inputs: tuple[Tensor, ...]) -> Tensor:
-    """What reaches the output quantizer, on reals."""
+    """Compute what reaches the output quantizer, on reals."""
     y = layer_map.operator.real(inputs, _quantized(layer_map.weight_quantizer, layer_map.weight), layer_map.bias)
     y = y if layer_map.norm is None else layer_map.norm(y)
     return y * layer_map.line[0] + layer_map.line[1]
 
 
 def _quantized(quantizer: Quantizer | None, weight: Tensor | None) -> Tensor | None:
-    """A weight as its levels times its step."""
+    """Compute a weight's levels times its scale; a weight without a quantizer stays as it is."""
     if quantizer is None or weight is None:
         return weight
     return quantizer.quantize(weight) * positive(quantizer.scale.detach())

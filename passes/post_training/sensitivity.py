@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from ana_fx.analysis.sensitivities import ActivationSensitivity, Sensitivities, WeightSensitivity, bits_of
-from ana_fx.graph import layer_map_calls
+from ana_fx.graph import calls_of, layer_map_calls
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
@@ -36,7 +36,7 @@ from ana_fx.text.wording import unknown
 __all__ = ["WIDTHS", "sensitivity"]
 
 WIDTHS = ("ternary", "int2", "int3", "int4", "int5", "int6", "int7", "int8")
-_NUM_SAMPLES = 2**15  # from which the step of an output is taken
+_NUM_SAMPLES = 2**15  # from which the scale of an output is taken
 _WHOLE = (2, 4, 8)  # bits of activations on targets that clip to nothing else
 
 
@@ -104,19 +104,19 @@ def _held(widths: Sequence[str], target: Target) -> list[str]:
 
 
 def _joined(batches: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """All batches as one."""
+    """Join all batches to one."""
     return tuple(
         torch.cat(entries) if isinstance(entries[0], Tensor) else entries[0] for entries in zip(*batches, strict=True)
     )
 
 
 class _Measurement:
-    """The float network's tensors, and what becomes of the outputs if one of them changes.
+    """Holds the float network's tensors, and measures what becomes of the outputs if one of them changes.
 
     Args:
         twin: The float network.
-        models: The prepared models of one width each; the names of their nodes are those of the twin's.
-        inputs: What all of them read.
+        models: For each width, a model that was prepared with it, whose nodes have the names of the twin's.
+        inputs: The inputs of all of them.
     """
 
     def __init__(self, twin: GraphModule, models: dict[str, GraphModule], inputs: tuple[Any, ...]) -> None:
@@ -127,14 +127,15 @@ class _Measurement:
         self._values = dict(self._run.env)
         self._wanted = self._outputs(self._values)
         self._power = sum(float(each.double().square().sum()) for each in self._wanted) or 1.0
-        self._calls = dict(layer_map_calls(twin))
+        self._layer_maps = [node for node, _ in layer_map_calls(twin)]
+        self._maps = dict(calls_of(twin, OperatorMap))
 
     def run(self) -> Sensitivities:
-        """Every tensor at every width."""
+        """Measure every tensor at every width."""
         quantized = [{node.name: each for node, each in layer_map_calls(gm)} for gm in self._models.values()]
         by_width = dict(zip(self._models, quantized, strict=True))
         weights = self._readers_of_weights(quantized[0])
-        outputs = [node for node in self._calls if quantized[0][node.name].output_quantizer is not None]
+        outputs = [node for node in self._layer_maps if quantized[0][node.name].output_quantizer is not None]
         groups = self._groups(outputs)
         console = Console(stderr=True)
         hidden = not console.is_terminal
@@ -158,20 +159,20 @@ class _Measurement:
     def _readers_of_weights(self, quantized: dict[str, LayerMap]) -> list[list[Node]]:
         """For each quantised weight, the nodes that read it."""
         readers: dict[int, list[Node]] = {}
-        for node, layer_map in self._calls.items():
-            if isinstance(layer_map, OperatorMap) and quantized[node.name].weight_quantizer is not None:
+        for node, layer_map in self._maps.items():
+            if quantized[node.name].weight_quantizer is not None:
                 readers.setdefault(id(layer_map.weight), []).append(node)
         return list(readers.values())
 
     def _groups(self, outputs: list[Node]) -> list[list[Node]]:
-        """The nodes whose outputs have one type."""
+        """The groups of nodes whose outputs have one type."""
         names = {node.name: node for node in outputs}
         groups = scale_groups(next(iter(self._models.values())))
         found = [[names[node.name] for node in group if node.name in names] for group in groups]
         return [group for group in found if group]
 
     def _sources(self, groups: list[list[Node]]) -> dict[str, int | None]:
-        """For each node of the prepared model, the group of what it reads first; None for the model's inputs."""
+        """For each node of the prepared model, the group of its first input; None for the model's inputs."""
         gm = next(iter(self._models.values()))
         place = {node.name: index for index, group in enumerate(groups) for node in group}
         producers = {node.name: each for node, each in level_producers(gm).items()}
@@ -185,7 +186,7 @@ class _Measurement:
     def _errors(
         self, nodes: list[Node], by_width: dict[str, dict[str, LayerMap]], *, is_weight: bool
     ) -> dict[str, float]:
-        """The error of the outputs for each width; widths that give one type count once, under the widest's name."""
+        """Measure the error of the outputs for each width; widths that give one type count once, as the widest."""
         errors: dict[str, float] = {}
         seen: dict[IntegerType, str] = {}
         for width, quantized in by_width.items():
@@ -203,21 +204,19 @@ class _Measurement:
         return errors
 
     def _rounded(self, nodes: list[Node], quantizer: Quantizer) -> Tensor:
-        """The quantised weight of some nodes, rounded as `reconstruct` does it where that can be done."""
-        layer_map = self._calls[nodes[0]]
-        assert isinstance(layer_map, OperatorMap)
+        """Quantise the weight that some nodes share, rounded as by `reconstruct` where that can be done."""
+        layer_map = self._maps[nodes[0]]
         assert layer_map.weight is not None
         if len(nodes) > 1 or not has_patches(layer_map) or quantizer.integer_type.levels:
             return quantizer.quantize(layer_map.weight) * positive(quantizer.scale.detach())
         inputs = tuple(self._values[source] for source in nodes[0].all_input_nodes)
         wanted = layer_map.operator.real(inputs, layer_map.weight, layer_map.bias)
         rounded = rounded_weight(layer_map, quantizer, list(inputs), [wanted])
-        return (rounded.levels * rounded.steps).float().reshape(layer_map.weight.shape)
+        return (rounded.levels * rounded.scales).float().reshape(layer_map.weight.shape)
 
     def _with_weight(self, node: Node, weight: Tensor) -> Tensor:
-        """What a layer map gives with another weight, whatever it reads now; the mean of each channel stays."""
-        layer_map = self._calls[node]
-        assert isinstance(layer_map, OperatorMap)
+        """Run a layer map with another weight on what it reads now; the mean of each output channel stays."""
+        layer_map = self._maps[node]
         inputs = tuple(self._run.env[source] for source in node.all_input_nodes)
         lost = layer_map.operator.real(inputs, layer_map.weight) - layer_map.operator.real(inputs, weight)
         axis = layer_map.operator.channel_axis(lost.ndim)
@@ -232,7 +231,7 @@ class _Measurement:
         return found
 
     def _with_output(self, layer_map: LayerMap) -> Callable[[Node], Tensor]:
-        """What a layer map gives with its quantised output; the step is that of the float outputs."""
+        """Make a function that quantises the output of a node, by the scale that fits its float output."""
         quantizer = layer_map.output_quantizer
         assert quantizer is not None
 
@@ -245,7 +244,9 @@ class _Measurement:
         return quantized
 
     def _error(self, changed: list[Node], give: Callable[[Node], Tensor]) -> float:
-        """The power of the error of the outputs over theirs, if some nodes give something else."""
+        """Run what lies behind nodes that give something else; return the power of the outputs' error over that of the
+        outputs.
+        """
         self._run.env = dict(self._values)
         dirty: set[Node] = set()
         for node in self._nodes:
@@ -267,8 +268,7 @@ class _Measurement:
     def _weight_row(
         self, nodes: list[Node], errors: dict[str, float], sources: dict[str, int | None]
     ) -> WeightSensitivity:
-        layer_map = self._calls[nodes[0]]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[nodes[0]]
         assert layer_map.weight is not None
         terms = layer_map.operator.integer_weight(layer_map.weight.detach())[0].numel()
         products = tuple(self._values[node][0].numel() * terms for node in nodes)
@@ -278,8 +278,7 @@ class _Measurement:
 
     def _shape(self, node: Node) -> str:
         """What decides how long a layer takes at given widths: its operator and the sizes, of one sample."""
-        layer_map = self._calls[node]
-        assert isinstance(layer_map, OperatorMap)
+        layer_map = self._maps[node]
         assert layer_map.weight is not None
         read, given = (self._values[each].shape[1:] for each in (node.all_input_nodes[0], node))
         parts = [layer_map.kind, f"{_sizes(read)}->{_sizes(given)}", f"weight {_sizes(layer_map.weight.shape)}"]

@@ -21,7 +21,7 @@ Pair = tuple[Any, Any]
 
 
 def batches_for(qat: GraphModule, batches: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """What the model takes out of each batch, checked as in `prepare`.
+    """Return the inputs that the model takes out of each batch, checked as in `prepare`.
 
     Raises:
         TypeError: It does not hold batches.
@@ -61,7 +61,7 @@ class SideBySide:
         self._placeholders = [node for node in self.nodes if node.op == "placeholder"]
 
     def read_by(self, node: Node, num_inputs: int) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-        """For each batch, the first arguments of a node that runs next: quantised and float."""
+        """Return, for each batch, the first arguments of a node that runs next: quantised and float."""
         sources = [each for each in node.args[:num_inputs] if isinstance(each, Node)]
         return [
             (tuple(ours[each] for each in sources), tuple(theirs[self._twins[each.name]] for each in sources))
@@ -70,7 +70,7 @@ class SideBySide:
 
     @torch.no_grad()
     def run(self, node: Node) -> list[Pair]:
-        """Run a node; for each batch what it gives, quantised and float (None where the twin has no such node)."""
+        """Run a node; return its output for each batch, quantised and float (None where the twin has no such node)."""
         twin = self._twins.get(node.name)
         found: list[Pair] = []
         for index in range(self.num_batches):
@@ -91,7 +91,7 @@ class SideBySide:
         return run.run_node(node)
 
     def _let_go(self, node: Node) -> None:
-        """Forget what only this node, or those before it, read."""
+        """Forget the tensors that no later node reads."""
         self._num_readers.subtract(node.all_input_nodes)
         for source in {*node.all_input_nodes, node}:
             if self._num_readers[source] > 0:

@@ -12,7 +12,6 @@ from torch.fx import GraphModule, Node
 from ana_fx.annealing.annealer import noise_at, quantizer_ranges, set_noise
 from ana_fx.annealing.ordering import OrderBreak, annealing_order, depths, layer_map_graph, order_breaks
 from ana_fx.errors import ScheduleError, listing
-from ana_fx.layers.function_map import FunctionMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
@@ -70,10 +69,9 @@ def _timing(maps: list[LayerMap]) -> list[tuple[Any, ...]]:
 
 def _say_what_reads_levels(graph: nx.DiGraph[Node]) -> None:
     for node in graph:
-        layer_map = graph.nodes[node]["layer_map"]
-        if isinstance(layer_map, FunctionMap):
-            read = [graph.nodes[source]["layer_map"].output_quantizer for source in graph.predecessors(node)]
-            layer_map.reads_levels = all(each is None or each.strategy.gives_levels for each in read)
+        read = [graph.nodes[source]["layer_map"].output_quantizer for source in graph.predecessors(node)]
+        reads_levels = all(each is None or each.strategy.gives_levels for each in read)
+        graph.nodes[node]["layer_map"].set_reads_levels(reads_levels)
 
 
 def _check_overrides(graph: nx.DiGraph[Node], schedule: Schedule) -> None:

@@ -12,7 +12,7 @@ from ana_fx.graph import layer_map_calls, layer_map_of, location
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.canonical.canonical_dialect import is_movement, is_shape, passes_levels
-from ana_fx.passes.quantization.keep_float import hands_on_reals
+from ana_fx.passes.quantization.keep_float import handing_on_reals
 from ana_fx.passes.quantization.scale_groups import is_read_by_table, scale_groups
 from ana_fx.precision.precision import Precision
 
@@ -60,11 +60,12 @@ def choose_types(
     }
     signs = _signs(gm, precision, leaving, inputs)
     types: dict[Node, IntegerType] = {}
+    without_quantizer = handing_on_reals(gm)
     for group in scale_groups(gm):
         kinds = {
             node: _output_type(node, precision, leaving[node], signs)
             for node in group
-            if leaving[node] in (None, Leaving.LEVELS) and not hands_on_reals(node)
+            if leaving[node] in (None, Leaving.LEVELS) and node not in without_quantizer
         }
         types |= _joined(kinds)
     return {node: TensorPlan(types.get(node), leaving[node]) for node in leaving}

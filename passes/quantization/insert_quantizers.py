@@ -12,9 +12,9 @@ from torch.fx import GraphModule, Node
 from ana_fx.errors import PrecisionError
 from ana_fx.graph import layer_map_of, location, module_of, unique_path
 from ana_fx.layers.codebook_quantizer import CodebookQuantizer, check_channels, quantizer_of
+from ana_fx.layers.input_quantizers import ImageQuantizer, InputQuantizer
 from ana_fx.layers.layer_map import LayerMap
-from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.quantizers import ClipRange, ImageQuantizer, InputQuantizer, Quantizer
+from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
@@ -170,9 +170,10 @@ def _settle_channels(node: Node, layer_map: LayerMap, quantizer: CodebookQuantiz
     """
     if quantizer.integer_type.num_channels is None:
         return
-    if not isinstance(layer_map, OperatorMap):
+    axis = layer_map.channel_axis(_ANY_RANK)
+    if axis is None:
         raise PrecisionError(f"{location(node)}: its output has no channels, found {quantizer.integer_type} for it")
-    quantizer.channel_axis = 1 if layer_map.operator.channel_axis(_ANY_RANK) == 1 else -1
+    quantizer.channel_axis = 1 if axis == 1 else -1
     shape = observation_of(node).sample_shape
     if shape is not None:
         check_channels(location(node), quantizer.integer_type, (0, *shape)[quantizer.channel_axis])

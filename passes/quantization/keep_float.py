@@ -8,17 +8,18 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from ana_fx.errors import PrecisionError, listing
-from ana_fx.graph import layer_map_calls, layer_map_of, location, module_of
-from ana_fx.layers.float_map import FLOAT_OPERATORS, FloatMap
+from ana_fx.graph import calls_of, layer_map_calls, location, module_of
+from ana_fx.layers.float_map import FloatMap
 from ana_fx.layers.layer_map import LayerMap
 from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.operators.operator_list import operators
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.canonical.canonical_dialect import is_dropout, is_movement, is_shape
 from ana_fx.passes.fusion.fused_graph import FUSED
 from ana_fx.passes.quantization.first_last_precision import precision_of
 
-__all__ = ["KeepFloat", "hands_on_reals"]
+__all__ = ["KeepFloat", "handing_on_reals"]
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,32 @@ class KeepFloat(Pass):
             for node, each in layer_map_calls(gm)
             if precision.of(str(node.target)).stays_float and not each.stays_float
         }
-        kept = _reached_by_reals(wanted)
+        kept = _reached_by_reals(gm, wanted)
         _refuse([node for node in wanted if node in kept or wanted[node].kind not in _LOSSLESS], wanted)
         if not kept:
             return False
-        for node in kept:
-            layer_map = layer_map_of(node)
-            if isinstance(layer_map, OperatorMap) and not layer_map.stays_float:  # not seen by another call
-                _put(gm, str(node.target), FloatMap.of(layer_map))
-        gm.meta.setdefault("notes", []).extend(_notes(kept, [node for node in wanted if node not in kept]))
+        found = {str(node.target): layer_map for node, layer_map in calls_of(gm, OperatorMap) if node in kept}
+        for path, layer_map in found.items():  # once, however often it is called
+            _put(gm, path, FloatMap.of(layer_map))
+        others = [node for node in wanted if node not in kept]
+        gm.meta.setdefault("notes", []).extend(_notes([node for node in wanted if node in kept], others))
         return True
 
 
-def hands_on_reals(node: Node) -> bool:
-    """Whether a float map hands its reals on as they are, since float maps alone read them."""
-    layer_map = layer_map_of(node)
-    return layer_map is not None and layer_map.stays_float and _is_read_by(node, _float_maps(node))
+def handing_on_reals(gm: GraphModule) -> set[Node]:
+    """The float maps that hand their reals on as they are, since float maps alone read them."""
+    float_maps = {node for node, layer_map in layer_map_calls(gm) if layer_map.stays_float}
+    return float_maps & _read_by(gm, float_maps)
 
 
-def _float_maps(node: Node) -> set[Node]:
-    return {each for each in node.graph.nodes if (found := layer_map_of(each)) is not None and found.stays_float}
-
-
-def _is_read_by(node: Node, float_maps: set[Node]) -> bool:
-    """Whether float maps alone read a tensor, through what moves or drops numbers of it alone."""
-    readers = [user for user in node.users if not is_shape(user)]
-    return bool(readers) and all(
-        user in float_maps or (_moves_one(user) and _is_read_by(user, float_maps)) for user in readers
-    )
+def _read_by(gm: GraphModule, float_maps: set[Node]) -> set[Node]:
+    """The nodes whose tensors float maps alone read, at once or through what moves or drops numbers of one tensor."""
+    found: set[Node] = set()
+    for node in reversed(gm.graph.nodes):  # readers come first
+        readers = [user for user in node.users if not is_shape(user)]
+        if readers and all(user in float_maps or (user in found and _moves_one(user)) for user in readers):
+            found.add(node)
+    return found
 
 
 def _moves_one(node: Node) -> bool:
@@ -81,32 +80,32 @@ def _num_tensors(node: Node) -> int:
     return sum(not is_shape(each) for each in node.all_input_nodes)
 
 
-def _reached_by_reals(wanted: dict[Node, LayerMap]) -> list[Node]:
+def _reached_by_reals(gm: GraphModule, wanted: dict[Node, LayerMap]) -> set[Node]:
     """Those that have a weight, and those without one that read the reals of another."""
     kept = set(wanted)
+    without_weight = [node for node, each in wanted.items() if getattr(each, "weight", None) is None]
     while True:
-        lost = {
-            node
-            for node in kept
-            if getattr(wanted[node], "weight", None) is None
-            and not any(_gives_reals(source, kept) for source in node.all_input_nodes)
-        }
-        if not lost:
-            return [node for node in wanted if node in kept]
-        kept -= lost
+        before, givers = len(kept), kept & _read_by(gm, kept)
+        for node in without_weight:  # in graph order, so that a chain is lost in one walk
+            if givers.isdisjoint(_moved_from(source, kept) for source in node.all_input_nodes):
+                kept.discard(node)
+                givers.discard(node)
+        if len(kept) == before:
+            return kept
 
 
-def _gives_reals(source: Node, kept: set[Node]) -> bool:
+def _moved_from(source: Node, kept: set[Node]) -> Node:
+    """What gave the numbers of a tensor that were only moved or dropped since."""
     while source not in kept and _moves_one(source):
         source = next(each for each in source.all_input_nodes if not is_shape(each))
-    return source in kept and _is_read_by(source, kept)
+    return source
 
 
 def _refuse(meant: list[Node], wanted: dict[Node, LayerMap]) -> None:
     refused = [
-        f"{location(node)}: it is a layer map of kind {wanted[node].kind}, needed one of {_KINDS}"
+        f"{location(node)}: it is a layer map of kind {wanted[node].kind}, needed one of {_float_kinds()}"
         for node in meant
-        if not _has_form(wanted[node])
+        if not wanted[node].has_float_form
     ]
     if refused:
         raise PrecisionError(
@@ -116,10 +115,6 @@ def _refuse(meant: list[Node], wanted: dict[Node, LayerMap]) -> None:
                 "give them a width by an override behind the one that says 'float'; the last match counts",
             )
         )
-
-
-def _has_form(layer_map: LayerMap) -> bool:
-    return isinstance(layer_map, OperatorMap) and isinstance(layer_map.operator, FLOAT_OPERATORS)
 
 
 def _notes(kept: list[Node], others: list[Node]) -> list[str]:
@@ -137,7 +132,10 @@ def _names(nodes: list[Node]) -> str:
 
 
 _LOSSLESS = ("average", "constant", "identity", "maximum", "minimum", "sum", "table")
-_KINDS = ", ".join(sorted(operator.kind for operator in FLOAT_OPERATORS))
+
+
+def _float_kinds() -> str:
+    return ", ".join(sorted({operator.kind for operator in operators() if operator.has_float_form}))
 
 
 def _put(gm: GraphModule, path: str, layer_map: LayerMap) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule
@@ -13,14 +13,13 @@ from ana_fx.graph import calls_of
 from ana_fx.layers.codebook_quantizer import quantizer_of
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.operators.sum import Sum
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.base_pass import Pass
 from ana_fx.passes.quantization.first_last_precision import precision_of
 from ana_fx.passes.quantization.quantized_graph import QUANTIZED
 from ana_fx.passes.quantization.sample_scales import scale_of_zeros
 from ana_fx.precision.precision import Precision
-from ana_fx.requantizers.staircase import ShiftArithmetic
+from ana_fx.requantizers.line_fit import ShiftArithmetic
 from ana_fx.schedule.schedule import Schedule
 from ana_fx.target import Requantizer, Target
 
@@ -62,8 +61,7 @@ class QuantizeWeights(Pass):
             layer_map.shift_arithmetic = self._shift_arithmetic(layer_map)
             if layer_map.shift_arithmetic is None:
                 layer_map.requantizer = self.target.requantizer
-                if isinstance(layer_map.operator, Sum):  # kernels that add tensors of one scale multiply nothing
-                    layer_map.operator = replace(layer_map.operator, shares_scale=self.target.aligned_sums)
+                layer_map.operator = layer_map.operator.for_one_scale(self.target.aligned_sums)
             if layer_map.weight is not None:
                 users[id(layer_map.weight), layer_map.output_quantizer is None][str(node.target)] = layer_map
             else:
@@ -89,7 +87,7 @@ class QuantizeWeights(Pass):
             self.schedule,
             precision.rounding,
             scale_shape=() if has_one_scale else (weight.shape[0], *[1] * (weight.ndim - 1)),
-            learn_scale=self.schedule.learn_scales,
+            learn_scale=self.schedule.learn_scales and weight.requires_grad,  # of a frozen weight nothing learns
         ).to(weight.device)
         if not quantizer.calibrate(weight):
             quantizer.set_scale(scale_of_zeros(weight, quantizer))
@@ -110,7 +108,7 @@ class QuantizeWeights(Pass):
         """By how much the stored weights are larger than the trained ones."""
         operator, input_type = layer_map.operator, layer_map.input_types[0]
         output = layer_map.output_quantizer
-        if isinstance(operator, Sum) and operator.shares_scale and self.target.least_headroom > 1:
+        if operator.largest_coefficient is not None and self.target.least_headroom > 1:
             return self.target.headroom(operator.kind, operator.largest_coefficient, input_type)
         if not operator.has_headroom or (output is not None and output.integer_type.levels):
             return 1

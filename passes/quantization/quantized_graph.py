@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch.fx import GraphModule, Node
 
 from ana_fx.graph import constant_nodes, layer_map_of, module_of
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.passes.base_dialect import Dialect
 from ana_fx.passes.canonical.canonical_dialect import is_shape, passes_levels
 from ana_fx.prepared.graph_form import GraphForm

@@ -15,10 +15,10 @@ class AlignedPair:
     """Two tensors with their axes in one order.
 
     Args:
-        image: What they become, as the file has it: another shape of the same numbers.
-        order: Its axes in the file.
-        indices: The tensors.
-        dims_of: Their shapes; an axis that is broadcast has length 1.
+        image: The shape of what they become: that of the program's sample, or another shape of the same numbers.
+        order: The axes of `image` in the order that the file has them in.
+        indices: The two tensors of the file.
+        dims_of: The shapes of their samples; an axis that is broadcast has length 1.
     """
 
     image: Shape
@@ -28,7 +28,7 @@ class AlignedPair:
 
     @classmethod
     def of(cls, w: LayoutWriter) -> AlignedPair:
-        """The inputs of a node, as the first one lies if that can be; channels with numbers of their own lie last."""
+        """Put both inputs of a node in the order of the first one, or with the channels last if their signs differ."""
         first, second = w.inputs
         is_alike = first.shape == second.shape
         image, order = (first.image, first.order) if is_alike else (w.shape, tuple(range(len(w.shape))))

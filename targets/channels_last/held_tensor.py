@@ -17,16 +17,16 @@ _HIGHEST = 127
 
 @dataclass(frozen=True)
 class HeldTensor:
-    """A tensor of the file, int8, and how the numbers of a sample of the program's lie in it.
+    """A tensor of int8 in the file, and the order in which it holds the levels of a program's tensor.
 
     Args:
         index: The tensor of the file; its sample has the shape `dims`.
-        zero_point: What stands for level 0.
+        zero_point: The integer that stands for level 0.
         scale: The real value of one level, float32.
-        lo: No level is below it.
-        shape: Of a sample of the program.
-        image: Another shape of the same numbers in the same order, whose axes the file has in another order.
-        order: The axes of `image` as they follow each other in the file.
+        lo: A lower bound of the levels.
+        shape: The shape of a sample of the program.
+        image: A shape of the same numbers in the same order, such as [channels, height, width] of a flattened image.
+        order: The axes of `image` in the order that the file has them in.
     """
 
     index: int
@@ -44,28 +44,28 @@ class HeldTensor:
 
     @property
     def positions(self) -> np.ndarray[Any, Any]:
-        """For each number in the file its place in the program's sample."""
+        """The place of each number of the file in the program's sample."""
         return positions(self.image, self.order)
 
     def lies(self, image: tuple[int, ...], order: tuple[int, ...]) -> bool:
-        """Whether its numbers follow each other as those of that image, in that order of its axes."""
+        """Whether the file has the numbers in the order of that image with its axes put in that order."""
         return np.array_equal(self.positions, positions(image, order))
 
 
 def positions(image: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The place in an image of each number once its axes have that order."""
+    """The places in an image of its numbers, in the order that they have once its axes are put in that order."""
     return np.asarray(np.arange(math.prod(image)).reshape(image).transpose(order).ravel())
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
-    """The order of the axes of a sample whose first axis has the channels."""
+    """The order that puts the first axis of a sample, its channels, behind the others."""
     return (*range(1, rank), 0) if rank else ()
 
 
 def zero_point_of(integer_type: IntegerType) -> int:
-    """What stands for level 0 in int8: so that the highest level of an unsigned type is the highest byte.
+    """The int8 that stands for level 0. It makes the highest level of an unsigned type the highest byte, 127.
 
-    Kernels clip there anyway, and at level 0 with a fused ReLU, so that fewer levels than 256 cost no operator.
+    Kernels clip at 127 in any case, and at level 0 by a fused ReLU, so that types with few levels cost no operator.
     """
     if integer_type.zero_point is not None:
         return _HIGHEST - integer_type.qmax

@@ -33,11 +33,12 @@ class KernelProduct:
     """A product of an image [height, width, channels] with a weight.
 
     Args:
-        weight: As TFLite has it: [out, height, width, in / groups], or [1, height, width, out] of a depthwise one.
+        weight: Integers in the layout of TFLite, [out, height, width, in / groups]; [1, height, width, out] if it is
+            depthwise.
         is_depthwise: Whether each output has one input channel.
-        stride: Down, and to the right.
-        padding: (above, below), (left, right); zeros.
-        dilation: Down, and to the right.
+        stride: Distance of windows, down and to the right.
+        padding: Rows of zeros (above, below) and columns (left, right).
+        dilation: Distance of a window's numbers, down and to the right.
     """
 
     weight: Array
@@ -48,24 +49,24 @@ class KernelProduct:
 
     @property
     def window(self) -> Pair:
-        """Height and width of what one output sees."""
+        """Height and width of the part of an image that one output reads."""
         height, width = self.weight.shape[1:3]
         return (height - 1) * self.dilation[0] + 1, (width - 1) * self.dilation[1] + 1
 
     @property
     def num_outputs(self) -> int:
-        """Its channels."""
+        """The channels that it gives."""
         return int(self.weight.shape[3 if self.is_depthwise else 0])
 
     def sizes(self, image: Pair) -> Pair:
-        """Height and width of the product with an image of that height and width."""
+        """Height and width of what it gives for an image of that height and width."""
         ends = zip(image, self.padding, self.window, self.stride, strict=True)
         down, right = ((size + sum(pads) - reach) // step + 1 for size, pads, reach, step in ends)
         return down, right
 
 
 def convolution_product(module: IntegerMap, op: Convolution, shape: tuple[int, ...]) -> KernelProduct:
-    """A convolution; one over rows is one over images that are one number high."""
+    """Return a convolution as a product; a convolution over rows is one over images of height 1."""
     weight = module.stored_weight().cpu()
     weight = weight.unsqueeze(2) if op.rank == 1 else weight
     channels = shape[0]
@@ -81,7 +82,7 @@ def convolution_product(module: IntegerMap, op: Convolution, shape: tuple[int, .
 
 
 def average_product(module: IntegerMap, op: Average, shape: tuple[int, ...]) -> KernelProduct | None:
-    """An average is a depthwise convolution with ones; None where its windows are of several sizes."""
+    """Return an average as a depthwise convolution with ones; None where its windows have several sizes."""
     window = op.window((1, *shape))
     if window is None:
         return None
@@ -92,7 +93,7 @@ def average_product(module: IntegerMap, op: Average, shape: tuple[int, ...]) -> 
 
 
 def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> KernelProduct | None:
-    """A mean over axes of an image is a depthwise convolution with a kernel that spans them; None over other axes."""
+    """Return a mean over axes of an image as a depthwise convolution that spans them; None over other axes."""
     sizes = shape[1:]
     if not 1 <= len(sizes) <= 2 or not set(op.axes) <= set(range(2, 2 + len(sizes))):
         return None
@@ -101,7 +102,7 @@ def mean_product(module: IntegerMap, op: Reduce, shape: tuple[int, ...]) -> Kern
 
 
 def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[int, ...] = (1,)) -> Array:
-    """A depthwise kernel of ones, or of a coefficient for each row, with the sign and head-room of each channel."""
+    """Make a depthwise kernel of ones, or of one coefficient a row, with the sign and head-room of each channel."""
     staircase = module.staircase
     assert isinstance(staircase, ScaledStaircase)
     rows = np.broadcast_to(np.array(coefficients, np.int64).reshape(1, -1, 1, 1), (1, *kernel, 1))
@@ -110,12 +111,12 @@ def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[in
 
 
 def down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:
-    """The values of both axes of an image; of a row, those of the axis that it has."""
+    """Return the values for (height, width); rows have a width alone, and `default` for their height."""
     return (default, values[0]) if len(values) == 1 else (values[0], values[1])
 
 
 def turned_around(weight: Array, op: Convolution) -> Array:
-    """The kernel of a convolution, [out, in / groups, *size], as [out, height, width, in]."""
+    """Turn the kernel of a convolution, [out, in / groups, *size], around, as [out, height, width, in]."""
     weight = weight.reshape(*weight.shape[:2], *down_and_right(weight.shape[2:], 1))
     num_outputs, num_inputs, height, width = weight.shape
     down, right = down_and_right(op.dilation, 1)

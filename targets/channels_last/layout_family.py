@@ -6,9 +6,9 @@ from abc import abstractmethod
 from importlib import import_module
 
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from ana_fx.graph import location, module_of
+from ana_fx.graph import module_of
 from ana_fx.target import Target
 from ana_fx.targets.channels_last.layout_program import BORDERS, LayoutProgram
 from ana_fx.targets.channels_last.writer_dialect import WriterDialect
@@ -20,15 +20,11 @@ __all__ = ["LayoutFamily"]
 
 
 class LayoutFamily(FileFamily):
-    """Writes programs by a walk; a family says what walks, and what it cannot write."""
+    """Writes programs by a walk; a family says what walks."""
 
     @abstractmethod
     def walk(self, program: GraphModule, target: Target, dialect: WriterDialect) -> LayoutProgram:
         """What writes a program."""
-
-    @abstractmethod
-    def misfits_of(self, program: GraphModule, node: Node, target: Target) -> list[str]:
-        """Say why a node that has a writer cannot be written, a reason for each, with its place."""
 
     def misfits(self, program: GraphModule, target: Target) -> list[str]:
         """List the nodes that no operator of the family is proven to compute, and those without a writer."""
@@ -39,13 +35,7 @@ class LayoutFamily(FileFamily):
             module = module_of(node)
             if node in inner or module is None or isinstance(module, BORDERS) or _is_refused(module, target):
                 continue
-            if dialect.writer(module) is None:
-                kind = type(dialect.subject(module)).__name__
-                found.append(
-                    f"{location(node)}: target {target.name!r} has no writer for {kind}, needed one in its table"
-                )
-            else:
-                found += self.misfits_of(program, node, target)
+            found += dialect.misfits(node, module, target)
         return found
 
     def emit(self, program: GraphModule, order: FileOrder) -> Emission:
@@ -68,6 +58,6 @@ def _dialect_of(target: Target) -> WriterDialect:
 
 
 def _is_refused(module: nn.Module, target: Target) -> bool:
-    """Whether the description of a target has no such module, which is another refusal."""
+    """Whether the description of a target refuses a module, which is reported elsewhere."""
     needs = needs_of(module)
     return needs is not None and bool(target.refusals(needs))

@@ -72,7 +72,7 @@ class LayoutFile(ExportedFile):
         return tuple(self._border(end) for end in self.ends("outputs"))
 
     def run(self, runtime: Runtime, feeds: Mapping[str, Array]) -> FileRun:
-        """Run it on the integers of the program, and give its outputs as the program has them.
+        """Run it on the program's integers, and return its outputs with the axes and the type that the program has.
 
         Raises:
             VerifyError: It takes other inputs, or does not run.

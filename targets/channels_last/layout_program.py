@@ -40,12 +40,12 @@ class Builder(Protocol):
 
 
 class LayoutProgram(ABC):
-    """One walk over a program, from its inputs to its outputs.
+    """Writes a program into a file in one walk, from its inputs to its outputs.
 
     Args:
         program: What `convert` returned.
         target: What the file is for.
-        dialect: Has a writer for each of its modules.
+        dialect: The writers, one for each of its modules.
         builder: Collects the operators.
     """
 
@@ -121,7 +121,7 @@ class LayoutProgram(ABC):
                 self.metadata[f"{name}.pixel_{part}"] = json.dumps(channels.flatten().tolist())
 
     def _write_output(self, node: Node, name: str) -> None:
-        """An output lies in the file as it was computed, or as the program has it if that is no order of its axes."""
+        """Write an output with its axes as they were computed, or as the program's where the file has others."""
         (source,) = node.all_input_nodes
         x, levels = self.held[source], _levels(source)
         order = x.order if x.image == x.shape else tuple(range(len(x.shape)))
@@ -133,7 +133,7 @@ class LayoutProgram(ABC):
         self.describe(name, levels, x.shape, order)
 
     def describe(self, name: str, levels: LevelRange, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
-        """What a reader needs to know of a border, as strings that give the float32 back exactly."""
+        """Note what a reader must know of a border in the metadata, as strings that give the float32 back exactly."""
         integer_type = levels.integer_type
         zero_point = (integer_type and integer_type.zero_point) or 0
         self.metadata |= {
@@ -146,7 +146,7 @@ class LayoutProgram(ABC):
 
 
 def _type_name(integer_type: IntegerType) -> str:
-    """As `ana_fx.targets.files.metadata.read_border` reads it: the byte, of levels with a zero point of their own."""
+    """The name by which `ana_fx.targets.files.metadata.read_border` knows a type: uint8 if it has a zero point."""
     return "uint8" if integer_type.zero_point else str(integer_type)
 
 
@@ -157,7 +157,7 @@ def _levels(node: Node) -> LevelRange:
 
 
 def _are_images(node: Node) -> bool:
-    """Whether what reads a tensor first sees an image, or a row, of channels."""
+    """Whether the first layer that reads a tensor takes it for an image, or a row, with channels."""
     todo: list[Any] = list(node.users)
     while todo:
         module = module_of(reader := todo.pop(0))

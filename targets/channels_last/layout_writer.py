@@ -71,7 +71,7 @@ class LayoutWriter(ABC):
 
     @property
     def zero_point(self) -> int:
-        """What stands for level 0 in what the node gives."""
+        """The integer that stands for level 0 of what the node gives."""
         return zero_point_of(self.levels.integer_type) if self.levels.integer_type is not None else 0
 
     def note(self, operator: str, arithmetic: str) -> None:
@@ -79,20 +79,20 @@ class LayoutWriter(ABC):
         self.notes.update(operator=operator, arithmetic=arithmetic)
 
     def report(self) -> NodeReport:
-        """How the node stands in the file."""
+        """Report how the node stands in the file."""
         return NodeReport(self.path, **self.notes).with_weights(self.module, self.stored_bytes)
 
     def held(self, index: int, image: Shape, order: Shape, shape: Shape | None = None) -> HeldTensor:
-        """What the node gives, whose numbers lie as those of an image with its axes in that order."""
+        """Return a tensor of the file as what the node gives: the numbers of `image` with its axes in `order`."""
         scale = np.float32(self.levels.scale)
         return HeldTensor(index, self.zero_point, scale, self.levels.lo, shape or self.shape, image, order)
 
     def moved(self, x: HeldTensor, index: int, image: Shape, order: Shape) -> HeldTensor:
-        """An input's levels in another tensor, as the node gives them."""
+        """Return a tensor of the file as what a node gives that leaves the levels of an input as they are."""
         return replace(x, index=index, shape=self.shape, image=image, order=order)
 
     def as_shaped(self) -> HeldTensor:
-        """The input with an axis of the file for each of the program's."""
+        """Put the input into an order of the program's own axes, if the file has other axes."""
         x = self.x
         if x.image == x.shape:
             return x
@@ -100,9 +100,9 @@ class LayoutWriter(ABC):
         return HeldTensor(self.arranged(x, x.shape, order), x.zero_point, x.scale, x.lo, x.shape, x.shape, order)
 
     def arranged(self, x: HeldTensor, image: Shape, order: Shape) -> int:
-        """An input whose numbers follow each other as those of an image with its axes in that order.
+        """Put the numbers of an input in the order of `image` with its axes in `order`; return the index of the tensor.
 
-        Nothing is moved if they do already.
+        Nothing is written if they are in that order already.
         """
         dims = tuple(image[axis] for axis in order)
         if x.lies(image, order):

@@ -91,7 +91,7 @@ class ProductWriters:
         return w.held(found, image, order)
 
     def _over_images(self, w: LayoutWriter, product: KernelProduct) -> HeldTensor:
-        """A product with an image, or with a row, whose channels lie last."""
+        """Write a product with images, or with rows, whose channels lie last."""
         channels, *sizes = w.x.shape
         height, width = (1, *sizes) if len(sizes) == 1 else sizes
         index = w.arranged(w.x, w.x.shape, channels_last(len(w.x.shape)))

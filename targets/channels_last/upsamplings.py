@@ -20,14 +20,19 @@ from ana_fx.program.tensor_spec import sample_shape_of
 __all__ = ["NearestResize", "SpreadConvolution", "Upsampling", "upsamplings"]
 
 
+_Slices = tuple[tuple[int, int, int], ...]  # (start, stop, step) along each axis
+
+
 @dataclass(frozen=True)
 class SpreadConvolution:
-    """A convolution of an image with zeros between its numbers, or each number scattered with a kernel turned around.
+    """A convolution of an image with zeros between its numbers.
+
+    A transposed convolution computes the same: at the place of each number it adds the kernel, turned around, times it.
 
     Args:
         convolution: The convolution; its stride is 1.
         strides: How far apart numbers are scattered, along each spatial axis.
-        margins: How many of the first rows that they reach are dropped, likewise.
+        margins: How many of the first rows of what they add up to are dropped, along each spatial axis.
     """
 
     convolution: Convolution
@@ -40,7 +45,7 @@ class NearestResize:
     """An image whose rows and columns are repeated.
 
     Args:
-        factors: How often, down and to the right.
+        factors: How often each row, and each column, stands there.
     """
 
     factors: tuple[int, int]
@@ -48,12 +53,12 @@ class NearestResize:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """What stands at the last of the nodes that are written as one.
+    """Several nodes of a program that are written as one operator.
 
     Args:
         form: What they compute.
-        source: What they read.
-        inner: The nodes before the last one.
+        source: The node that they read.
+        inner: The nodes without the last one, at which the operator is written.
     """
 
     form: SpreadConvolution | NearestResize
@@ -62,7 +67,7 @@ class Upsampling:
 
 
 def upsamplings(program: GraphModule) -> dict[Node, Upsampling]:
-    """For the last node of each, the upsampling; nothing else reads the nodes before."""
+    """Find the nodes that are written as one operator, by the last node; nothing else reads the others."""
     found: dict[Node, Upsampling] = {}
     taken: set[Node] = set()
     for node in program.graph.nodes:
@@ -75,10 +80,10 @@ def upsamplings(program: GraphModule) -> dict[Node, Upsampling]:
 
 def _spread(node: Node) -> Upsampling | None:
     module = module_of(node)
-    if not isinstance(module, IntegerMap) or not isinstance(module.operator, Convolution):
+    if not isinstance(module, IntegerMap) or not isinstance(convolution := module.operator, Convolution):
         return None
     inner = _chain(node, (Slice, Reshape, Pad, Reshape)) or _chain(node, (Reshape, Pad, Reshape))
-    if inner is None or set(module.operator.stride) != {1}:
+    if inner is None or set(convolution.stride) != {1}:
         return None
     (source,) = inner[-1].all_input_nodes
     strides = _strides(source, *(module_of(each) for each in inner[:-4:-1]))
@@ -87,17 +92,18 @@ def _spread(node: Node) -> Upsampling | None:
     spread = sample_shape_of(inner[-3])
     first = module_of(inner[0])
     slices = first.slices if isinstance(first, Slice) else tuple((0, size, 1) for size in spread)
-    margins = _margins(module, slices, spread)
+    reaches = _reaches(convolution, module)
+    margins = _margins(convolution, reaches, slices, spread)
     if margins is None:
         return None
-    reached = zip(margins, sample_shape_of(node)[1:], spread[1:], _reaches(module), strict=True)
+    reached = zip(margins, sample_shape_of(node)[1:], spread[1:], reaches, strict=True)
     if any(margin < 0 or margin + size > wide + reach - 1 for margin, size, wide, reach in reached):
         return None  # TRANSPOSE_CONV has no rows that no number can reach
-    return Upsampling(SpreadConvolution(module.operator, strides, margins), source, tuple(inner))
+    return Upsampling(SpreadConvolution(convolution, strides, margins), source, tuple(inner))
 
 
 def _strides(source: Node, apart: object, zeros: object, together: object) -> tuple[int, ...] | None:
-    """How far apart three movements put numbers, along each spatial axis; None if that is not what they do."""
+    """Return how far apart three movements put numbers along each spatial axis; None if they do something else."""
     assert isinstance(apart, Reshape)
     assert isinstance(zeros, Pad)
     assert isinstance(together, Reshape)
@@ -111,14 +117,13 @@ def _strides(source: Node, apart: object, zeros: object, together: object) -> tu
 
 
 def _margins(
-    module: IntegerMap, slices: tuple[tuple[int, int, int], ...], spread: tuple[int, ...]
+    convolution: Convolution, reaches: tuple[int, ...], slices: _Slices, spread: tuple[int, ...]
 ) -> tuple[int, ...] | None:
     """How many of the first rows that numbers reach are dropped; None if zeros stand where numbers were dropped."""
-    assert isinstance(module.operator, Convolution)
     if slices[0] != (0, spread[0], 1) or any(step != 1 for _, _, step in slices):
         return None
     margins = []
-    axes = zip(slices[1:], spread[1:], module.operator.padding, _reaches(module), strict=True)
+    axes = zip(slices[1:], spread[1:], convolution.padding, reaches, strict=True)
     for (start, stop, _), size, (before, after), reach in axes:
         if (start and before) or (stop < size and after):
             return None
@@ -126,15 +131,14 @@ def _margins(
     return tuple(margins)
 
 
-def _reaches(module: IntegerMap) -> tuple[int, ...]:
+def _reaches(convolution: Convolution, module: IntegerMap) -> tuple[int, ...]:
     """How many numbers the kernel of a convolution spans along each axis."""
     assert module.weight is not None
-    assert isinstance(module.operator, Convolution)
-    return tuple(d * (k - 1) + 1 for d, k in zip(module.operator.dilation, module.weight.shape[2:], strict=True))
+    return tuple(d * (k - 1) + 1 for d, k in zip(convolution.dilation, module.weight.shape[2:], strict=True))
 
 
 def _nearest(node: Node) -> Upsampling | None:
-    """Two Takes; each has a factor if it repeats all numbers of its axis that often."""
+    """Return the upsampling that two Takes are, if each repeats all numbers of its axis equally often."""
     inner = _chain(node, (Take,))
     if not isinstance(module_of(node), Take) or inner is None:
         return None
@@ -157,7 +161,7 @@ def _nearest(node: Node) -> Upsampling | None:
 
 
 def _chain(node: Node, kinds: tuple[type, ...]) -> list[Node] | None:
-    """What a node reads, what that reads and so on, if these are of those kinds and nothing else reads them."""
+    """Return the nodes before a node, nearest first, if they call modules of these kinds and have no other reader."""
     found = []
     for kind in kinds:
         sources = node.all_input_nodes

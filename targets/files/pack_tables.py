@@ -28,12 +28,12 @@ SCALARS: Mapping[str, tuple[Any, np.dtype[Any]]] = {
 
 
 def pack_tables(schema: FlatSchema, values: Mapping[str, Any]) -> bytes:
-    """The bytes of a file.
+    """Return the bytes of a file.
 
     Args:
         schema: Says what its tables are.
-        values: Those of the root table: a mapping for a table, with a pair (name, values) where it is one of
-            several; what is not there has the schema's default.
+        values: The fields of the root table. A table is a mapping; where the schema allows one of several tables, it
+            is a pair (name, mapping). A field that is left out has the schema's default.
     """
     builder = flatbuffers.Builder(1024)
     builder.Finish(_Packer(schema, builder).table(schema.root, values), schema.identifier)
@@ -48,7 +48,7 @@ class _Packer:
         self.builder = builder
 
     def table(self, name: str, values: Mapping[str, Any]) -> int:
-        """Write a table; return where."""
+        """Write a table behind what it refers to; return its offset."""
         fields = self.schema.tables[name]
         places = {key: self._place(fields[key][1], value) for key, value in values.items()}
         self.builder.StartObject(1 + max((number for number, _ in fields.values()), default=-1))
@@ -62,7 +62,7 @@ class _Packer:
         return int(self.builder.EndObject())
 
     def _place(self, kind: str, value: Any) -> Any:
-        """A scalar as it is, or where something longer was written."""
+        """Return a scalar as it is, or the offset at which a longer value was written."""
         if kind in SCALARS:
             return value
         if kind == "string":
@@ -85,7 +85,7 @@ class _Packer:
         return int(self.builder.EndVector())
 
     def _bytes(self, data: bytes) -> int:
-        """The numbers of a tensor, which kernels read where they lie."""
+        """Write the numbers of a tensor, aligned so that kernels read them in place; return their offset."""
         self.builder.StartVector(1, len(data), self.schema.alignment)
         self.builder.head -= len(data)
         self.builder.Bytes[self.builder.head : self.builder.head + len(data)] = data

@@ -20,7 +20,7 @@ _LETTERS = 64  # that count as much as a table: many strings can lie in one plac
 
 
 def unpack_tables(schema: FlatSchema, data: bytes, most_tables: int = 1_000_000) -> dict[str, Any]:
-    """The values of the root table, as `pack_tables` takes them; bytes are views of `data`, vectors arrays.
+    """Return the fields of the root table, as `pack_tables` takes them; bytes are views of `data`, vectors arrays.
 
     Args:
         schema: Says what its tables are.
@@ -37,7 +37,7 @@ def unpack_tables(schema: FlatSchema, data: bytes, most_tables: int = 1_000_000)
 
 
 class _Reader:
-    """Reads tables of some bytes, as many as are left."""
+    """Reads the tables of a file, up to a number of them."""
 
     def __init__(self, schema: FlatSchema, data: memoryview, most_tables: int) -> None:
         self.schema = schema
@@ -45,17 +45,17 @@ class _Reader:
         self.left = most_tables
 
     def number(self, form: str, position: int) -> int:
-        """The number at a position."""
+        """Return the number at a position."""
         if not 0 <= position <= len(self.data) - struct.calcsize(form):
             raise ValueError(f"it is cut, or no {self.schema.title} file")
         return int(struct.unpack_from(form, self.data, position)[0])
 
     def follow(self, position: int) -> int:
-        """Where an offset leads to."""
+        """Return the position to which the offset at a position leads."""
         return position + self.number("<I", position)
 
     def table(self, name: str, position: int) -> dict[str, Any]:
-        """The values of a table."""
+        """Return the fields of a table."""
         self._count()
         fields = {number: (key, kind) for key, (number, kind) in self.schema.tables[name].items()}
         slots = position - self.number("<i", position)
@@ -81,7 +81,7 @@ class _Reader:
         return table, self.table(table, self.follow(position))
 
     def value(self, kind: str, position: int) -> Any:
-        """What stands in a field, or is referred to there."""
+        """Return the value of a field, or what the field refers to."""
         if kind in SCALARS:
             return self.scalars(kind, position, 1)[0].item()
         place = self.follow(position)
@@ -95,19 +95,19 @@ class _Reader:
         return self.vector(kind[1:-1], place + 4, length)
 
     def vector(self, kind: str, position: int, length: int) -> Any:
-        """The entries of a vector."""
+        """Return the entries of a vector."""
         if kind in SCALARS:
             return self.scalars(kind, position, length)
         self.scalars("uint32", position, length)  # all are there
         return [self.value(kind, position + 4 * index) for index in range(length)]
 
     def text(self, position: int, length: int) -> str:
-        """A string."""
+        """Return a string."""
         self._count(1 + length // _LETTERS)
         return bytes(self.scalars("uint8", position, length)).decode("utf-8")
 
     def scalars(self, kind: str, position: int, length: int) -> np.ndarray[Any, Any]:
-        """Numbers that lie behind each other."""
+        """Return the numbers of a vector as an array."""
         dtype = SCALARS[kind][1]
         if not 0 <= position <= len(self.data) - length * dtype.itemsize:
             raise ValueError(f"it is cut, or no {self.schema.title} file")

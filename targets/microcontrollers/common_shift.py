@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ana_fx.operators.sum import Sum
 from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import ShiftStaircase
 
@@ -94,7 +93,7 @@ def common_shift(module: IntegerMap) -> CommonShift | None:
 
 
 def _line(module: IntegerMap, code: ShiftStaircase) -> CommonShift:
-    unit = int(module.weight.abs().min()) if type(module.operator) is Sum and module.weight is not None else 1
+    unit = int(module.weight.abs().min()) if module.operator.num_inputs > 1 and module.weight is not None else 1
     columns = torch.broadcast_tensors(
         *(each.cpu() for each in (code.multiplier, code.offset, code.shift, module.sign, module.lowest, module.highest))
     )

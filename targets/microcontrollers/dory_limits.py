@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Reshape
 from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool
@@ -46,7 +45,7 @@ def _requantizer_limit(node: Node, module: IntegerMap, line: CommonShift) -> lis
             f"its levels go from {module.lo} to {module.hi}, needed {kind.qmin} to {kind.qmax} ({kind}), to which "
             f"kernels clip"
         )
-    if type(module.operator) is Sum and not line.is_uniform:
+    if module.operator.num_inputs > 1 and not line.is_uniform:
         reasons.append("its channels have slopes of their own, needed one for a sum: leave out the batch norm")
     conv = plain_convolution(module.operator, module.weight, sample_shape_of(node.all_input_nodes[0]))
     return reasons if conv is None else [*reasons, *stride_reasons(conv.stride)]

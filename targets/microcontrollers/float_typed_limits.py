@@ -124,6 +124,7 @@ _OPERATOR_LIMITS: Limits = {
     Linear: _linear_limit,
     Sum: _sum_limit,
 }
+"""Limits by operator; all others are refused by the description of the targets, or have no writer."""
 
 LIMITS: Limits = {
     **dict.fromkeys((Concat, Pad, Permute, Rearrange, Slice, Take), _movement_limit),

@@ -19,11 +19,11 @@ _LONGEST = 30  # characters of a line
 
 
 def drawing(nodes: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
-    """An `<svg>` of the graph.
+    """Draw the graph as an `<svg>` element.
 
     Args:
         nodes: The graph, in order.
-        anchors: For the nodes that the page says more of, the id of the place.
+        anchors: The id of the place on the page that says more of a node, by the node's name.
     """
     places = _places(nodes)
     num_columns = 1 + max((column for column, _ in places.values()), default=0)
@@ -40,7 +40,7 @@ def drawing(nodes: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
 
 
 def _places(nodes: Sequence[NodeFacts]) -> dict[str, tuple[int, int]]:
-    """Column and row of each node; a long arrow keeps its column free, as far as there are free ones."""
+    """Find a column and a row for each node; a long arrow keeps its column free where another one is left."""
     rows: dict[str, int] = {}
     for node in nodes:  # in topological order
         rows[node.name] = 1 + max((rows[source] for source in node.reads), default=-1)

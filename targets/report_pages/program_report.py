@@ -39,7 +39,7 @@ class NodeFacts:
         name: Its module path, or its name where it calls no module.
         kind: What it computes: "input", "convolution", "max pool", "reshape", "output" …
         reads: The names of the nodes that it reads.
-        shape: Of one sample of its tensor; None where none is known.
+        shape: The shape of one sample of its tensor; None where none is known.
         levels: The smallest and the largest integer that it can give; None for reals and logits.
         row: What `describe` says of it; None for what is no layer map.
         num_weights: Its trained weights.
@@ -165,7 +165,7 @@ def report(
 def program_facts(
     integer: GraphModule, page: Path, inputs: tuple[Tensor, ...] | None = None, files: tuple[FileFacts, ...] = ()
 ) -> ProgramReport:
-    """What the report of a program says, before anything is written."""
+    """Collect what the report of a program says; nothing is written."""
     summary = describe(integer)
     rows = {row.name: row for row in summary.rows}
     shares = {} if inputs is None else _saturated_shares(integer, inputs)

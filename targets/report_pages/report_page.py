@@ -66,7 +66,7 @@ _TEXT = ("layer map", "operation", "weights", "output", "shape", "levels", "as r
 
 
 def page_of(report: ProgramReport) -> str:
-    """The page."""
+    """Return the page of a report as HTML."""
     layers = [node for node in report.nodes if node.row is not None]
     anchors = {node.name: f"layer-{index}" for index, node in enumerate(layers)}
     title = escape(f"{report.name} for {report.target}")
@@ -139,7 +139,7 @@ def _table(layers: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
 
 
 def _scrolling(name: str, content: str) -> str:
-    """What may be larger than the screen, in a box that the keyboard reaches too."""
+    """Wrap what may be larger than the screen in a box that scrolls, and that the keyboard reaches."""
     return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{content}</div>'
 
 
@@ -156,11 +156,6 @@ def _cell(name: str, value: object) -> str:
 
 def _is_text(name: str, text: Sequence[str]) -> str:
     return ' class="text"' if name in text else ""
-
-
-def _ratio(node: NodeFacts) -> str | None:
-    """Bytes of its weights in float32 over those of its integers."""
-    return f"{4 * node.num_weights / node.weight_bytes:.1f}" if node.weight_bytes else None
 
 
 def _reals(node: NodeFacts) -> str | None:

@@ -27,7 +27,7 @@ _BITS = 31
 
 
 def unproven_add(w: TfliteWriter) -> str:
-    """Why ADD is not proven to give a sum's levels; empty if it gives each of them, for every pair of levels."""
+    """Say why ADD is not proven to give a sum's levels; "" if it gives the level of every pair of levels."""
     module: IntegerMap = w.module
     staircase = module.staircase
     assert module.weight is not None
@@ -50,7 +50,7 @@ def unproven_add(w: TfliteWriter) -> str:
 
 
 def xnnpack_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Array:
-    """The levels that XNNPACK makes of sums of levels with one scale, not clipped."""
+    """Compute the levels that XNNPACK makes of sums of levels with one scale, not clipped."""
     ratio = np.float32(x_scale / y_scale)
     shift = _LEFT_SHIFT - (math.frexp(float(ratio))[1] - 1)
     multiplier = int(np.rint(np.ldexp(ratio, shift)))
@@ -58,7 +58,10 @@ def xnnpack_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Array:
 
 
 def reference_add(sums: Array, x_scale: np.float32, y_scale: np.float32) -> Array:
-    """Those that TFLite Micro and LiteRT without XNNPACK make of them: each term is half as large as it could be."""
+    """Compute the levels that TFLite Micro, and LiteRT without XNNPACK, make of such sums, not clipped.
+
+    They halve each term before they add.
+    """
     largest = 2 * float(x_scale)
     multiplier, exponent = _fixed_point(largest / (float(y_scale) * 2**_LEFT_SHIFT))
     total = sums.astype(np.int64) << (_LEFT_SHIFT - 1)
@@ -74,7 +77,7 @@ def _fixed_point(slope: float) -> tuple[int, int]:
 
 
 def _kernels(requantizer: Requantizer) -> dict[str, Any]:
-    """The kernels that a target names."""
+    """The formulas of the kernels that a target names, by what messages call the kernel."""
     if requantizer is Requantizer.XNNPACK:
         return {"XNNPACK's ADD": xnnpack_add}
     if requantizer is Requantizer.Q31:

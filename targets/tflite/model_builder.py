@@ -30,8 +30,8 @@ class Scales:
 
     Args:
         scale: Float32, one, or one for each channel.
-        zero_point: The stored number of zero.
-        axis: Which axis has the channels.
+        zero_point: The integer that stands for 0.
+        axis: The axis of the channels, where each has a scale.
     """
 
     scale: Array | np.float32
@@ -57,11 +57,11 @@ class ModelBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     def tensor(self, name: str, shape: Sequence[int], scales: Scales | None, kind: Kind = Kind.INT8) -> int:
-        """A tensor that an operator gives, or an input; `shape` is that of a sample."""
+        """Add a tensor that depends on the input, with samples of that shape; return its index."""
         return self._add(name, (1, *shape), scales, {"type": kind, _SIGNATURE_OF_SHAPE: [_DYNAMIC, *shape]})
 
     def constant(self, name: str, array: Array, scales: Scales | None = None, *, is_int4: bool = False) -> int:
-        """A tensor with numbers; those of a plain constant that is there already are used again."""
+        """Add a tensor with these numbers; return its index, or that of an equal one which was added without scales."""
         data = _nibbles(array) if is_int4 else array.astype(array.dtype.newbyteorder("<")).tobytes()
         key = (array.dtype.str, array.shape, data)
         if scales is None and key in self._constants:
@@ -73,7 +73,7 @@ class ModelBuilder:
         return index
 
     def operator(self, code: Code, inputs: Sequence[int], output: int, **options: Any) -> None:
-        """An operator with one output."""
+        """Add an operator with one output."""
         number, table, version = OPTIONS[code]
         if any(self.tensors[index]["type"] == Kind.INT4 for index in inputs):
             version = _INT4_VERSIONS[code]
@@ -82,7 +82,7 @@ class ModelBuilder:
         self.operators.append(entry | {"options_type": number, "options": (table, options)})
 
     def pack(self, name: str, metadata: Mapping[str, str]) -> bytes:
-        """The file."""
+        """Return the bytes of the file."""
         notes = [{"name": key, "buffer": self._buffer(text.encode())} for key, text in metadata.items()]
         signature = {
             "inputs": [{"name": key, "tensor_index": index} for key, index in self.inputs.items()],
@@ -119,7 +119,7 @@ class ModelBuilder:
 
 
 def _nibbles(array: Array) -> bytes:
-    """Two integers of four bits in a byte, the first one below."""
+    """Pack two integers of four bits into each byte, the first one into its lower half."""
     flat = array.astype(np.uint8).ravel() & 0xF
     padded = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
     return bytes(padded[::2] | padded[1::2] << 4)

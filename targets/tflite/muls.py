@@ -22,12 +22,12 @@ _FIXED_POINT = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROU
 
 
 def mul_scale(module: IntegerMap, scales: tuple[np.float32, np.float32], requantizer: Requantizer) -> np.float32 | None:
-    """The scale of the second tensor with which MUL gives a product's level in all kernels, for every product.
+    """Find the scale of the second tensor with which MUL gives the level of every product, in all kernels.
 
     Args:
         module: The product.
-        scales: Those of its tensors, float32.
-        requantizer: Which kernels.
+        scales: The scales of its two tensors, float32.
+        requantizer: The formula that says which kernels the target names.
 
     Returns:
         The second tensor's own scale or the trained one, which may differ in a digit; None if there is neither.
@@ -48,7 +48,7 @@ def mul_scale(module: IntegerMap, scales: tuple[np.float32, np.float32], requant
 
 
 def _kernels(staircase: QLinearStaircase, requantizer: Requantizer) -> list[Staircase]:
-    """What the kernels that a target names compute."""
+    """The staircases that the kernels named by a target compute."""
     if requantizer is Requantizer.XNNPACK:
         return [staircase]
     if requantizer is Requantizer.Q31:

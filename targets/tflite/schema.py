@@ -56,7 +56,7 @@ class Padding(IntEnum):
 
 
 class Activation(IntEnum):
-    """What follows in the same kernel."""
+    """The activation that a kernel applies to its result."""
 
     NONE = 0
     RELU = 1

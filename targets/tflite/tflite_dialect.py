@@ -18,6 +18,7 @@ from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, Integ
 from ana_fx.targets.channels_last.free_moves import write_permute, write_reshape
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.channels_last.writer_dialect import Write, WriterDialect
+from ana_fx.targets.tflite.tflite_limits import LIMITS
 from ana_fx.targets.tflite.write_joins import write_concat, write_max_pool
 from ana_fx.targets.tflite.write_lookups import write_table
 from ana_fx.targets.tflite.write_moves import write_slice, write_take, write_zeros
@@ -50,5 +51,5 @@ _WRITERS: Mapping[type, Write] = {
     Sum: write_sum,
     Take: write_take,
 }
-TFLITE = WriterDialect(_WRITERS)
+TFLITE = WriterDialect(_WRITERS, LIMITS)
 """CONV_2D and DEPTHWISE_CONV_2D for everything that multiplies weights, ADD and MUL where proven, GATHER for tables."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from ana_fx.target import Target
 from ana_fx.targets.channels_last.layout_family import LayoutFamily
 from ana_fx.targets.channels_last.writer_dialect import WriterDialect
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.tflite.tflite_file import TfliteFile, read_tflite
-from ana_fx.targets.tflite.tflite_limits import misfits_of
 from ana_fx.targets.tflite.tflite_program import TfliteProgram
 from ana_fx.targets.tflite.tflite_runtimes import TFLITE_RUNTIMES
 
@@ -30,10 +29,6 @@ class TfliteFamily(LayoutFamily):
     def walk(self, program: GraphModule, target: Target, dialect: WriterDialect) -> TfliteProgram:
         """What writes a program."""
         return TfliteProgram(program, target, dialect)
-
-    def misfits_of(self, program: GraphModule, node: Node, target: Target) -> list[str]:
-        """Say why a node cannot be written."""
-        return misfits_of(program, node, target)
 
     def read(self, path: Path) -> TfliteFile:
         """Read a file and check it."""

@@ -94,7 +94,7 @@ def read_tflite(path: Path) -> TfliteFile:
 
 
 def _check(model: Mapping[str, Any]) -> None:
-    """Refuse tensors that do not have the numbers that they should, and operators that name none that there is."""
+    """Refuse tensors whose numbers do not fill their shape, and operators that are unknown or name no tensor."""
     (graph,) = model["subgraphs"]
     tensors, buffers, codes = graph["tensors"], model["buffers"], model["operator_codes"]
     for tensor in tensors:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
-from ana_fx.graph import location, module_of
 from ana_fx.operators.average import Average
+from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
+from ana_fx.operators.identity import Identity
+from ana_fx.operators.linear import Linear
 from ana_fx.operators.maximum import Maximum
 from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.reduce import Reduce
 from ana_fx.operators.sum import Sum
-from ana_fx.program.data_movement import Concat
+from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerMap
-from ana_fx.program.integer_modules import IntegerMaxPool
+from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
 from ana_fx.program.tensor_spec import sample_shape_of, spec_of
 from ana_fx.requantizers.agreed_staircase import agreed_channels
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
@@ -27,43 +28,28 @@ from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
 from ana_fx.targets.channels_last.layout_limits import (
+    Limit,
     average_reasons,
+    concat_reasons,
     convolution_reasons,
-    layout_reasons,
+    map_of,
     mean_reasons,
+    no_reasons,
+    pool_reasons,
 )
 from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.write_lookups import LARGEST_TABLE
 
-__all__ = ["misfits_of"]
+__all__ = ["LIMITS"]
 
 _BYTE = 127
 _LONGEST = 2**31 - 1
 _SHOWN = 5
 
 
-def misfits_of(program: GraphModule, node: Node, target: Target) -> list[str]:
-    """Say why a node cannot be written, a reason for each, with its place."""
-    module = module_of(node)
-    reasons = layout_reasons(node)
-    if isinstance(module, IntegerMap):
-        reasons += (
-            _table_reasons(node, module, target) if _can_be_table(node, module) else _map_reasons(node, module, target)
-        )
-    elif isinstance(module, IntegerMaxPool) and set(module.dilation) != {1}:
-        reasons.append(f"its max pool has dilation {module.dilation}, needed 1")
-    elif isinstance(module, Concat) and len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) > 1:
-        reasons.append("it joins a constant, needed tensors that depend on the input")
-    return [f"{location(node)}: {reason}" for reason in reasons]
-
-
-def _map_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
-    limit = _LIMITS.get(type(module.operator))
-    return [*_staircase_reasons(module, target), *(limit(node, module) if limit else [])]
-
-
-def _staircase_reasons(module: IntegerMap, target: Target) -> list[str]:
-    """A formula that is the target's, and one that all its kernels compute."""
+def _staircase_reasons(node: Node, operator: Operator, target: Target) -> list[str]:
+    """Refuse a formula that is not the target's, and one that not all its kernels compute."""
+    module = map_of(node)
     staircase, wanted = module.staircase, target.requantizer
     if isinstance(staircase, FixedPointStaircase):
         if staircase.rounding != wanted.value:
@@ -92,29 +78,41 @@ def _agreement_reasons(module: IntegerMap, staircase: QLinearStaircase) -> list[
 
 
 def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[str]:
-    """Kernels shift accumulators to the left, in 32 bits, where slopes are above 1."""
+    """Refuse accumulators that leave 32 bits where slopes are above 1, since kernels shift them to the left first."""
     _, exponent = staircase.fixed_point()
     size = torch.maximum(module.lowest.abs(), module.highest.abs()) * staircase.factor + staircase.bias.long().abs()
     largest = int((size << exponent.clamp_min(0)).max())
     return [] if largest <= _LONGEST else [f"its accumulator can reach {largest} shifted, needed at most {_LONGEST}"]
 
 
-def _sum_reasons(node: Node, module: IntegerMap) -> list[str]:
+def _with_staircase(limit: Limit) -> Limit:
+    """Refuse what a limit refuses, and staircases that kernels do not have."""
+    return lambda node, operator, target: [*_staircase_reasons(node, operator, target), *limit(node, operator, target)]
+
+
+def _sum_reasons(node: Node, operator: Sum, target: Target) -> list[str]:
+    """Refuse factors of more than a byte; tensors that broadcast are added by no kernel, and become a table."""
+    if len(set(map(sample_shape_of, node.all_input_nodes))) > 1:
+        return _table_reasons(node, operator, target)
+    module, reasons = map_of(node), _staircase_reasons(node, operator, target)
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
-    return [] if largest <= _BYTE else [f"its tensors have factors up to {largest}, needed at most {_BYTE}"]
+    if largest <= _BYTE:
+        return reasons
+    return [*reasons, f"its tensors have factors up to {largest}, needed at most {_BYTE}"]
 
 
-def _can_be_table(node: Node, module: IntegerMap) -> bool:
-    """Whether what kernels do not compute is written as a table from accumulators to levels."""
-    if isinstance(module.operator, Sum):
-        return len(set(map(sample_shape_of, node.all_input_nodes))) > 1
-    return isinstance(module.operator, (Maximum, Minimum, Product))
+def _product_reasons(node: Node, operator: Product, target: Target) -> list[str]:
+    """Refuse what would become a table that is too large, unless one operator multiplies."""
+    reasons = _table_reasons(node, operator, target)
+    return [] if not reasons or _is_mul(node, target) else reasons
 
 
-def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
+def _table_reasons(node: Node, operator: Operator, target: Target) -> list[str]:
+    """Refuse more levels than a table from accumulators to levels may have."""
+    module = map_of(node)
     size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
-    if size <= LARGEST_TABLE or (isinstance(module.operator, Product) and _is_mul(node, module, target)):
+    if size <= LARGEST_TABLE:
         return []
     return [
         f"it needs a table of {size} levels, one for each channel and accumulator, needed at most {LARGEST_TABLE}; "
@@ -122,15 +120,23 @@ def _table_reasons(node: Node, module: IntegerMap, target: Target) -> list[str]:
     ]
 
 
-def _is_mul(node: Node, module: IntegerMap, target: Target) -> bool:
+def _is_mul(node: Node, target: Target) -> bool:
+    """Whether all kernels of the target give the levels of a product by one operator, without a table."""
     levels = [spec_of(each).levels for each in node.args if isinstance(each, Node)]
     first, second = (np.float32(each.scale) for each in levels if each is not None)
-    return mul_scale(module, (first, second), target.requantizer) is not None
+    return mul_scale(map_of(node), (first, second), target.requantizer) is not None
 
 
-_LIMITS: Mapping[type, Callable[[Node, Any], list[str]]] = {
-    Average: average_reasons,
-    Convolution: convolution_reasons,
-    Reduce: mean_reasons,
+LIMITS: Mapping[type, Limit] = {
+    Average: _with_staircase(average_reasons),
+    Concat: concat_reasons,
+    Convolution: _with_staircase(convolution_reasons),
+    IntegerMaxPool: pool_reasons,
+    Product: _product_reasons,
+    Reduce: _with_staircase(mean_reasons),
     Sum: _sum_reasons,
+    **dict.fromkeys((Identity, Linear), _staircase_reasons),
+    **dict.fromkeys((IntegerSoftmax, IntegerTable, Pad, Permute, Reshape, Slice, Take), no_reasons),
+    **dict.fromkeys((Maximum, Minimum), _table_reasons),
 }
+"""The limit of every operator and module that the dialect of TFLite has a writer for."""

@@ -1,4 +1,4 @@
-"""What a writer has in hand while it writes one node of a program into a .tflite file."""
+"""The tools with which a writer writes one node of a program into a .tflite file."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ class TfliteWriter(LayoutWriter):
 
     @property
     def scales(self) -> Scales:
-        """What the integers that the node gives stand for."""
+        """Scale and zero point of what the node gives."""
         return Scales(np.float32(self.levels.scale), self.zero_point)
 
     def tensor(self, dims: Shape, scales: Scales | None = None, suffix: str = "") -> int:
-        """A tensor that depends on the input, with the node's own scale unless it is given another."""
+        """Add a tensor that depends on the input, with the node's scale unless another is given; return its index."""
         return self.builder.tensor(self.path + suffix, dims, scales or self.scales)
 
     def constant(self, array: Array, name: str, scales: Scales | None = None, *, is_int4: bool = False) -> int:
-        """A tensor with numbers, two of them in a byte if they are of four bits."""
+        """Add a tensor with these numbers, two of them in a byte if they have four bits; return its index."""
         self.stored_bytes[name] = -(-array.size // 2) if is_int4 else array.nbytes
         return self.builder.constant(f"{self.path}.{name}", array, scales, is_int4=is_int4)
 
     def op(self, code: Code, inputs: Sequence[int], dims: Shape, scales: Scales | None = None, **options: Any) -> int:
-        """An operator, and the tensor that it gives."""
+        """Add an operator; return the index of the tensor that it gives."""
         output = self.tensor(dims, scales)
         self.builder.operator(code, inputs, output, **options)
         return output
 
     def int32(self, code: Code, inputs: Sequence[int], dims: Shape, **options: Any) -> int:
-        """An operator, and the tensor of int32 that it gives."""
+        """Add an operator; return the index of the tensor of int32 that it gives."""
         output = self.builder.tensor(self.path, dims, None, Kind.INT32)
         self.builder.operator(code, inputs, output, **options)
         return output
 
     def scales_of(self, x: HeldTensor) -> Scales:
-        """What the integers of a tensor stand for."""
+        """Scale and zero point of a tensor of the file."""
         return Scales(x.scale, x.zero_point)
 
     def reshape(self, x: HeldTensor | None, index: int, dims: Shape, wanted: Shape) -> int:
@@ -65,7 +65,7 @@ class TfliteWriter(LayoutWriter):
         return self.reshaped(index, dims, dims, self.scales_of(x), is_renamed=True)
 
     def reshaped(self, index: int, dims: Shape, wanted: Shape, scales: Scales, *, is_renamed: bool = False) -> int:
-        """A tensor with the same integers in another shape; `is_renamed` says that they stand for other numbers."""
+        """Give a tensor another shape, or other scales if `is_renamed`; return the index of the same integers."""
         if dims == wanted and not is_renamed:
             return index
         assert math.prod(dims) == math.prod(wanted)

@@ -13,12 +13,12 @@ _LOWEST, _HIGHEST = -128, 127
 
 
 def activation(w: TfliteWriter) -> Activation:
-    """What a kernel clips with: it gives bytes, and with a ReLU none below that of level 0."""
+    """The activation that the kernel of a node fuses: a ReLU if that clips at the lowest level, which is 0."""
     return Activation.RELU if w.module.lo == 0 and w.zero_point > _LOWEST else Activation.NONE
 
 
 def clipped(w: TfliteWriter, index: int, dims: tuple[int, ...], *, has_activation: bool = True) -> int:
-    """What a kernel gave, clipped by MINIMUM and MAXIMUM where neither the byte nor its ReLU, if it has one, did."""
+    """Write MINIMUM and MAXIMUM where the ends of a byte and the fused ReLU, if there is one, have not clipped yet."""
     lowest = w.module.lo + w.zero_point
     highest = w.module.hi + w.zero_point
     if highest < _HIGHEST:

@@ -15,7 +15,7 @@ _LOWEST = -128
 
 
 def write_concat(w: TfliteWriter, module: Concat) -> HeldTensor:
-    """Write CONCATENATION along the axis on which the file has the program's."""
+    """Write CONCATENATION along the axis of the file that is the program's."""
     shapes = [x.shape for x in w.inputs]
     order = w.x.order if all(x.image == x.shape for x in w.inputs) else tuple(range(len(w.shape)))
     indices = [w.arranged(x, shape, order) for x, shape in zip(w.inputs, shapes, strict=True)]

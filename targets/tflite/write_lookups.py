@@ -27,11 +27,11 @@ Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 LARGEST_TABLE = 2**16
-"""Entries, which are bytes: products of two bytes have 65,026."""
+"""The most entries, of a byte each: products of two bytes need 65,026."""
 
 
 def write_table(w: TfliteWriter, module: IntegerTable) -> HeldTensor:
-    """Write a GATHER of the level of each level, in the row of its channel if there are several rows."""
+    """Write GATHER, which looks each level up in a table, in the row of its channel if the table has several."""
     x, table = w.x, numpy(module.table)
     image, order = x.image, x.order
     if len(table) > 1:
@@ -42,7 +42,7 @@ def write_table(w: TfliteWriter, module: IntegerTable) -> HeldTensor:
 
 
 def write_accumulator_lookup(w: TfliteWriter, accumulator: int, dims: Shape) -> int:
-    """Write a GATHER of the level of each accumulator, int32, of two bytes; its channels lie last."""
+    """Write GATHER, which looks up the level of each accumulator of two bytes, int32 with the channels last."""
     module: IntegerMap = w.module
     lowest, highest = int(module.lowest.min()), int(module.highest.max())
     accumulators = torch.arange(lowest, highest + 1) * module.sign.cpu()[:, None]
@@ -51,12 +51,12 @@ def write_accumulator_lookup(w: TfliteWriter, accumulator: int, dims: Shape) -> 
 
 
 def as_int32(w: TfliteWriter, x: int, dims: Shape, added: int = 0) -> int:
-    """Write bytes as int32, plus a number."""
+    """Write CAST from bytes to int32, and ADD of a number."""
     return with_number(w, w.int32(Code.CAST, [x], dims, in_data_type=Kind.INT8, out_data_type=Kind.INT32), dims, added)
 
 
 def with_number(w: TfliteWriter, x: int, dims: Shape, added: int | Array, code: Code = Code.ADD) -> int:
-    """Write int32 plus a number, or plus one for each channel, or times them."""
+    """Write ADD, or MUL, of int32 and a number, or one number for each channel; nothing where that changes nothing."""
     if np.array_equal(added, 0 if code is Code.ADD else 1):
         return x
     constant = w.constant(np.atleast_1d(np.asarray(added, np.int32)), "number")
@@ -64,12 +64,12 @@ def with_number(w: TfliteWriter, x: int, dims: Shape, added: int | Array, code: 
 
 
 def looked_up(w: TfliteWriter, index: int, dims: Shape, stored: Array, scales: Scales) -> int:
-    """Write a GATHER of bytes at indices."""
+    """Write GATHER of the bytes at indices."""
     return w.op(Code.GATHER, [w.constant(stored.astype(np.int8), "table", scales), index], dims, scales, axis=0)
 
 
 def _looked_up(w: TfliteWriter, index: int, dims: Shape, table: Array) -> int:
-    """The bytes of the levels at indices into a row, or into the row of each channel."""
+    """Write what looks up the levels at indices into a row, or into the row of each channel."""
     num_rows, size = table.shape
     if num_rows > 1:
         index = with_number(w, index, dims, np.arange(num_rows) * size)

@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 
 def kernel_padding(sizes: Pair, padding: tuple[Pair, Pair], window: Pair, stride: Pair) -> Padding | None:
-    """How a kernel is told of a padding; None where it cannot be: it knows none, and SAME.
+    """Return the kernel's name of a padding: VALID is none; None if it is not SAME either.
 
     SAME gives ⌈size / stride⌉ numbers along an axis, and pads what these need, the larger half behind.
     """
@@ -35,7 +35,12 @@ def kernel_padding(sizes: Pair, padding: tuple[Pair, Pair], window: Pair, stride
 def padded(
     w: TfliteWriter, product: KernelProduct, x: int, dims: tuple[int, ...], scales: Scales
 ) -> tuple[KernelProduct, int, tuple[int, ...], Padding]:
-    """A product whose padding its kernel knows, behind a PAD where it does not; what it reads, and how it pads."""
+    """Write PAD where a product's kernel does not know its padding.
+
+    Returns:
+        The product with the padding that is left to the kernel, the tensor that it reads, the shape of that tensor,
+        and the kernel's name of the padding.
+    """
     padding = kernel_padding((dims[0], dims[1]), product.padding, product.window, product.stride)
     if padding is not None:
         return product, x, dims, padding

@@ -78,7 +78,7 @@ def write_minimum(w: TfliteWriter, op: Minimum) -> HeldTensor:
 
 
 def _by_table(w: TfliteWriter, code: Code, pair: AlignedPair, **options: Any) -> int:
-    """What an operator makes of both in int32, and a table from that to levels."""
+    """Write an operator on both tensors in int32, and a table from what it gives to levels."""
     terms = []
     for place, (index, dims, x) in enumerate(zip(pair.indices, pair.dims_of, w.inputs, strict=True)):
         factor = 1 if w.module.weight is None else int(w.module.weight[place])
@@ -88,9 +88,9 @@ def _by_table(w: TfliteWriter, code: Code, pair: AlignedPair, **options: Any) ->
 
 
 def _add_as_product(w: TfliteWriter, pair: AlignedPair) -> int:
-    """Both tensors as the two rows of an image, times a kernel that is two numbers high.
+    """Write a depthwise convolution whose image has the two tensors for its rows and whose kernel is two numbers high.
 
-    The rows have one zero point in the kernel's eyes; what the second one's differs by goes into the bias.
+    The kernel takes both rows for tensors of one zero point; the difference of their zero points goes into the bias.
     """
     dims = pair.dims
     channels, size = (dims[-1], math.prod(dims[:-1])) if dims else (1, 1)

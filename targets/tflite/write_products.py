@@ -40,10 +40,10 @@ def write_product(
     Args:
         w: Writes the node.
         product: The product.
-        x: What it reads, with samples [height, width, channels].
-        dims: Their shape.
-        scales: What their integers stand for.
-        bias_moved: What the bias is larger by than the staircase's.
+        x: The tensor that it reads, with samples [height, width, channels].
+        dims: The shape of these samples.
+        scales: Their scale and zero point.
+        bias_moved: How much larger the bias is than the staircase's.
 
     Returns:
         A tensor with samples [height, width, outputs].
@@ -74,7 +74,7 @@ def write_product(
 
 
 def _fits_four_bits(weight: Array) -> bool:
-    """Whether all its integers do: not where a channel with a negative gain has the lowest one turned around."""
+    """Whether four bits hold all its integers: not 8, which a lowest level becomes where a gain is negative."""
     return int(weight.min()) >= _LEAST_INT4 and int(weight.max()) < -_LEAST_INT4
 
 

@@ -53,7 +53,7 @@ def write_softmax(w: TfliteWriter, module: IntegerSoftmax) -> HeldTensor:
 
 
 def _exponentials(w: TfliteWriter, distance: int, dims: Shape, table: Array) -> int:
-    """The entries of a table of int32, which TFLite Micro's GATHER does not know: two bytes of each."""
+    """Look up entries of a table of int32, of which TFLite Micro's GATHER knows none, by two tables of bytes."""
     upper = (table + _UNIT // 2) // _UNIT
     first = looked_up(w, distance, dims, upper - _MIDDLE, _PLAIN)
     second = looked_up(w, distance, dims, table - upper * _UNIT, _PLAIN)
@@ -62,7 +62,7 @@ def _exponentials(w: TfliteWriter, distance: int, dims: Shape, table: Array) -> 
 
 
 def _total(w: TfliteWriter, terms: int, dims: Shape) -> int:
-    """The sum of each row, which TFLite Micro's SUM does not know of int32: its halves are added until one is left."""
+    """Add up each row by adding its halves until one number is left; TFLite Micro's SUM knows no int32."""
     (rows, size), odd = dims, []
     while size > 1:
         half = size // 2

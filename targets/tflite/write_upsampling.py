@@ -71,7 +71,7 @@ def write_transposed(w: TfliteWriter, form: SpreadConvolution) -> HeldTensor:
 
 
 def _constants(w: TfliteWriter, weight: Array, scales: Scales) -> tuple[int, int]:
-    """A weight with its outputs first, and its bias."""
+    """Add the constants of a weight whose first axis is its outputs, and of its bias; return their indices."""
     staircase, shape = w.module.staircase, (len(weight),)
     weight_scale = np.broadcast_to(numpy(staircase.weight_scale), shape).astype(np.float32)
     bias = np.broadcast_to(numpy(staircase.bias), shape).astype(np.int32)

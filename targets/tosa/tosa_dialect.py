@@ -19,6 +19,7 @@ from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, Integ
 from ana_fx.targets.channels_last.free_moves import write_permute, write_reshape
 from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.channels_last.writer_dialect import Write, WriterDialect
+from ana_fx.targets.tosa.tosa_limits import LIMITS
 from ana_fx.targets.tosa.tosa_lookups import write_table
 from ana_fx.targets.tosa.tosa_moves import write_concat, write_slice, write_take, write_zeros
 from ana_fx.targets.tosa.tosa_pairs import write_maximum, write_minimum, write_mul, write_sum
@@ -52,5 +53,5 @@ _WRITERS: Mapping[type, Write] = {
     Sum: write_sum,
     Take: write_take,
 }
-TOSA = WriterDialect(_WRITERS)
+TOSA = WriterDialect(_WRITERS, LIMITS)
 """Integers of 32 bits between levels, and RESCALE to them."""

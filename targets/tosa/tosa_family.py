@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from ana_fx.target import Target
 from ana_fx.targets.channels_last.layout_family import LayoutFamily
 from ana_fx.targets.channels_last.writer_dialect import WriterDialect
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.targets.tosa.tosa_file import TosaFile, read_tosa
-from ana_fx.targets.tosa.tosa_limits import misfits_of
 from ana_fx.targets.tosa.tosa_program import TosaProgram
 from ana_fx.targets.tosa.tosa_runtime import TOSA_RUNTIMES
 
@@ -30,10 +29,6 @@ class TosaFamily(LayoutFamily):
     def walk(self, program: GraphModule, target: Target, dialect: WriterDialect) -> TosaProgram:
         """What writes a program."""
         return TosaProgram(program, target, dialect)
-
-    def misfits_of(self, program: GraphModule, node: Node, target: Target) -> list[str]:
-        """Say why a node cannot be written."""
-        return misfits_of(node)
 
     def read(self, path: Path) -> TosaFile:
         """Read a file and check it."""

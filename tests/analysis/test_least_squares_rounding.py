@@ -27,28 +27,28 @@ def test_samples_that_tell_nothing_leave_the_weights():
 
 def test_no_other_levels_are_better_where_all_can_be_tried():
     found, w = problem()
-    steps = w.abs().amax(2, keepdim=True) / 2
-    rounded = round_rows(found, steps, -2, 2)
-    error = found.error(rounded.levels * rounded.steps)
+    scales = w.abs().amax(2, keepdim=True) / 2
+    rounded = round_rows(found, scales, -2, 2)
+    error = found.error(rounded.levels * rounded.scales)
     all_levels = torch.tensor(list(itertools.product(range(-2, 3), repeat=3)), dtype=torch.float64)
     for group, row in itertools.product(range(2), range(2)):
         alone = LeastSquares(found.curvature[[group]], found.best[[group]][:, [row]])
-        every = torch.stack([alone.error(each[None, None] * rounded.steps[group, row]) for each in all_levels])
+        every = torch.stack([alone.error(each[None, None] * rounded.scales[group, row]) for each in all_levels])
         torch.testing.assert_close(error[group, row], every.min())
 
 
 def test_outputs_are_better_than_those_of_the_nearest_levels():
     found, w = problem(groups=1, inputs=30, rows=8)
-    steps = w.abs().amax(2, keepdim=True) / 7
-    nearest = torch.round(w / steps).clamp(-8, 7).double() * steps.double()
-    rounded = round_rows(found, steps, -8, 7)
-    assert found.error(rounded.levels * rounded.steps).sum() < 0.5 * found.error(nearest).sum()
+    scales = w.abs().amax(2, keepdim=True) / 7
+    nearest = torch.round(w / scales).clamp(-8, 7).double() * scales.double()
+    rounded = round_rows(found, scales, -8, 7)
+    assert found.error(rounded.levels * rounded.scales).sum() < 0.5 * found.error(nearest).sum()
 
 
 def test_one_step_stays_one_step():
     found, w = problem()
     rounded = round_rows(found, (w.abs().max() / 7).reshape(1, 1, 1), -8, 7)
-    assert rounded.steps.shape == (1, 1, 1)
+    assert rounded.scales.shape == (1, 1, 1)
     assert int(rounded.levels.min()) >= -8
     assert int(rounded.levels.max()) <= 7
     assert torch.equal(rounded.levels, rounded.levels.round())

@@ -1,4 +1,7 @@
-"""The search: the best widths there are, within every budget; impossible ones are refused."""
+"""The search: the best widths there are, within every budget; impossible ones are refused.
+
+This covers `analysis/width_program.py` too.
+"""
 
 import itertools
 

@@ -1,4 +1,7 @@
-"""What was measured, as a table and as JSON."""
+"""What was measured, as a table and as JSON.
+
+This covers `text/printed.py` too.
+"""
 
 import json
 

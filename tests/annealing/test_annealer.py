@@ -77,7 +77,7 @@ def test_each_step_sets_the_noise_that_the_schedule_says(interval, power):
 
 
 def test_depths_follow_the_graph_and_noise_leaves_them_in_order():
-    qat = ana_fx.prepare(Residual(), example(Residual), precision="ternary")
+    qat = ana_fx.prepare(Residual(), example(Residual), precision="ternary", schedule=ana_fx.Schedule())
     ranges, maps = ana_fx.annealing_ranges(qat), layer_maps(qat)
     assert list(ranges) == list(maps)
     order = sorted(ranges, key=lambda path: ranges[path].depth)
@@ -297,7 +297,7 @@ def test_the_model_s_state_alone_is_enough_for_the_noise():
     ids=str,
 )
 def test_names_of_the_state_depend_on_the_model_only(options):
-    expected = ana_fx.prepare(Chain(), example(Chain), precision="ternary").state_dict()
+    expected = ana_fx.prepare(Chain(), example(Chain), precision="ternary", schedule=ana_fx.Schedule()).state_dict()
     found = ana_fx.prepare(Chain(), example(Chain), **options)
     assert sorted(found.state_dict()) == sorted(expected)
     found(example(Chain))

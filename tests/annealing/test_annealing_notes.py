@@ -15,7 +15,7 @@ from ana_fx.graph import quantizers
 from tests.citizenship.training import TOTAL, WithNorm, WithoutNorm, batch_of, trained
 
 
-def fresh(kind=WithNorm, schedule=None):
+def fresh(kind=WithNorm, schedule="best-dynamic"):
     """A prepared model that no annealer has seen, with all its scales."""
     return ana_fx.prepare(kind(), batch_of(0)[0], precision="int4", schedule=schedule, calibration=[batch_of(-1)])
 
@@ -46,7 +46,9 @@ def said(qat, caplog):
 # Two calls are enough
 
 
-@pytest.mark.parametrize("schedule", [None, "ste", "lsq", ana_fx.Schedule(mean="dynamic", strategy="expectation")])
+@pytest.mark.parametrize(
+    "schedule", ["best-dynamic", "ste", "lsq", ana_fx.Schedule(mean="dynamic", strategy="expectation")]
+)
 @pytest.mark.parametrize("kind", [WithNorm, WithoutNorm])
 def test_training_without_an_annealer_learns(kind, schedule):
     qat = fresh(kind, schedule)
@@ -56,7 +58,7 @@ def test_training_without_an_annealer_learns(kind, schedule):
     assert all(not torch.equal(p, before[name]) for name, p in qat.named_parameters() if name in before)
 
 
-@pytest.mark.parametrize("schedule", [None, "ste", ana_fx.Schedule(mean="dynamic", power="progressive")])
+@pytest.mark.parametrize("schedule", ["best-dynamic", "ste", ana_fx.Schedule(mean="dynamic", power="progressive")])
 def test_a_prepared_model_has_the_noise_that_an_annealer_begins_with(schedule):
     qat = fresh(schedule=schedule)
     found = {name: (q.mean.clone(), q.std.clone()) for name, q in quantizers(qat)}
@@ -77,7 +79,7 @@ def test_eval_mode_does_not_know_the_noise():
 # Nothing is said
 
 
-@pytest.mark.parametrize("schedule", [None, "ste", "lsq", ana_fx.Schedule(strategy="random")])
+@pytest.mark.parametrize("schedule", ["best-dynamic", "ste", "lsq", ana_fx.Schedule(strategy="random")])
 def test_nothing_is_said_of_a_model_that_was_not_trained(schedule, caplog):
     assert said(fresh(schedule=schedule), caplog) == ()
 
@@ -89,7 +91,7 @@ def test_nothing_is_said_of_static_noise_without_an_annealer(schedule, caplog):
     assert said(qat, caplog) == ()
 
 
-@pytest.mark.parametrize("schedule", [None, "lsq", ana_fx.Schedule(mean="dynamic", strategy="random")])
+@pytest.mark.parametrize("schedule", ["best-dynamic", "lsq", ana_fx.Schedule(mean="dynamic", strategy="random")])
 def test_nothing_is_said_of_a_training_that_was_annealed(schedule, caplog):
     assert said(trained(fresh(schedule=schedule)), caplog) == ()
 
@@ -157,7 +159,7 @@ def test_a_copy_is_told_what_its_original_is(caplog):
 
 def test_a_training_with_no_step_for_some_layers_is_told_which_and_what_to_do(caplog):
     layers = [layer for _ in range(7) for layer in (nn.Linear(4, 4), nn.ReLU())]
-    qat = ana_fx.prepare(nn.Sequential(*layers), torch.rand(2, 4))
+    qat = ana_fx.prepare(nn.Sequential(*layers), torch.rand(2, 4), schedule=ana_fx.Schedule())
     ana_fx.Annealer(qat, 5)
     (record,) = caplog.records
     assert "3 of 7 layer maps hold none of 5 training steps" in record.message
@@ -171,7 +173,9 @@ def test_a_training_with_no_step_for_some_layers_is_told_which_and_what_to_do(ca
 
 def test_a_training_that_freezes_layers_after_a_handful_of_steps_is_told_how_many_it_needs(caplog):
     layers = [layer for _ in range(7) for layer in (nn.Linear(4, 4), nn.ReLU())]
-    qat = ana_fx.prepare(nn.Sequential(*layers), torch.rand(2, 4))  # a layer is frozen after each tenth of training
+    qat = ana_fx.prepare(
+        nn.Sequential(*layers), torch.rand(2, 4), schedule=ana_fx.Schedule()
+    )  # a layer is frozen after each tenth of training
     ana_fx.Annealer(qat, 80)
     (record,) = caplog.records
     assert "2 of 7 layer maps are frozen after 8 of 80 training steps, or few more: 0, 2; " in record.message

@@ -129,7 +129,7 @@ def test_a_branch_that_ends_later_still_learns():
             x = self.stem(x).relu()
             return self.head(self.deep2(self.deep1(x).relu()).relu() + x)
 
-    qat = ana_fx.prepare(Branches(), torch.rand(8, 4))
+    qat = ana_fx.prepare(Branches(), torch.rand(8, 4), schedule=ana_fx.Schedule())
     annealer = ana_fx.Annealer(qat, 100)
     while annealer.progress < ana_fx.annealing_ranges(qat)["stem"].end:
         annealer.step()
@@ -200,7 +200,7 @@ def test_what_a_constant_is_computed_from_learns_until_the_constant_is_annealed(
         position=position,
         gain=gain,
     )
-    qat = ana_fx.prepare(model, torch.rand(8, 4), calibration=[torch.rand(8, 4)])
+    qat = ana_fx.prepare(model, torch.rand(8, 4), calibration=[torch.rand(8, 4)], schedule=ana_fx.Schedule())
     annealer, optimizer = ana_fx.Annealer(qat, 100), torch.optim.SGD(qat.parameters(), lr=0.1, weight_decay=0.1)
     (constant,) = (each for each in layer_maps(qat).values() if isinstance(each, ConstantMap))
     qat(torch.rand(8, 4)).square().sum().backward()
@@ -224,7 +224,7 @@ def test_a_parameter_that_two_constants_share_learns_until_the_last_is_annealed(
         head=nn.Linear(4, 2),
         row=nn.Parameter(torch.randn(1, 4)),
     )
-    qat = ana_fx.prepare(model, torch.rand(8, 4), calibration=[torch.rand(8, 4)])
+    qat = ana_fx.prepare(model, torch.rand(8, 4), calibration=[torch.rand(8, 4)], schedule=ana_fx.Schedule())
     first, second = (each for each in layer_maps(qat).values() if isinstance(each, ConstantMap))
     annealer = ana_fx.Annealer(qat, 100)
     while first.phase is Phase.LEARNING and second.phase is Phase.LEARNING:
@@ -235,7 +235,7 @@ def test_a_parameter_that_two_constants_share_learns_until_the_last_is_annealed(
 
 
 def test_a_last_layer_map_without_parameters_can_be_trained_to_the_end():
-    qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 2), nn.Sigmoid()), torch.rand(8, 4))
+    qat = ana_fx.prepare(nn.Sequential(nn.Linear(4, 2), nn.Sigmoid()), torch.rand(8, 4), schedule=ana_fx.Schedule())
     annealer = ana_fx.Annealer(qat, 4)
     for _ in range(5):
         qat(torch.rand(8, 4)).sum().backward()
@@ -265,7 +265,7 @@ class WithDropout(nn.Module):
 @pytest.mark.parametrize(("p", "phase"), [(0.0, Phase.DEPLOYED), (0.1, Phase.FROZEN)])
 def test_a_layer_behind_a_dropout_that_drops_nothing_runs_as_deployed(p, phase):
     x = torch.rand(8, 6)
-    qat = ana_fx.prepare(WithDropout(p), x, calibration=[x]).train()
+    qat = ana_fx.prepare(WithDropout(p), x, calibration=[x], schedule=ana_fx.Schedule()).train()
     annealer = ana_fx.Annealer(qat, 3)
     for _ in range(2):
         annealer.step()

@@ -1,4 +1,7 @@
-"""torch.compile takes a prepared model whole, and once for each stage of the annealing."""
+"""torch.compile takes a prepared model whole, and once for each stage of the annealing.
+
+This covers `training/compiled.py` too.
+"""
 
 import copy
 

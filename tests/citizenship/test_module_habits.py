@@ -1,4 +1,7 @@
-"""A prepared model does what every nn.Module does: copies, state, devices, averages, hooks, layouts."""
+"""A prepared model does what every nn.Module does: copies, state, devices, averages, hooks, layouts.
+
+This covers `prepared/pickling.py` too.
+"""
 
 import copy
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_to, module_of
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 
 __all__ = ["hard_inputs"]
 

@@ -1,7 +1,7 @@
 """What a case is prepared with, drawn at random: a dictionary of plain values, so that it can stand in a file.
 
 precision    arguments of `Precision`, or the name of a preset
-schedule     arguments of `Schedule`, the name of a preset, or None
+schedule     arguments of `Schedule`, the name of a preset, or None, which is `Schedule()`
 target       of prepare(); files are written for it and for `integer`
 calibration  whether batches are given to prepare()
 examples     whether example inputs are
@@ -96,5 +96,5 @@ def precision_of(settings: dict[str, Any]) -> Any:
 
 def schedule_of(settings: dict[str, Any]) -> Any:
     """The argument of prepare()."""
-    schedule = settings["schedule"]
+    schedule = settings["schedule"] or {}
     return ana_fx.Schedule(**schedule) if isinstance(schedule, dict) else schedule

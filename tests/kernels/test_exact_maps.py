@@ -1,3 +1,8 @@
+"""Tables, softmax, normalisation and inputs on GPUs: the numbers of the plain code, bit for bit.
+
+This covers `kernels/integer_form.py` and `kernels/triton_maps.py` too.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,7 +13,7 @@ from torch import Tensor
 
 from ana_fx.kernels.exact_maps import exact_normalization, look_up_levels, round_input, softmax_of_levels
 from ana_fx.kernels.integer_form import IntegerForm
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 from ana_fx.layers.softmax_map import integer_softmax
 from ana_fx.layers.table_map import look_up
 from ana_fx.numerics.integer_type import IntegerType

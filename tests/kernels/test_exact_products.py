@@ -1,3 +1,8 @@
+"""Products of integers on GPUs: those of plain int64, for every operator, width and sign.
+
+This covers `kernels/int8_convolution.py`, `kernels/int8_levels.py` and `kernels/triton_products.py` too.
+"""
+
 from __future__ import annotations
 
 import pytest

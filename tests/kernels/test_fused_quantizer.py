@@ -1,3 +1,8 @@
+"""The noisy quantizer in one kernel: the numbers and the gradients of the plain code.
+
+This covers `kernels/triton_kernels.py` too.
+"""
+
 from __future__ import annotations
 
 import pytest
@@ -86,6 +91,18 @@ def test_numbers_that_are_not_finite_are_quantised_as_in_eager_code():
     )  # fmt: skip
     assert torch.equal(fused.nan_to_num(7.0), reference.nan_to_num(7.0))
     assert fused[0].isnan()
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")  # of the interpreter
+def test_infinite_numbers_leave_the_step_its_gradient():
+    std, mean = torch.tensor(HALF_A_STEP, device=DEVICE), torch.tensor(0.0, device=DEVICE)
+    found = []
+    for end in (torch.inf, 1e6):
+        scale = torch.tensor(0.1, device=DEVICE, requires_grad=True)
+        x = torch.tensor([end, -end, 0.23, -0.01], device=DEVICE)
+        fused_fake_quantize(x, scale, mean, std, grid=GRIDS[0], scale_gradient=0.5).sum().backward()
+        found.append(scale.grad)
+    assert torch.equal(*found)
 
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="needs CUDA: the interpreter rounds to bfloat16 in another way")

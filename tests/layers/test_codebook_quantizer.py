@@ -1,5 +1,7 @@
 """The noisy K-quantizer: its expectation and gradient are those of equation 3 and Proposition 1, for any levels."""
 
+import math
+
 import pytest
 import torch
 
@@ -62,6 +64,14 @@ def test_the_first_batch_sets_the_scale():
     x = torch.randn(1000)
     made(x)
     assert torch.isclose(made.scale, x.abs().mean(), rtol=1e-5)
+
+
+def test_an_infinite_number_leaves_a_learned_scale_its_gradient():
+    made = CodebookQuantizer(TYPES[2], Schedule(), learn_scale=True).train()
+    made.std.fill_(0.2)
+    made.set_scale(torch.tensor(0.1))
+    made(torch.tensor([math.inf, -math.inf, 0.07])).sum().backward()
+    assert bool(made.scale.grad.isfinite())
 
 
 def test_a_learned_scale_has_a_gradient():

@@ -1,4 +1,7 @@
-"""The noisy quantizer against the sum over all of its thresholds, written out in float64."""
+"""The noisy quantizer against the sum over all of its thresholds, written out in float64.
+
+This covers `numerics/levels.py` too.
+"""
 
 import math
 
@@ -294,3 +297,16 @@ def test_a_fixed_scale_keeps_a_byte_or_a_float_and_gets_no_gradient(family, num_
     assert sum(tensor.nbytes for tensor in out.grad_fn.saved_tensors if tensor is not None) == num_bytes
     out.sum().backward()
     assert scale.grad is None
+
+
+@pytest.mark.parametrize("family", ["uniform", "triangular", "logistic", "normal"])
+def test_infinite_numbers_leave_the_scale_the_gradient_of_large_ones(family):
+    found = []
+    for end in (math.inf, 1e6):
+        x, scale = torch.tensor([end, -end, 0.23, -0.01]), torch.tensor(0.1, requires_grad=True)
+        fake_quantize(
+            x, scale, torch.tensor(0.0), torch.tensor(0.3), levels=Levels(-7, 7, 0.5), noise=NOISES[family],
+            strategy=Strategy.MODE, num_neighbours=3,
+        ).sum().backward()  # fmt: skip
+        found.append(scale.grad)
+    assert torch.equal(*found)

@@ -209,13 +209,11 @@ def test_what_has_no_float_form_in_files_is_refused_by_name():
 @pytest.mark.parametrize(
     ("given", "schedule", "said"),
     [
-        (ana_fx.Precision(activation="uint1", stays_float=True), None, "its output is"),
-        ("float", ana_fx.Schedule(gradient_mean=0.25), "its thresholds are moved"),
+        (ana_fx.Precision(activation="uint1", stays_float=True), "lsq", "its output is"),
+        ("float", "shifted-ste", "its thresholds are moved"),
     ],
 )
 def test_levels_that_no_quantize_linear_gives_are_refused(given, schedule, said):
-    if schedule is not None:
-        schedule = "shifted-ste"
     with pytest.raises(ana_fx.PrecisionError, match=said):
         ana_fx.prepare(Chain(), example(Chain), precision=precision({"hidden": given}), schedule=schedule)
 

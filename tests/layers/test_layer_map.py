@@ -1,4 +1,7 @@
-"""The layer map in eval mode: the integers of a plain rewrite, whatever the batch, the threads and the context."""
+"""The layer map in eval mode: the integers of a plain rewrite, whatever the batch, the threads and the context.
+
+This covers `layers/norms.py` and `layers/operator_map.py` too.
+"""
 
 import numpy as np
 import pytest
@@ -39,15 +42,15 @@ def integers(layer_map, x, x_scale):
     norm, weight, output = layer_map.norm, layer_map.weight_quantizer, layer_map.output_quantizer
     half = weight.rounding.offset
     n_x = np.rint(x / x_scale).astype("int64")
-    n_w = np.floor(layer_map.weight.numpy(force=True) / weight.scale.numpy() + np.float32(half))
+    n_w = np.floor(layer_map.weight.numpy(force=True) / weight.scale.numpy(force=True) + np.float32(half))
     n_w = n_w.clip(weight.integer_type.qmin, weight.integer_type.qmax).astype("int64")
     mean, variance, gamma, beta, bias = (
         tensor.numpy(force=True).astype("float64")
         for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias, layer_map.bias)
     )
-    gain = weight.scale.numpy().astype("float64").ravel() * (1 / np.sqrt(variance + norm.eps) * gamma)
+    gain = weight.scale.numpy(force=True).astype("float64").ravel() * (1 / np.sqrt(variance + norm.eps) * gamma)
     offset = (bias - mean) * (1 / np.sqrt(variance + norm.eps)) * gamma + beta
-    y_scale = output.scale.numpy()
+    y_scale = output.scale.numpy(force=True)
     lo = 0 if output.clip_range.minimum == 0 else output.integer_type.qmin
     hi = min(output.integer_type.qmax, np.rint(np.float32(output.clip_range.maximum) / y_scale))
     slope = np.abs(gain) * (x_scale.astype("float64") / y_scale.astype("float64"))
@@ -78,7 +81,7 @@ def test_eval_mode_is_the_qlinear_formula(precision, activation):
         bias = np.where(is_constant, np.rint(target), np.rint(target / stored_slope))
     else:
         bias = np.where(is_constant, np.floor(target), np.floor((target - 0.5) / stored_slope) + 1)
-    y_scale = layer_map.output_quantizer.scale.numpy()
+    y_scale = layer_map.output_quantizer.scale.numpy(force=True)
     weight_scale = (np.minimum(stored_slope, 2.0**10) * (np.float64(y_scale) / np.float64(x_scale))).astype("float32")
     stored = accumulator * along_channels(np.where(is_constant, 0, factor)) + along_channels(bias.clip(-(2**40), 2**40))
     scaled = stored.astype("float32") * along_channels((x_scale * weight_scale) / y_scale)
@@ -101,7 +104,7 @@ def test_eval_mode_is_the_shift_formula_where_the_target_shifts(precision, activ
     limit = 256 + 2.0**19 * cut  # no accumulator reaches 2**19: beyond this all of them saturate
     offset = np.floor(target.clip(-limit, limit) * 2.0**shift).astype("int64")
     shifted = (accumulator * along_channels(multiplier) + along_channels(offset)) >> along_channels(shift)
-    y_scale = layer_map.output_quantizer.scale.numpy()
+    y_scale = layer_map.output_quantizer.scale.numpy(force=True)
     np.testing.assert_array_equal(y, shifted.clip(lo, hi).astype("float32") * y_scale)
 
 

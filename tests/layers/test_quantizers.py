@@ -1,6 +1,6 @@
 """The first batch: what it must be to set scales, and that scale groups learn from it on.
 
-This covers passes/quantization/sample_scales.py too.
+This covers `passes/quantization/sample_scales.py`, `layers/input_quantizers.py` and `numerics/first_scale.py` too.
 """
 
 import copy
@@ -99,7 +99,7 @@ def test_a_layer_that_is_dead_in_calibration_is_told_by_the_first_batch_that_wak
         ana_fx.convert(qat)
     nn.init.zeros_(qat.get_submodule("2").bias)
     qat.train()(X)
-    assert float(layer_maps(qat)["2"].output_quantizer.scale) < 0.1
+    assert layer_maps(qat)["2"].output_quantizer.scale.item() < 0.1
 
 
 def test_a_layer_that_stays_dead_is_converted_once_its_scale_is_said():
@@ -128,7 +128,7 @@ def test_samples_go_before_what_a_norm_tells():
     x[0] = 100.0
     first = layer_maps(ana_fx.prepare(model.eval(), x, calibration=[x]))["0"]
     largest = float(model[:2](x).detach().max())
-    assert largest / 255 < float(first.output_quantizer.scale) * 1.01
+    assert largest / 255 < first.output_quantizer.scale.item() * 1.01
 
 
 # Scale groups

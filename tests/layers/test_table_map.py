@@ -135,7 +135,7 @@ def test_a_function_without_a_value_for_an_input_is_refused_at_conversion():
 
 def test_a_noisy_function_trains_and_an_annealed_one_is_deployed():
     model, x = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 2)), torch.rand(16, 4)
-    qat = ana_fx.prepare(model, x, calibration=[x])
+    qat = ana_fx.prepare(model, x, schedule=Schedule(), calibration=[x])
     annealer = ana_fx.Annealer(qat, 10)
     qat(x).square().mean().backward()
     assert bool(qat.get_submodule("0").weight.grad.any())

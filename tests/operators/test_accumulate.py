@@ -1,4 +1,7 @@
-"""Accumulators against NumPy's int64, at every size and in every shape."""
+"""Accumulators against NumPy's int64, at every size and in every shape.
+
+This covers `operators/convolution.py` too.
+"""
 
 import itertools
 import math

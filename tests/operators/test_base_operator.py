@@ -1,4 +1,8 @@
-"""Maps of one tensor: on integers they compute what they compute on reals, inside the range that is promised."""
+"""Maps of one tensor: on integers they compute what they compute on reals, inside the range that is promised.
+
+This covers `operators/identity.py`, `operators/linear.py`, `operators/reduce.py` and
+`operators/transposed_convolution.py` too.
+"""
 
 import itertools
 import math
@@ -7,9 +11,12 @@ import pytest
 import torch
 
 from ana_fx.operators.coefficients import Operands
+from ana_fx.operators.convolution import Convolution
 from ana_fx.operators.identity import Identity
 from ana_fx.operators.linear import Linear
+from ana_fx.operators.maximum import Maximum
 from ana_fx.operators.reduce import Reduce
+from ana_fx.operators.sum import Sum
 from ana_fx.operators.transposed_convolution import TransposedConvolution
 
 LEVELS = [(-128, 127), (0, 255), (-1, 1), (0, 3)]
@@ -145,3 +152,29 @@ def test_channels_are_where_the_map_has_them():
     assert Linear().channel_axis(3) == 2
     assert Identity().channel_axis(4) == 1
     assert Reduce((1,), True, True).channel_axis(4) == 1
+
+
+def convolution(padding: int = 0, groups: int = 1) -> Convolution:
+    return Convolution((1, 1), ((padding, padding),) * 2, (1, 1), groups)
+
+
+def test_an_affine_map_of_the_input_goes_into_convolutions_without_padding_alone():
+    takes = [each.takes_input_affine for each in (convolution(), convolution(1), Linear(), Identity(), Sum())]
+    assert takes == [True, False, False, False, False]
+
+
+def test_the_weight_of_a_convolution_tells_the_channels_of_its_input():
+    assert convolution(groups=3).num_input_channels(torch.zeros(6, 2, 3, 3)) == 6
+    assert Linear().num_input_channels(torch.zeros(6, 2)) is None
+    assert (convolution(groups=3).num_groups, Linear().num_groups) == (3, 1)
+
+
+def test_only_a_sum_of_one_scale_knows_its_coefficients_before_its_scales():
+    kinds = (Sum(), Sum().for_one_scale(True), Linear().for_one_scale(True), Maximum().for_one_scale(True))
+    assert [each.largest_coefficient for each in kinds] == [None, 1, None, None]
+    assert Sum().for_one_scale(True).for_one_scale(False) == Sum()
+
+
+def test_magnitudes_are_those_of_its_own_factors():
+    assert Sum((1.0, -0.5)).with_magnitudes() == Sum((1.0, 0.5))
+    assert Linear().with_magnitudes() == Linear()

@@ -1,4 +1,7 @@
-"""The larger and the smaller of two tensors (`maximum.py`, `minimum.py`), from their integers to the file."""
+"""The larger and the smaller of two tensors (`maximum.py`, `minimum.py`), from their integers to the file.
+
+This covers `operators/minimum.py` too.
+"""
 
 import itertools
 

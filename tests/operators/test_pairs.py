@@ -1,4 +1,7 @@
-"""Maps of two tensors: on integers they compute what they compute on reals, inside the range that is promised."""
+"""Maps of two tensors: on integers they compute what they compute on reals, inside the range that is promised.
+
+This covers `operators/matmul.py`, `operators/product.py` and `operators/sum.py` too.
+"""
 
 import itertools
 

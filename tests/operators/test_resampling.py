@@ -1,4 +1,7 @@
-"""Averages and interpolation: integer matrices whose product is the average of reals, exactly or to a derived bound."""
+"""Averages and interpolation: integer matrices whose product is the average of reals, exactly or to a derived bound.
+
+This covers `operators/average.py` and `operators/interpolation.py` too.
+"""
 
 import itertools
 from fractions import Fraction

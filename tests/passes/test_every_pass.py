@@ -70,7 +70,10 @@ def kinds() -> list[type[Pass]]:
     """Every pass there is."""
     for info in pkgutil.walk_packages(ana_fx.passes.__path__, "ana_fx.passes."):
         importlib.import_module(info.name)
-    return [kind for kind in Pass.__subclasses__() if kind.__module__.startswith("ana_fx.")]
+    found = [*Pass.__subclasses__()]
+    for kind in found:
+        found += [each for each in kind.__subclasses__() if each not in found]
+    return [kind for kind in found if kind.__module__.startswith("ana_fx.")]
 
 
 def steps(case: str) -> Iterator[tuple[Pass, GraphModule]]:

@@ -173,7 +173,7 @@ def test_the_normalisation_in_front_gives_the_nearest_of_255_levels():
     qat = ana_fx.prepare(_seen(network(1)), x, precision=ana_fx.Precision("int4", "uint4", input=image)).eval()
     normalization = qat.get_submodule("input_1_normalization")
     found = normalization(qat.get_submodule("input_1_quantizer")(x), qat.get_submodule("input_1_quantizer").scale)
-    step = float(normalization.output_quantizer.scale)
+    step = normalization.output_quantizer.scale.item()
     assert step == pytest.approx(max((1 - m) / s for m, s in zip(EACH["mean"], EACH["std"], strict=True)) / 127)
     assert float((found - x).abs().max()) < 0.51 * step
 

@@ -1,4 +1,7 @@
-"""Precision: presets, overrides, refusals and copies."""
+"""Precision: presets, overrides, refusals and copies.
+
+This covers `precision/rounding.py` too.
+"""
 
 import copy
 import pickle

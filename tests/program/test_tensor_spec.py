@@ -1,4 +1,7 @@
-"""What is known of a tensor of a program, from convert and from load alike: ana_fx/program/level_flow.py too."""
+"""What is known of a tensor of a program, from convert and from load alike: ana_fx/program/level_flow.py too.
+
+This covers `program/layout.py` too.
+"""
 
 from __future__ import annotations
 

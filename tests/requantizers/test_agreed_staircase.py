@@ -7,8 +7,8 @@ from ana_fx.numerics.levels import Levels
 from ana_fx.requantizers.agreed_staircase import agreed_channels, fit_agreed
 from ana_fx.requantizers.fixed_point_staircase import in_fixed_point
 from ana_fx.requantizers.kernel_fits import KERNEL_FITS
+from ana_fx.requantizers.line_fit import LineFit
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit
 
 BOUND = 600
 CHANNELS = 32

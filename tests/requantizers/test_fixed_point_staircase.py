@@ -1,4 +1,7 @@
-"""Fixed-point staircases against the formulas in Python's own integers, and their thresholds by brute force."""
+"""Fixed-point staircases against the formulas in Python's own integers, and their thresholds by brute force.
+
+This covers `requantizers/requantizer.py` too.
+"""
 
 import math
 from fractions import Fraction
@@ -10,9 +13,10 @@ from hypothesis import strategies as st
 
 from ana_fx.numerics.levels import Levels
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase, fit_fixed_point, in_fixed_point
+from ana_fx.requantizers.line_fit import LineFit
 from ana_fx.requantizers.multiply_shift import encode
 from ana_fx.requantizers.requantizer import Requantizer
-from ana_fx.requantizers.staircase import LineFit, QLinearStaircase
+from ana_fx.requantizers.staircase import QLinearStaircase
 
 ROUNDINGS = (Requantizer.Q31, Requantizer.Q31_HALF_UP, Requantizer.SINGLE_ROUNDING)
 BOUND = 700

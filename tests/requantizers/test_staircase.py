@@ -1,4 +1,7 @@
-"""Staircases: their thresholds by brute force, and how near they come to the line that they stand for."""
+"""Staircases: their thresholds by brute force, and how near they come to the line that they stand for.
+
+This covers `requantizers/line_fit.py` too.
+"""
 
 from bisect import bisect_left
 
@@ -8,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ana_fx.numerics.levels import Levels
-from ana_fx.requantizers.staircase import (
-    LineFit,
-    QLinearStaircase,
-    ShiftArithmetic,
-    ShiftStaircase,
-    along,
-    fit_qlinear,
-    fit_shift,
-    integer_dtype,
-)
+from ana_fx.requantizers.line_fit import LineFit, ShiftArithmetic, fit_qlinear, fit_shift
+from ana_fx.requantizers.staircase import QLinearStaircase, ShiftStaircase, along, integer_dtype
 
 BOUND = 2000
 ULP = 2.0**-24  # relative error of one float32 rounding

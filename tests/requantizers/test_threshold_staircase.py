@@ -7,7 +7,7 @@ import torch
 
 from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.levels import Levels
-from ana_fx.requantizers.staircase import LineFit
+from ana_fx.requantizers.line_fit import LineFit
 from ana_fx.requantizers.threshold_staircase import fit_thresholds
 
 CODEBOOKS = [Codebook((-1, 1), (0.0,)), Codebook((0, 1, 3, 8), (0.5, 2.0, 5.5))]

@@ -247,7 +247,8 @@ def test_lsq_learns_its_steps():
 def test_a_name_stands_for_its_schedule():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     assert ana_fx.prepare(model, schedule="error-function").meta["schedule"] == ana_fx.preset("error-function")
-    assert ana_fx.prepare(model).meta["schedule"] == ana_fx.preset("best-dynamic")
+    assert ana_fx.prepare(model).meta["schedule"] == ana_fx.preset("lsq")
+    assert ana_fx.preset("best-dynamic") == ana_fx.Schedule()
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)

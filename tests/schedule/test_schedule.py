@@ -1,4 +1,7 @@
-"""Annealing ranges and noise over time, against the formulas of the paper."""
+"""Annealing ranges and noise over time, against the formulas of the paper.
+
+This covers `schedule/annealing_range.py` too.
+"""
 
 from itertools import pairwise
 

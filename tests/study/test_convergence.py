@@ -46,7 +46,7 @@ def test_errors_of_one_layer_are_the_formula():
 
 def test_after_annealing_nothing_is_left_of_the_noise():
     x = example(Residual)
-    qat = ana_fx.prepare(Residual(), x, precision="ternary", calibration=[x])
+    qat = ana_fx.prepare(Residual(), x, precision="ternary", schedule=Schedule(), calibration=[x])
     found = compositional_convergence(qat, x, progress=[0.0, 0.7, 1.0])
     assert [layer.path for layer in found.layers] == list(layer_maps(qat))
     assert all(layer.max_errors[0] > 0 and layer.max_errors[1:] == (0.0, 0.0) for layer in found.layers)
@@ -65,7 +65,7 @@ def test_each_layer_is_exact_from_the_end_of_its_range():
 
 def test_the_model_is_not_touched_whatever_it_has_been_through():
     x = example(Residual)
-    qat = ana_fx.prepare(Residual(), x, precision="int4")
+    qat = ana_fx.prepare(Residual(), x, precision="int4", schedule=Schedule())
     train(qat, INPUT_SHAPES[Residual], 3)
     state, mode = copy.deepcopy(qat.state_dict()), qat.training
     compositional_convergence(qat, x, progress=[0.1])
@@ -84,7 +84,7 @@ def test_another_schedule_can_be_tried():
 
 def test_shared_weights_are_as_noisy_as_the_annealer_makes_them():
     x = example(Shared)
-    qat = ana_fx.prepare(Shared(), x, calibration=[x])
+    qat = ana_fx.prepare(Shared(), x, schedule=Schedule(), calibration=[x])
     found = {layer.path: layer for layer in compositional_convergence(qat, x, progress=[0.7 * 2 / 6]).layers}
     assert found["conv"].max_errors[0] > 0  # its own range ended here, that of its second call did not
     assert found["stem"].max_errors[0] == 0

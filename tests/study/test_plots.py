@@ -1,4 +1,7 @@
-"""The pictures: what is drawn where, and what is said where matplotlib is missing."""
+"""The pictures: what is drawn where, and what is said where matplotlib is missing.
+
+This covers `study/plot_style.py` too.
+"""
 
 import subprocess
 import sys

@@ -25,7 +25,7 @@ def backwards(noise, **settings):
     return dynamic(noise, depth_overrides=REVERSED, allows_disorder=True, **settings)
 
 
-def chain(schedule=None, length=3):
+def chain(schedule="best-dynamic", length=3):
     return ana_fx.prepare(nn.Sequential(*(nn.Linear(2, 2) for _ in range(length))), schedule=schedule)
 
 

@@ -1,10 +1,11 @@
-"""The command line, as a user types it."""
+"""The command line, as a user types it: `command_output.py` too."""
 
 import io
 import pickle
 import shutil
 import sys
 import warnings
+from importlib import import_module
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import ana_fx
 from ana_fx.targets.command_line import app
 from ana_fx.targets.compare import verify_files
+from ana_fx.targets.runtimes import base_runtime
 from tests.models import Chain, example
 from tests.programs import converted, trained
 
@@ -340,7 +342,49 @@ def test_verify_runs_a_file_in_each_runtime_that_is_named(folder, tmp_path):
     result = run("verify", tmp_path / "integer.onnx", *arguments, *runtimes)
     assert result.exit_code == 0, result.stderr
     assert "(onnxruntime " in result.stdout
-    assert "(onnx.reference " in result.stdout
+    assert ", onnx.reference " in result.stdout
+
+
+@pytest.mark.parametrize("against", ["program.anafx", "integers.npz", "other.onnx"])
+def test_verify_runs_a_file_in_all_runtimes_of_its_target_that_are_installed(folder, tmp_path, against):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    report = verify_files(tmp_path / "integer.onnx", folder / against)
+    assert [title.partition(" ")[0] for title in report.runtimes] == ["onnxruntime", "onnx.reference"]
+    assert (report.different, report.not_run) == ((0, 0), ())
+
+
+def without_package(monkeypatch, *missing):
+    """Have these packages be not installed, as far as runtimes see."""
+
+    def imported(name):
+        if name in missing:
+            raise ImportError(f"No module named {name!r}")
+        return import_module(name)
+
+    monkeypatch.setattr(base_runtime, "import_module", imported)
+
+
+def test_verify_says_which_runtime_of_the_target_is_not_installed(folder, tmp_path, monkeypatch):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    without_package(monkeypatch, "onnx")
+    report = verify_files(tmp_path / "integer.onnx", folder / "program.anafx")
+    assert report.not_run == ("onnx.reference",)
+    assert str(report).endswith("; not run in onnx.reference, for lack of a package)")
+
+
+def test_verify_is_refused_where_no_runtime_of_the_target_is_installed(folder, tmp_path, monkeypatch):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    without_package(monkeypatch, "onnx", "onnxruntime")
+    with pytest.raises(ana_fx.VerifyError, match="runtime 'onnxruntime' needs the package 'onnxruntime'"):
+        verify_files(tmp_path / "integer.onnx", folder / "program.anafx")
+
+
+def test_the_runtime_in_which_an_output_differs_is_named(folder, tmp_path):
+    ana_fx.export(converted(Chain), tmp_path / "integer.onnx", target="integer")
+    arrays = dict(np.load(folder / "integers.npz"))
+    np.savez(tmp_path / "wrong.npz", x=arrays["x"], output=arrays["output"] + 1)
+    with pytest.raises(ana_fx.VerifyError, match="output 'output' in onnxruntime differs from the program at"):
+        verify_files(tmp_path / "integer.onnx", tmp_path / "wrong.npz")
 
 
 def test_a_misspelt_runtime_is_answered_in_one_line(folder):

@@ -1,7 +1,7 @@
 """Files: valid, portable, readable, integer where they must be, and written whole or not at all.
 
 They cover `inspection.py`, `node_report.py`, `onnx/program_writer.py`, `onnx/builder.py`, `onnx/onnx_family.py`,
-`writers/write_borders.py`, `writers/write_max_pool.py` too.
+`writers/write_borders.py`, `writers/write_max_pool.py` and `program/program_borders.py` too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands that need no training: `command_line.py` from a float model and a file of inputs."""
+"""The commands that need no training, from a float model and a file of inputs: `command_inputs.py` too."""
 
 import json
 import sys

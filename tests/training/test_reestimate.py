@@ -6,7 +6,7 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.layers.quantizers import InputQuantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
 
 
 class TwoNorms(nn.Sequential):

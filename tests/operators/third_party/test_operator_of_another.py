@@ -1,4 +1,7 @@
-"""The errand of who adds an operator: its class, a writer, a target and two entry points, in a package of its own."""
+"""The errand of who adds an operator: its class, a writer, a target and two entry points, in a package of its own.
+
+This covers `operators/operator_list.py` too.
+"""
 
 import pytest
 import torch

@@ -89,7 +89,7 @@ def test_a_part_that_is_joined_has_the_scale_of_that_part():
         model.conv.bias[:2] *= 100
     x = torch.rand(4, 3, 6, 6)
     qat = ana_fx.prepare(model, x, precision="int4", calibration=[x])
-    scales = {name: float(m.output_quantizer.scale) for name, m in layer_maps(qat).items() if m.output_quantizer}
+    scales = {name: m.output_quantizer.scale.item() for name, m in layer_maps(qat).items() if m.output_quantizer}
     (requantized,) = (scale for name, scale in scales.items() if name.startswith("getitem"))
     assert requantized < 1  # the large half reaches a hundred
 

@@ -1,4 +1,7 @@
-"""Every accumulator that can occur, whole or partial, lies in the range for which its layer was proven."""
+"""Every accumulator that can occur, whole or partial, lies in the range for which its layer was proven.
+
+This covers `program/integer_layers.py` and `program/integer_modules.py` too.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_what_is_converted_is_what_eval_mode_computes(target):
     assert torch.equal(program(batches[0]), qat.eval()(batches[0]))
 
 
-@pytest.mark.parametrize("schedule", [None, "ste", "lsq", "best-static", "best-dynamic"])
+@pytest.mark.parametrize("schedule", ["ste", "lsq", "best-static", "best-dynamic"])
 def test_a_model_that_was_never_trained_is_converted_without_a_word_on_training(schedule, caplog):
     _, qat, batches = prepared("residual", schedule=schedule)
     for each in (qat, ana_fx.reconstruct(qat, batches)):

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.layers.quantizers import InputQuantizer, Quantizer
+from ana_fx.layers.input_quantizers import InputQuantizer
+from ana_fx.layers.quantizers import Quantizer
 from tests.graphs import Written, WrittenForTwo, assert_graph
 from tests.models import Chain, OneDimensional, Residual, Volume, example
 
@@ -58,7 +59,7 @@ def assert_near_least_squares(quantizer: Quantizer, x: Tensor) -> None:
     lo, hi = (int(limit) for limit in quantizer.levels()[:2])
     grid = torch.linspace(0.01, 2, 1000) * float(x.abs().max()) / hi
     best = min(squared_error(x, float(scale), lo, hi) for scale in grid)
-    assert squared_error(x, float(quantizer.scale), lo, hi) <= best * 1.1
+    assert squared_error(x, quantizer.scale.item(), lo, hi) <= best * 1.1
 
 
 def test_scales_are_edges_of_the_graph():

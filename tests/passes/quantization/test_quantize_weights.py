@@ -101,3 +101,11 @@ def test_bytes_are_stored_twofold_where_all_kernels_must_agree():
     maps = layer_maps(ana_fx.prepare(Net(), torch.rand(2, 3, 8, 8), target="tflite"))
     assert {m.factor for m in maps.values() if m.weight_quantizer} == {2}
     assert set(magnitudes("tflite").values()) == {63}
+
+
+def test_the_step_of_a_frozen_weight_does_not_learn():
+    model = Net()
+    model.dense.weight.requires_grad_(False)
+    maps = layer_maps(ana_fx.prepare(model, torch.rand(2, 3, 8, 8)))
+    learns = {path: each.weight_quantizer.scale.requires_grad for path, each in maps.items() if each.weight_quantizer}
+    assert learns == {"dense": False, "depthwise": True, "multiplied": True, "grouped": True, "head": True}
