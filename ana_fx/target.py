@@ -8,6 +8,7 @@ from ana_fx.numerics.integer_type import IntegerType
 from ana_fx.numerics.pair_sums import largest_safe_weight
 from ana_fx.operators.operator_list import built_in_kinds, operator_kinds
 from ana_fx.requantizers.requantizer import Requantizer
+from ana_fx.text.wording import with_article
 
 __all__ = ["ONNX", "OPERATORS", "FileFormat", "LayerNeeds", "Requantizer", "Target"]
 
@@ -182,7 +183,7 @@ class Target:
         """Why this target cannot hold a layer, a reason for each; empty if it can."""
         reasons = []
         if layer.operator not in self.operators:
-            reasons.append(f"it is a {layer.operator}, needed one of {', '.join(sorted(self.operators))}")
+            reasons.append(f"it is {with_article(layer.operator)}, needed one of {', '.join(sorted(self.operators))}")
         if layer.num_axes and layer.num_axes not in self.spatial_axes:
             allowed = " or ".join(map(str, sorted(self.spatial_axes)))
             reasons.append(f"it has {layer.num_axes} spatial axes, needed {allowed}")

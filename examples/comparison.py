@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 import ana_fx
 from examples.onnx_file import OnnxFile, latencies
 
-__all__ = ["Result", "accuracy_of", "compare", "evaluate", "report"]
+__all__ = ["Result", "accuracy_of", "compare", "evaluate", "layer_table", "report"]
 
 _BATCH_SIZE = 256
 
@@ -58,6 +58,19 @@ def compare(qat: GraphModule, integer: GraphModule, images: Tensor, out: Path) -
             file = OnnxFile(written.path)
             results.append(result(f"{target}, {io} i/o", in_batches(file.logits, images), file))
     return results
+
+
+def layer_table(integer: GraphModule) -> Table:
+    """What each layer became, as narrow as a terminal; `ana_fx.describe` has all columns."""
+    summary = ana_fx.describe(integer)
+    table = Table(title=summary.title, title_justify="left")
+    table.add_column("layer")
+    for column in ("weights", "output", "accumulator at most", "proven at"):
+        table.add_column(column, justify="right")
+    for row in summary.rows:
+        accumulator = "–" if row.accumulator is None else f"{row.accumulator:,}"
+        table.add_row(row.name, row.weight or "–", row.output or "–", accumulator, row.proof or "–")
+    return table
 
 
 def report(results: Sequence[Result], labels: Tensor, image: Tensor | None = None) -> Table:

@@ -29,7 +29,7 @@ import ana_fx
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # where a script finds `examples`
 
-from examples.comparison import Result, accuracy_of, compare, evaluate, report
+from examples.comparison import Result, accuracy_of, compare, evaluate, layer_table, report
 from examples.float_onnx import export_float
 from examples.onnx_file import OnnxFile
 from examples.training_curve import Epoch, save_training_curve
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quantized_epochs = train(qat, digits, options.epochs, progress, options.precision)
 
     integer = ana_fx.convert(qat)
-    print(ana_fx.describe(integer))
+    console.print(layer_table(integer))
 
     picture = options.out / "training.png"
     title = f"Digits: float, then {options.precision} with annealed noise"
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *compare(qat, integer, digits.test_images, options.out),
     ]
     console.print(report(results, digits.test_labels, digits.test_images[:1]))
-    print(f"The files and {picture.name} are in {options.out}")
+    print(f"The files and {picture.name} are in {options.out}; docs/tutorial.md goes the same way step by step")
     return int(any(result.num_different for result in results))
 
 

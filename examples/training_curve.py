@@ -72,7 +72,7 @@ def save_training_curve(
             _draw_phase(accuracy, loss, name, first, epochs)
         _draw_noise(noise, ranges, schedule, start, end)
         accuracy.set_ylabel("test accuracy")
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
         loss.set_ylabel("training loss")
         noise.set_xlim(0, end)
         noise.set_xlabel("epochs")

@@ -26,14 +26,24 @@ from ana_fx.targets.files.program_file import save as save_program
 from ana_fx.targets.files.regular_file import read_regular_file
 from ana_fx.targets.inspection import inspect
 from ana_fx.targets.limited_verify import verify_in_limits
-from ana_fx.targets.quantization_commands import compare, search
+from ana_fx.targets.quantization_commands import FloatModel, compare, search
 from ana_fx.targets.report_pages.program_report import report
 from ana_fx.version import installed_version
 
 __all__ = ["app"]
 
+_EPILOG = """From a trained state to a file, and every output bit compared:
+
+ana-fx export my_net:make model.onnx --state qat.pt --example x.npy --save program.anafx
+
+ana-fx verify model.onnx --against program.anafx
+"""
+
 app = typer.Typer(
-    help="Integer networks: quantise, export, inspect, report, verify.", no_args_is_help=True, add_completion=False
+    help="Integer networks: quantise, export, inspect, report, verify.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -119,8 +129,8 @@ def report_program(
 
 @app.command("export")
 def export_model(
-    model: Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")],
-    output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    model: FloatModel,
+    output: Annotated[Path, typer.Argument(help="The file to write, .tflite for the targets of TFLite, else .onnx.")],
     state: Annotated[Path | None, typer.Option(help="The trained state_dict, of torch.save.")] = None,
     example: Annotated[
         list[Path] | None, typer.Option(help="The example inputs of prepare, arrays of numpy.save.")
@@ -129,7 +139,7 @@ def export_model(
         Path | None,
         typer.Option(help="Inputs for quantising without training, .npy; the model is float then, --state too."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="As in prepare; by default the state's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As in prepare, 'int4' say; by default the state's.")] = None,
     schedule: Annotated[str, typer.Option(help="As in prepare.")] = "lsq",
     prepared_for: Annotated[
         str | None, typer.Option(help="The target that prepare was given; by default the state's.")
@@ -139,7 +149,7 @@ def export_model(
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of each output channel.")] = None,
     save: Annotated[Path | None, typer.Option(help="Where to write the program, for `verify --against`.")] = None,
 ) -> None:
-    """Prepare a model as for training, load its trained state, or quantise it without one; convert and export it."""
+    """Convert a model and write its file: by --state as it was trained, or by --calibration without training."""
     with errors_in_one_line():
         if calibration is not None:
             batches = batches_in(calibration)

@@ -21,9 +21,11 @@ from ana_fx.targets.command_output import errors_in_one_line, show
 from ana_fx.targets.files.atomic_files import write_files
 from ana_fx.targets.files.regular_file import read_regular_file
 
-__all__ = ["compare", "search"]
+__all__ = ["FloatModel", "compare", "search"]
 
-FloatModel = Annotated[str, typer.Argument(help="What makes the float model, 'package.module:function'.")]
+FloatModel = Annotated[
+    str, typer.Argument(help="A function without arguments that makes the float model, 'package.module:function'.")
+]
 FloatState = Annotated[Path | None, typer.Option(help="Its state_dict, of torch.save, if the function loads none.")]
 Data = Annotated[Path, typer.Option(help="Inputs of the model, an array of numpy.save; no labels are needed.")]
 
@@ -32,7 +34,7 @@ def compare(
     model: FloatModel,
     data: Data,
     state: FloatState = None,
-    precision: Annotated[str, typer.Option(help="As in prepare.")] = "int8",
+    precision: Annotated[str, typer.Option(help="As in prepare, 'int4' say.")] = "int8",
     target: Annotated[str, typer.Option(help="As in prepare.")] = "onnxruntime",
     rebuild: Annotated[bool, typer.Option(help="Reconstruct the layers first, as export does.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON in place of the table.")] = False,

@@ -117,11 +117,11 @@ class Operator(ABC):
 
     @property
     def largest_coefficient(self) -> int | None:
-        """The largest coefficient of its inputs, if they have one scale and need coefficients of their own."""
+        """The largest coefficient of its inputs where these have one scale; None where that does not tell it."""
         return None
 
     def for_one_scale(self, shares_scale: bool) -> Operator:
-        """The same map for inputs that have one scale, or need not; of those that align their inputs."""
+        """The same map, told whether its inputs have one scale: kernels that add such tensors multiply nothing."""
         return self
 
     def with_magnitudes(self) -> Operator:

@@ -72,16 +72,16 @@ class Convolution(Operator):
 
     @property
     def num_groups(self) -> int:
-        """Those of its weight."""
+        """The groups of its weight."""
         return self.groups
 
     @property
     def takes_input_affine(self) -> bool:
-        """Unless it pads, with zeros that no offset moves."""
+        """Whether it pads with no zeros, which no offset would move."""
         return not any(any(pair) for pair in self.padding)
 
     def num_input_channels(self, weight: Tensor) -> int:
-        """Those of all groups."""
+        """The input channels of all groups."""
         return weight.shape[1] * self.groups
 
     def is_depthwise(self, weight: Tensor) -> bool:

@@ -46,7 +46,7 @@ class Sum(Operator):
         return largest_part(self.factors) if self.shares_scale else None
 
     def for_one_scale(self, shares_scale: bool) -> Sum:
-        """Its weight is that of one scale, or of two."""
+        """With one scale its weight follows from the factors, with two from the scales too."""
         return replace(self, shares_scale=shares_scale)
 
     def with_magnitudes(self) -> Sum:

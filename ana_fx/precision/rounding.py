@@ -11,7 +11,9 @@ class Rounding(str, Enum):
     """Where the threshold of a level stands: half a step below it, or at it (the paper's text)."""
 
     NEAREST = "nearest"
+    """Half a step below its level: numbers are rounded to the nearest one. The default."""
     FLOOR = "floor"
+    """At its level: numbers are rounded down, as in the paper's text."""
 
     @property
     def offset(self) -> float:

@@ -20,8 +20,11 @@ class Strategy(str, Enum):
     """
 
     EXPECTATION = "expectation"
+    """E[σ(x − ν)], the smooth curve."""
     MODE = "mode"
+    """σ(x − α), α the mean of the noise: the quantizer itself."""
     RANDOM = "random"
+    """σ(x − ν), with one draw of ν for each element."""
 
     @property
     def gives_levels(self) -> bool:
@@ -33,9 +36,13 @@ class DecayInterval(str, Enum):
     """How the annealing ranges of the depths divide the annealing time."""
 
     PARTITION = "partition"
+    """One depth after the other."""
     SAME_START = "same_start"
+    """All begin at once, and end one after the other."""
     SAME_END = "same_end"
+    """All end at once, those near the input beginning last. It breaks the order in which noise should vanish."""
     OVERLAPPED = "overlapped"
+    """All begin and end at once."""
 
     def periods(self, depth: int, num_depths: int) -> tuple[int, int]:
         """Begin and end of the range of a depth, in parts of the annealing time, which has one for each depth."""
@@ -64,7 +71,9 @@ class DecayPower(str, Enum):
     """
 
     HOMOGENEOUS = "homogeneous"
+    """The same power at every depth."""
     PROGRESSIVE = "progressive"
+    """L − ℓ times the power at depth ℓ of L, counted from 0."""
 
     def factor(self, depth: int, num_depths: int) -> int:
         """By what the powers of a depth, counted from 0, are multiplied."""
@@ -87,7 +96,9 @@ class NoiseRule(str, Enum):
     """Whether a noise parameter stays where it starts or decays to zero."""
 
     STATIC = "static"
+    """It stays where it starts."""
     DYNAMIC = "dynamic"
+    """It decays to zero over the annealing range."""
 
     def share(self, remaining: float, power: float) -> float:
         """What is left of the parameter (paper, eqs. 20 and 21): 1, or λ to the power."""

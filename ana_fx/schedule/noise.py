@@ -237,9 +237,13 @@ class NoiseType(str, Enum):
     """
 
     UNIFORM = "uniform"
+    """A density that is flat on its support; the straight-through estimator of other tools."""
     TRIANGULAR = "triangular"
+    """A density that rises and falls linearly."""
     NORMAL = "normal"
+    """The bell curve, without bounds."""
     LOGISTIC = "logistic"
+    """The density whose distribution function is the sigmoid, without bounds."""
 
     @property
     def noise(self) -> Noise:

@@ -118,7 +118,7 @@ def plot_quantizer(
     kind = IntegerType.parse(integer_type) if isinstance(integer_type, str) else integer_type
     levels = Levels(kind.qmin, kind.qmax, Rounding(rounding).offset)
     with matplotlib_part("rc_context")(STYLE):
-        figure: Figure = figure_module.Figure(figsize=(10.0, 4.6), layout="constrained")
+        figure: Figure = figure_module.Figure(figsize=(8.4, 4.4), layout="constrained")
         panels = figure.subplots(2, len(NOISES), sharex=True, sharey="row", height_ratios=[3, 2])
         shown, title = _shown_levels(kind), f"{kind}: staircase, expectation and gradient"
         if shown != (kind.qmin, kind.qmax):
@@ -131,7 +131,8 @@ def plot_quantizer(
         panels[0, 0].yaxis.get_major_locator().set_params(integer=True)
         panels[1, 0].set_ylabel("gradient")
         panels[1, 0].set_ylim(bottom=0.0)
-        panels[0, 0].legend(loc="upper left", fontsize=7)
+        curves, names = panels[0, 0].get_legend_handles_labels()
+        figure.legend(curves, names, loc="outside lower center", ncols=len(names), fontsize=9)
     return figure
 
 

@@ -156,7 +156,7 @@ class HypothesisReport(JsonReport):
 
 
 def check_hypotheses(qat: nn.Module, schedule: Schedule | None = None) -> HypothesisReport:
-    """Check the conditions at the top of `ana_fx.study.theory` for a prepared model.
+    """Check for a prepared model when its noisy network tends to the quantised one (paper, Theorem 2).
 
     Args:
         qat: What `prepare` returned.

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["brief", "unknown"]
+__all__ = ["brief", "unknown", "with_article"]
 
 _LONGEST = 40  # characters of a value that is shown as it is
 
@@ -50,6 +50,15 @@ def unknown(kind: str, found: Any, known: Collection[str]) -> str:
     guess = _meant(found, known)
     hint = f", did you mean {guess!r}? Known" if guess else "; known"
     return f"unknown {kind} {brief(found)}{hint} are {', '.join(map(repr, known))}"
+
+
+def with_article(noun: str) -> str:
+    """A noun behind its article.
+
+    >>> with_article("interpolation"), with_article("sum")
+    ('an interpolation', 'a sum')
+    """
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _meant(found: Any, known: Collection[str]) -> str | None:

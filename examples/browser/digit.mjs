@@ -36,14 +36,17 @@ async function show() {
     .join("");
 }
 
-canvas.addEventListener("pointermove", (event) => {
+function draw(event) {
   if (event.buttons === 0) return;
   const box = canvas.getBoundingClientRect();
   const x = (8 * (event.clientX - box.left)) / box.width - 0.5;
   const y = (8 * (event.clientY - box.top)) / box.height - 0.5;
   spot(pixels, x, y);
   show();
-});
+}
+
+canvas.addEventListener("pointerdown", draw);
+canvas.addEventListener("pointermove", draw);
 
 document.getElementById("clear").addEventListener("click", () => {
   pixels.fill(0);

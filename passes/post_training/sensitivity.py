@@ -57,8 +57,8 @@ def sensitivity(
         model: The float network; it is not touched.
         batches: Tensors, or tuples that begin with the model's inputs; a hundred samples tell much. All activations of
             the float network are in memory at once.
-        widths: Those of the weights, of `WIDTHS`; activations have the unsigned type of the same bits, or its signed
-            sibling. Only those that the target holds are measured.
+        widths: Those of the weights, by default "ternary" and "int2" to "int8"; activations have the unsigned type of
+            the same bits, or its signed sibling. Only those that the target holds are measured.
         target: Where the model will run.
 
     Returns:

@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str], *, largest: int = _LARGEST_FILE) -> Graph
 
     Args:
         path: The file.
-        largest: The most bytes that it may have.
+        largest: The most bytes that it may have, by default 2 GiB.
 
     Raises:
         VerifyError: It cannot be read, or is no such file, or says something that no program does.

@@ -20,7 +20,8 @@ _STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 1rem; font: 15px/1.5 system-ui, sans-serif;
        color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 1.6rem 0 .5rem; }
-.scroll { overflow: auto; max-height: 46rem; border: 1px solid var(--pale); border-radius: 6px; }
+.scroll { overflow: auto; border: 1px solid var(--pale); border-radius: 6px; }
+.tall { max-height: 46rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--pale); text-align: right; white-space: nowrap; }
 th { position: sticky; top: 0; z-index: 1; background: var(--soft); font-weight: 600; }
@@ -57,11 +58,9 @@ _COLUMNS: tuple[_Column, ...] = (
     ("proof", lambda node: node.row and node.row.proof),
     ("saturated", lambda node: None if node.saturated is None else f"{node.saturated:.1%}"),
     ("weight bytes", lambda node: node.weight_bytes or None),
-    (
-        "float bytes over it",
-        lambda node: f"{4 * node.num_weights / node.weight_bytes:.1f}" if node.weight_bytes else None,
-    ),
+    ("times smaller than float32", lambda node: _ratio(node)),
 )
+_MOST_ROWS = 60  # of a table or a drawing that stands on the page whole; of larger ones a part is seen at a time
 _TEXT = ("layer map", "operation", "weights", "output", "shape", "levels", "as reals", "computed as", "proof")
 
 
@@ -80,15 +79,19 @@ def page_of(report: ProgramReport) -> str:
 </head>
 <body>
 <h1>{title}</h1>
+<p>What the deployed network computes, layer by layer, and what was proven of it when it was converted by ana_fx.</p>
 {_summary(report, layers)}
 {_files(report.files)}
 <h2>Layer maps</h2>
-<p>All numbers hold for every input. <em>Accumulator</em> and <em>pair sum</em> are the largest absolute values that can
-be reached; <em>proof</em> is how many thresholds of the requantizer were compared with the trained network's.</p>
+<p>A layer map multiplies and sums integers exactly, then rounds the sum to a level. <em>Scale</em> is the real number
+that one level of its output stands for. <em>Accumulator</em> is the largest sum, <em>pair sum</em> the largest sum of
+two products, in absolute value and for every input; sums become levels by a <em>multiplier</em> and a <em>shift</em>,
+or as <em>computed as</em> says. <em>Proof</em> is how many thresholds of this rounding were compared with the trained
+network's, <em>saturated</em> the share of outputs that are the lowest or the highest level on given data.</p>
 {_table(layers, anchors)}
 <h2>Graph</h2>
 <p>A coloured box is a layer map, and leads to its row: weights → output · shape of one sample. Others move numbers.</p>
-{_scrolling("graph", drawing(report.nodes, anchors))}
+{_scrolling("graph", drawing(report.nodes, anchors), len(report.nodes))}
 {_notes(report.notes)}
 <p>Written by ana_fx {escape(report.version)}; {escape(report.data.name)} holds the same as data.</p>
 </body>
@@ -102,7 +105,7 @@ def _summary(report: ProgramReport, layers: Sequence[NodeFacts]) -> str:
         "layer maps": f"{len(layers):,}",
         "weights": f"{report.num_weights:,}",
         "bytes of weights": f"{report.weight_bytes:,}",
-        "float32 over it": f"{report.ratio:.1f}",
+        "smaller than float32": f"{report.ratio:.1f} times",
         "largest accumulator": f"{bound:,} ({bound.bit_length() + 1} bits)",
     }
     return f"<dl>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts.items())}</dl>"
@@ -119,7 +122,7 @@ def _files(files: Sequence[FileFacts]) -> str:
         for each in files
     )
     head = _head(("file", "bytes", "run in", "outputs that differ", "proven for"), ("run in", "proven for"))
-    return "<h2>Files</h2>\n" + _scrolling("files", f"<table>{head}<tbody>{rows}</tbody></table>")
+    return "<h2>Files</h2>\n" + _scrolling("files", f"<table>{head}<tbody>{rows}</tbody></table>", len(files))
 
 
 def _processors(verified: VerifyReport) -> str:
@@ -135,12 +138,18 @@ def _table(layers: Sequence[NodeFacts], anchors: dict[str, str]) -> str:
         for node in layers
     )
     head = _head([name for name, _ in shown], _TEXT)
-    return _scrolling("layer maps", f"<table>{head}<tbody>{rows}</tbody></table>")
+    return _scrolling("layer maps", f"<table>{head}<tbody>{rows}</tbody></table>", len(layers))
 
 
-def _scrolling(name: str, content: str) -> str:
+def _ratio(node: NodeFacts) -> str | None:
+    """Divide the bytes of its weights in float32 by those of its integers."""
+    return f"{4 * node.num_weights / node.weight_bytes:.1f}" if node.weight_bytes else None
+
+
+def _scrolling(name: str, content: str, num_rows: int) -> str:
     """Wrap what may be larger than the screen in a box that scrolls, and that the keyboard reaches."""
-    return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{content}</div>'
+    kind = "scroll tall" if num_rows > _MOST_ROWS else "scroll"
+    return f'<div class="{kind}" role="region" aria-label="{name}" tabindex="0">{content}</div>'
 
 
 def _head(names: Sequence[str], text: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def test_it_trains_converts_and_every_bit_of_its_file_is_equal(installed, tmp_pa
 
 
 def test_a_target_that_does_not_have_it_refuses_it_by_name(installed):
-    with pytest.raises(ana_fx.PrecisionError, match=r"it is a absolute_difference, needed one of"):
+    with pytest.raises(ana_fx.PrecisionError, match=r"it is an absolute_difference, needed one of"):
         prepared("onnxruntime")
 
 

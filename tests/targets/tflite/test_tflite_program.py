@@ -158,7 +158,7 @@ def test_channels_on_which_kernels_differ_are_refused_by_name(tmp_path):
     ("model", "reason"),
     [
         (nn.Sequential(nn.Conv3d(1, 2, 3)), "3 spatial axes, needed 1 or 2"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2, mode="bilinear")), "it is a interpolation"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2, mode="bilinear")), "it is an interpolation"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(6)), "it is a normalization"),
     ],
 )
