@@ -177,7 +177,7 @@ def test_all_that_it_does_not_hold_is_refused_at_prepare_at_once():
     model = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.LayerNorm(6), nn.Conv2d(2, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")
     )
-    with pytest.raises(PrecisionError, match=r"(?s)it is a normalization.*it is a interpolation"):
+    with pytest.raises(PrecisionError, match=r"(?s)it is a normalization.*it is an interpolation"):
         ana_fx.prepare(model, torch.rand(2, 1, 8, 8), precision="int8", target="tosa")
 
 
