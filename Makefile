@@ -24,6 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(EXTRAS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,consumers,hub,tflite,ray,peers,docs]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps tosa-tools --constraint constraints.txt  # the extra `tosa`
 	touch $@
 
 $(DOCS): $(INSTALLED)

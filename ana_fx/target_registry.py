@@ -22,6 +22,8 @@ _LAYERS = frozenset({"average", "convolution", "identity", "linear", "max_pool",
 
 _TFLITE = FileFormat(".tflite", "ana_fx.targets.tflite.tflite_family:TFLITE_FAMILY")
 
+_TOSA = FileFormat(".tosa", "ana_fx.targets.tosa.tosa_family:TOSA_FAMILY")
+
 _TFLITE_LIMITS: dict[str, Any] = {
     "operators": _LAYERS | {"maximum", "minimum", "product", "softmax", "table"},
     "activation_bits": (2, 8),
@@ -148,6 +150,20 @@ _BUILT_IN = (
         requantizer=Requantizer.EVERY_TFLITE,
         runtimes=("litert", "litert-builtin", "litert-reference", "tflite-micro"),
         **_TFLITE_LIMITS,
+    ),
+    Target(
+        "tosa",
+        "TOSA files of the integer profile, for Ethos-U and what else reads Arm's operator set",
+        emitter="ana_fx.targets.tosa.tosa_dialect:TOSA",
+        operators=_LAYERS | {"maximum", "minimum", "product", "softmax", "table"},
+        activation_bits=(2, 8),
+        holds_codebooks=False,
+        spatial_axes=frozenset({1, 2}),
+        holds_floats=False,
+        requantizer=Requantizer.SINGLE_ROUNDING,
+        borders=("integer",),
+        runtimes=("tosa-reference-model",),
+        file_format=_TOSA,
     ),
 )
 

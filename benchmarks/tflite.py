@@ -25,7 +25,7 @@ from benchmarks.networks import DS_CNN, MOBILENET_V2_QUARTER, VGG8_EIGHTH, Netwo
 from benchmarks.timing import interleaved
 from examples.networks import ResNet20
 
-__all__ = ["main"]
+__all__ = ["NETWORKS", "NUM_INPUTS", "PRECISIONS", "differing_outputs", "main", "trained_program"]
 
 
 class _Joined(nn.Module):
@@ -81,27 +81,28 @@ def _row(target: str, network: Network, precision: str, num_inputs: int) -> list
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         try:
-            program = _program(model, batch, precision, target)
+            program = trained_program(model, batch, precision, target)
             written = ana_fx.export(program, path)
         except AnaFxError as error:
             reasons = str(error).splitlines()[1:-1]
             return [f"refused: {len(reasons)} layer maps", "", "", "", ""]
-        different, compared = _compared(program, path, batch.shape[1:], num_inputs)
+        different, compared = differing_outputs(program, path, batch.shape[1:], num_inputs)
         counts = ", ".join(f"{name} {count}" for name, count in different.items())
         speed = "" if target == "tflite-micro" else _speed(model, batch, path, Path(folder) / "float.onnx")
     return [counts, f"{num_inputs:,}", f"{compared:,}", f"{written.bytes:,}", speed]
 
 
-def _program(model: nn.Module, batch: Tensor, precision: str, target: str) -> torch.fx.GraphModule:
+def trained_program(model: nn.Module, batch: Tensor, precision: str, target: str) -> torch.fx.GraphModule:
+    """The program of a network after a step of training."""
     qat = ana_fx.prepare(model, batch, precision=precision, target=target)
     qat.train()(batch)
     return ana_fx.convert(qat.eval())
 
 
-def _compared(
+def differing_outputs(
     program: torch.fx.GraphModule, path: Path, shape: tuple[int, ...], num_inputs: int
 ) -> tuple[dict[str, int], int]:
-    """How many outputs differ in each kernel set, and how many were compared."""
+    """How many outputs differ in each runtime of the target, and how many were compared."""
     torch.manual_seed(1)
     different: dict[str, int] = {}
     compared = 0

@@ -53,7 +53,7 @@ def _say_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx or .tflite.", show_default=False)]
+File = Annotated[Path, typer.Argument(help="A file that ana_fx wrote, .onnx, .tflite or .tosa.", show_default=False)]
 
 
 @app.callback()

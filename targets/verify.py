@@ -95,8 +95,9 @@ def verify(
         inputs: Float inputs as the model takes them, a tensor or a tuple of tensors; by default
             random levels over the whole input range.
         runtimes: What runs it: "onnxruntime", "onnx.reference", "tract", "openvino", "qonnx", "reference-kernels", or
-            for .tflite files "litert", "litert-builtin", "litert-reference", "tflite-micro"; by default what the
-            target's description names. Slow ones get the first samples only.
+            for .tflite files "litert", "litert-builtin", "litert-reference", "tflite-micro", for .tosa files
+            "tosa-reference-model"; by default what the target's description names. Slow ones get the first samples
+            only.
 
     Raises:
         TypeError: `integer` is no module, or `inputs` hold no tensors.

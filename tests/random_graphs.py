@@ -208,7 +208,7 @@ def _movement(draw: st.DrawFn, shape: tuple[int, ...]) -> Callable[[Tensor], Ten
         lambda x: x[:, ::2],
         lambda x: x.chunk(2, 1)[0],
         lambda x: x.flatten(2).unsqueeze(1),
-        lambda x: x.view(x.size(0), 1, channels * height, width),
+        lambda x: x.contiguous().view(x.size(0), 1, channels * height, width),
         lambda x: F.pad(x, (1, 0, 0, 1)),
         lambda x: x.reshape(x.size(0), height, channels, width).transpose(1, 2),
     ]

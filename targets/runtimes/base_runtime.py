@@ -24,10 +24,11 @@ class Runtime:
 
     Args:
         name: What `verify(runtimes=…)` takes.
-        package: Its distribution.
+        package: Its package.
         run: From the content of a file, as its family reads it, and named inputs to the outputs, in their order.
         samples: How many samples `verify` gives it at most, or None for all.
         extra: The extra of ana_fx that installs it.
+        distribution: What brings the package, where that has another name.
     """
 
     name: str
@@ -35,11 +36,12 @@ class Runtime:
     run: Callable[[Any, Arrays], list[np.ndarray[Any, Any]]]
     samples: int | None = None
     extra: str = "consumers"
+    distribution: str = ""
 
     @property
     def title(self) -> str:
         """Name and version."""
-        return f"{self.name} {version(self.package)}"
+        return f"{self.name} {version(self.distribution or self.package)}"
 
 
 def runtime_among(runtimes: Mapping[str, Runtime], name: str) -> Runtime:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ana_fx.targets.tflite.pack_tables import pack_model
-from ana_fx.targets.tflite.schema import OPTIONS, Code, Kind
+from ana_fx.targets.files.pack_tables import pack_tables
+from ana_fx.targets.tflite.schema import OPTIONS, TFLITE_SCHEMA, Code, Kind
 
 __all__ = ["ModelBuilder", "Scales"]
 
@@ -100,7 +100,9 @@ class ModelBuilder:
         }
         codes = [{"deprecated_builtin_code": c, "version": v, "builtin_code": c} for c, v in self.codes]
         model = {"version": _SCHEMA_VERSION, "operator_codes": codes, "subgraphs": [graph], "description": "ana_fx"}
-        return pack_model(model | {"buffers": self.buffers, "metadata": notes, "signature_defs": [signature]})
+        return pack_tables(
+            TFLITE_SCHEMA, model | {"buffers": self.buffers, "metadata": notes, "signature_defs": [signature]}
+        )
 
     def _add(self, name: str, shape: Sequence[int], scales: Scales | None, rest: Mapping[str, Any]) -> int:
         entry: dict[str, Any] = {"shape": list(shape), "name": name, **rest}

@@ -1,8 +1,6 @@
 """The part of TFLite's schema that `export` writes: for each table its fields, by their number in the schema.
 
-The schema never gives a number to another field, so that this table stays right when it grows; the tests hold it
-against the classes that LiteRT generates from the whole schema. No package but `flatbuffers` is needed for it, which
-onnxruntime brings.
+The tests hold it against the classes that LiteRT generates from the whole schema.
 """
 
 from __future__ import annotations
@@ -10,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-__all__ = ["FILE_IDENTIFIER", "OPTIONS", "TABLES", "Activation", "Code", "Field", "Kind", "Padding"]
+from ana_fx.targets.files.flat_schema import Field, FlatSchema
 
-FILE_IDENTIFIER = b"TFL3"
-
-Field = tuple[int, str]
-"""Number and type: a scalar, "string", "bytes", "options", the name of a table, or one of these in brackets."""
+__all__ = ["OPTIONS", "TABLES", "TFLITE_SCHEMA", "Activation", "Code", "Kind", "Padding"]
 
 
 class Kind(IntEnum):
@@ -102,7 +97,7 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
         "inputs": (1, "[int32]"),
         "outputs": (2, "[int32]"),
         "options_type": (3, "uint8"),
-        "options": (4, "options"),
+        "options": (4, "union"),
     },
     "OperatorCode": {"deprecated_builtin_code": (0, "int8"), "version": (2, "int32"), "builtin_code": (3, "int32")},
     "Buffer": {"data": (0, "bytes")},
@@ -188,3 +183,6 @@ OPTIONS: Mapping[Code, tuple[int, str, int]] = {
     Code.RESIZE_NEAREST_NEIGHBOR: (74, "ResizeNearestNeighborOptions", 2),
 }
 """For each operator the number of its options among all options, their table, and the version that takes int8."""
+
+TFLITE_SCHEMA = FlatSchema("TFLite", b"TFL3", "Model", TABLES, {number: table for number, table, _ in OPTIONS.values()})
+"""What `pack_tables` and `unpack_tables` take."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from ana_fx.graph import module_of
 from ana_fx.operators.average import Average
 from ana_fx.operators.base_operator import Operator
 from ana_fx.operators.convolution import Convolution
@@ -23,46 +21,35 @@ from ana_fx.operators.sum import Sum
 from ana_fx.program.data_movement import Concat, Pad, Permute, Reshape, Slice, Take
 from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.program.integer_modules import IntegerMaxPool, IntegerSoftmax, IntegerTable
-from ana_fx.program.tensor_spec import has_spec, sample_shape_of, spec_of
+from ana_fx.program.tensor_spec import sample_shape_of, spec_of
 from ana_fx.requantizers.agreed_staircase import agreed_channels
 from ana_fx.requantizers.fixed_point_staircase import FixedPointStaircase
 from ana_fx.requantizers.requantizer import Requantizer
 from ana_fx.requantizers.staircase import QLinearStaircase
 from ana_fx.target import Target
+from ana_fx.targets.channels_last.layout_limits import (
+    Limit,
+    average_reasons,
+    concat_reasons,
+    convolution_reasons,
+    map_of,
+    mean_reasons,
+    no_reasons,
+    pool_reasons,
+)
 from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.write_lookups import LARGEST_TABLE
 
-__all__ = ["LIMITS", "Limit", "layout_reasons", "no_reasons"]
-
-Limit = Callable[[Node, Any, Target], list[str]]
-"""From a node, its operator or module, and the target to why kernels cannot compute it, a sentence for each reason."""
+__all__ = ["LIMITS"]
 
 _BYTE = 127
 _LONGEST = 2**31 - 1
 _SHOWN = 5
-_LARGEST_RANK = 4  # of samples: five axes with the batch
-
-
-def layout_reasons(node: Node) -> list[str]:
-    """Say why the kernels' images and rows cannot hold what a node gives, whatever computes it."""
-    if not has_spec(node):
-        return []
-    layout, reasons = spec_of(node).layout, []
-    if layout.rows != 1:
-        reasons.append(f"it gives {layout.rows} rows for each sample, needed one: windows and heads stay in the sample")
-    if len(layout.row) > _LARGEST_RANK:
-        reasons.append(f"its samples have {len(layout.row)} axes, needed at most {_LARGEST_RANK}")
-    return reasons
-
-
-def no_reasons(node: Node, subject: object, target: Target) -> list[str]:
-    """Say nothing against a node: kernels compute its kind whatever its numbers are."""
-    return []
 
 
 def _staircase_reasons(node: Node, operator: Operator, target: Target) -> list[str]:
     """Refuse a formula that is not the target's, and one that not all its kernels compute."""
-    module = _map_of(node)
+    module = map_of(node)
     staircase, wanted = module.staircase, target.requantizer
     if isinstance(staircase, FixedPointStaircase):
         if staircase.rounding != wanted.value:
@@ -98,30 +85,16 @@ def _shift_reasons(module: IntegerMap, staircase: FixedPointStaircase) -> list[s
     return [] if largest <= _LONGEST else [f"its accumulator can reach {largest} shifted, needed at most {_LONGEST}"]
 
 
-def _convolution_reasons(node: Node, operator: Convolution, target: Target) -> list[str]:
-    reasons = _staircase_reasons(node, operator, target)
-    is_cropped = any(pad < 0 for pads in operator.padding for pad in pads)
-    return [*reasons, "it crops its input, needed padding of 0 or more"] if is_cropped else reasons
-
-
-def _average_reasons(node: Node, operator: Average, target: Target) -> list[str]:
-    reasons = _staircase_reasons(node, operator, target)
-    window = operator.window((1, *sample_shape_of(node.all_input_nodes[0])))
-    return reasons if window else [*reasons, "its windows have several sizes, needed one"]
-
-
-def _mean_reasons(node: Node, operator: Reduce, target: Target) -> list[str]:
-    reasons, shape = _staircase_reasons(node, operator, target), sample_shape_of(node.all_input_nodes[0])
-    if 2 <= len(shape) <= 3 and set(operator.axes) <= set(range(2, 1 + len(shape))):
-        return reasons
-    return [*reasons, f"it is a mean over axes {operator.axes}, needed axes behind the channels"]
+def _with_staircase(limit: Limit) -> Limit:
+    """Refuse what a limit refuses, and staircases that kernels do not have."""
+    return lambda node, operator, target: [*_staircase_reasons(node, operator, target), *limit(node, operator, target)]
 
 
 def _sum_reasons(node: Node, operator: Sum, target: Target) -> list[str]:
     """Refuse factors of more than a byte; tensors that broadcast are added by no kernel, and become a table."""
     if len(set(map(sample_shape_of, node.all_input_nodes))) > 1:
         return _table_reasons(node, operator, target)
-    module, reasons = _map_of(node), _staircase_reasons(node, operator, target)
+    module, reasons = map_of(node), _staircase_reasons(node, operator, target)
     assert module.weight is not None
     largest = int(module.weight.abs().max()) * getattr(module.staircase, "factor", 1)
     if largest <= _BYTE:
@@ -137,7 +110,7 @@ def _product_reasons(node: Node, operator: Product, target: Target) -> list[str]
 
 def _table_reasons(node: Node, operator: Operator, target: Target) -> list[str]:
     """Refuse more levels than a table from accumulators to levels may have."""
-    module = _map_of(node)
+    module = map_of(node)
     size = len(module.sign) * (int(module.highest.max()) - int(module.lowest.min()) + 1)
     if size <= LARGEST_TABLE:
         return []
@@ -151,32 +124,16 @@ def _is_mul(node: Node, target: Target) -> bool:
     """Whether all kernels of the target give the levels of a product by one operator, without a table."""
     levels = [spec_of(each).levels for each in node.args if isinstance(each, Node)]
     first, second = (np.float32(each.scale) for each in levels if each is not None)
-    return mul_scale(_map_of(node), (first, second), target.requantizer) is not None
-
-
-def _pool_reasons(node: Node, module: IntegerMaxPool, target: Target) -> list[str]:
-    return [] if set(module.dilation) == {1} else [f"its max pool has dilation {module.dilation}, needed 1"]
-
-
-def _concat_reasons(node: Node, module: Concat, target: Target) -> list[str]:
-    if len({spec_of(each).layout.batch_axis for each in node.all_input_nodes}) == 1:
-        return []
-    return ["it joins a constant, needed tensors that depend on the input"]
-
-
-def _map_of(node: Node) -> IntegerMap:
-    module = module_of(node)
-    assert isinstance(module, IntegerMap)
-    return module
+    return mul_scale(map_of(node), (first, second), target.requantizer) is not None
 
 
 LIMITS: Mapping[type, Limit] = {
-    Average: _average_reasons,
-    Concat: _concat_reasons,
-    Convolution: _convolution_reasons,
-    IntegerMaxPool: _pool_reasons,
+    Average: _with_staircase(average_reasons),
+    Concat: concat_reasons,
+    Convolution: _with_staircase(convolution_reasons),
+    IntegerMaxPool: pool_reasons,
     Product: _product_reasons,
-    Reduce: _mean_reasons,
+    Reduce: _with_staircase(mean_reasons),
     Sum: _sum_reasons,
     **dict.fromkeys((Identity, Linear), _staircase_reasons),
     **dict.fromkeys((IntegerSoftmax, IntegerTable, Pad, Permute, Reshape, Slice, Take), no_reasons),

@@ -1,150 +1,44 @@
-"""From a program to a .tflite file: one walk, from the inputs to the outputs."""
+"""From a program to a .tflite file."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from ana_fx.graph import module_of, outputs
-from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.program.integer_layers import IntegerMap
-from ana_fx.program.integer_modules import IntegerMaxPool
-from ana_fx.program.program_borders import Dequantize, Quantize, QuantizeImage
-from ana_fx.program.tensor_spec import LevelRange, sample_shape_of, spec_of
+from ana_fx.program.tensor_spec import LevelRange
 from ana_fx.target import Target
-from ana_fx.targets.files.metadata import IO, TARGET
-from ana_fx.targets.node_report import NodeReport
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last, zero_point_of
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
+from ana_fx.targets.channels_last.layout_program import LayoutProgram
+from ana_fx.targets.channels_last.writer_dialect import WriterDialect
 from ana_fx.targets.tflite.model_builder import ModelBuilder, Scales
-from ana_fx.targets.tflite.tflite_dialect import TfliteDialect, Write
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.upsamplings import Upsampling
 
-__all__ = ["BORDERS", "ORDER", "TfliteProgram"]
+__all__ = ["TfliteProgram"]
 
-BORDERS = (Quantize, QuantizeImage, Dequantize)
-ORDER = "order"
-"""Behind the name of an input or output: the axes of a program's sample as they follow each other in the file."""
+Shape = tuple[int, ...]
 
 
-class TfliteProgram:
-    """Writes a program into a file in one walk, from its inputs to its outputs.
+class TfliteProgram(LayoutProgram):
+    """One walk over a program, whose tensors know their scales."""
 
-    Args:
-        program: What `convert` returned.
-        target: What the file is for.
-        dialect: The writers, one for each of its modules.
-    """
+    builder: ModelBuilder
 
-    def __init__(self, program: GraphModule, target: Target, dialect: TfliteDialect) -> None:
-        self.program = program
-        self.target = target
-        self.dialect = dialect
-        self.builder = ModelBuilder()
-        self.metadata = {TARGET: target.name, IO: "integer"}
-        self.reports: list[NodeReport] = []
-        self.held: dict[Node, HeldTensor] = {}
+    def __init__(self, program: GraphModule, target: Target, dialect: WriterDialect) -> None:
+        super().__init__(program, target, dialect, ModelBuilder())
 
-    def write(self) -> ModelBuilder:
-        """Collect the operators of the whole program."""
-        upsamplings = self.dialect.upsamplings(self.program)
-        inner = {each for upsampling in upsamplings.values() for each in upsampling.inner}
-        for node in self.program.graph.nodes:
-            module = module_of(node)
-            if node in inner:
-                continue
-            if node in upsamplings:
-                self._write_upsampling(node, upsamplings[node])
-            elif isinstance(module, Quantize):
-                self._write_input(node, module)
-            elif module is not None and not isinstance(module, Dequantize):
-                self._write_node(node, module)
-        taken = set(self.builder.inputs)
-        for name, node in outputs(self.program):
-            self._write_output(node, f"output_{name}" if name in taken else name)
-        return self.builder
+    def writer(
+        self, path: str, module: nn.Module | None, inputs: tuple[HeldTensor, ...], shape: Shape, levels: LevelRange
+    ) -> TfliteWriter:
+        """What writes a node."""
+        return TfliteWriter(self.builder, self.target, path, module, inputs, shape, levels)
 
-    def _write_node(self, node: Node, module: nn.Module) -> None:
-        write = self.dialect.writer(module)
-        assert write is not None, node  # a program with a module that has none is refused before
-        sources = [each for each in node.args if isinstance(each, Node)]
-        self._write(node, sources, write, self.dialect.subject(module))
+    def input_tensor(self, name: str, dims: Shape, scale: np.float32, zero_point: int) -> int:
+        """A tensor that the file is given."""
+        return self.builder.tensor(name, dims, Scales(scale, zero_point))
 
-    def _write_upsampling(self, node: Node, upsampling: Upsampling) -> None:
-        self._write(node, [upsampling.source], self.dialect[type(upsampling.form)], upsampling.form)
-
-    def _write(self, node: Node, sources: Sequence[Node], write: Write, subject: Any) -> None:
-        inputs = tuple(self.held[each] for each in sources)
-        path, levels = str(node.target), _levels(node)
-        w = TfliteWriter(self.builder, self.target, path, module_of(node), inputs, sample_shape_of(node), levels)
-        self.held[node] = write(w, subject)
-        if w.notes:
-            self.reports.append(w.report())
-
-    def _write_input(self, node: Node, module: Quantize) -> None:
-        name, shape, levels = str(node.all_input_nodes[0].target), sample_shape_of(node), _levels(node)
-        order = channels_last(len(shape)) if _are_images(node) else tuple(range(len(shape)))
-        point, scale = zero_point_of(module.integer_type), np.float32(levels.scale)
-        dims = tuple(shape[axis] for axis in order)
-        index = self.builder.tensor(name, dims, Scales(scale, point))
-        self.builder.inputs[name] = index
-        self.held[node] = HeldTensor(index, point, scale, levels.lo, shape, shape, order)
-        self._describe(name, levels, shape, order)
-        if isinstance(module, QuantizeImage):
-            for part, channels in (("gain", module.gain), ("shift", module.shift)):
-                self.metadata[f"{name}.pixel_{part}"] = json.dumps(channels.flatten().tolist())
-
-    def _write_output(self, node: Node, name: str) -> None:
-        """Write an output with its axes as they were computed, or as the program's where the file has others."""
-        (source,) = node.all_input_nodes
-        x, levels = self.held[source], _levels(source)
-        order = x.order if x.image == x.shape else tuple(range(len(x.shape)))
-        w = TfliteWriter(self.builder, self.target, name, module_of(node), (x,), x.shape, levels)
-        index = w.arranged(x, x.shape, order)
-        if index in (*self.builder.inputs.values(), *self.builder.outputs.values()):
-            dims = tuple(x.shape[axis] for axis in order)
-            index = w.reshaped(index, dims, dims, w.scales_of(x), is_renamed=True)  # one tensor is one output
-        self.builder.outputs[name] = index
-        self._describe(name, levels, x.shape, order)
-
-    def _describe(self, name: str, levels: LevelRange, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
-        """Note what a reader must know of a border in the metadata, as strings that give the float32 back exactly."""
-        integer_type = levels.integer_type
-        assert integer_type is not None
-        zero_point = integer_type.zero_point or 0
-        self.metadata |= {
-            f"{name}.scale": repr(float(levels.scale)),
-            f"{name}.zero_point": str(zero_point),
-            f"{name}.type": _type_name(integer_type),
-            f"{name}.shape": "x".join(map(str, shape)),
-            f"{name}.{ORDER}": "x".join(map(str, order)),
-        }
-
-
-def _type_name(integer_type: IntegerType) -> str:
-    """The name by which `ana_fx.targets.files.metadata.read_border` knows a type: uint8 if it has a zero point."""
-    return "uint8" if integer_type.zero_point else str(integer_type)
-
-
-def _levels(node: Node) -> LevelRange:
-    levels = spec_of(node).levels
-    assert levels is not None
-    return levels
-
-
-def _are_images(node: Node) -> bool:
-    """Whether the first layer that reads a tensor takes it for an image, or a row, with channels."""
-    todo: list[Any] = list(node.users)
-    while todo:
-        module = module_of(reader := todo.pop(0))
-        if isinstance(module, IntegerMaxPool):
-            return True
-        if isinstance(module, IntegerMap):
-            return module.operator.num_spatial_axes > 0 or len(sample_shape_of(node)) == 3
-        todo += list(reader.users)
-    return False
+    def pack(self, name: str, metadata: Mapping[str, str]) -> bytes:
+        """The file."""
+        return self.builder.pack(name, metadata)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ana_fx.targets.files.unpack_tables import unpack_tables
 from ana_fx.targets.runtimes.base_runtime import Arrays, Runtime
-from ana_fx.targets.tflite.unpack_tables import unpack_model
+from ana_fx.targets.tflite.schema import TFLITE_SCHEMA
 
 __all__ = ["TFLITE_RUNTIMES"]
 
@@ -45,7 +46,7 @@ def _micro(data: bytes, feeds: Arrays) -> list[Array]:
     """The outputs of TFLite Micro's interpreter, sample after sample."""
     module = import_module("tflite_micro.python.tflite_micro.runtime")
     interpreter = module.Interpreter.from_bytes(data, arena_size=_ARENA)
-    num_outputs = len(unpack_model(data)["subgraphs"][0]["outputs"])
+    num_outputs = len(unpack_tables(TFLITE_SCHEMA, data)["subgraphs"][0]["outputs"])
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         for index, array in enumerate(arrays):

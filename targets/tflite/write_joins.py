@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ana_fx.program.data_movement import Concat
 from ana_fx.program.integer_modules import IntegerMaxPool
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
 from ana_fx.targets.tflite.schema import Activation, Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.write_pads import kernel_padding, write_pad

@@ -1,4 +1,4 @@
-"""Writing what only moves numbers: mostly nothing, because the file keeps them where they are."""
+"""Writing what only moves numbers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ana_fx.program.data_movement import Pad, Permute, Reshape, Slice, Take
-from ana_fx.targets.tflite.held_tensor import HeldTensor
+from ana_fx.program.data_movement import Pad, Slice, Take
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
 from ana_fx.targets.tflite.write_pads import write_pad
 
-__all__ = ["strided_slice", "write_permute", "write_reshape", "write_slice", "write_take", "write_zeros"]
-
-
-def write_reshape(w: TfliteWriter, module: Reshape) -> HeldTensor:
-    """Write nothing: what reads the tensor takes its numbers as they lie, or moves them itself."""
-    return w.moved(w.x, w.x.index, w.x.image, w.x.order)
-
-
-def write_permute(w: TfliteWriter, module: Permute) -> HeldTensor:
-    """Write nothing: the axes have another order for the program, not in the file."""
-    x = _as_shaped(w)
-    order = [axis - 1 for axis in module.order[1:]]
-    return w.moved(x, x.index, w.shape, tuple(order.index(axis) for axis in x.order))
+__all__ = ["strided_slice", "write_slice", "write_take", "write_zeros"]
 
 
 def write_slice(w: TfliteWriter, module: Slice) -> HeldTensor:
     """Write STRIDED_SLICE."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     index = strided_slice(w, x.index, [module.slices[axis] for axis in x.order], w.scales_of(x))
     return w.moved(x, index, w.shape, x.order)
 
@@ -50,7 +38,7 @@ def strided_slice(w: TfliteWriter, x: int, slices: Sequence[tuple[int, int, int]
 
 def write_take(w: TfliteWriter, module: Take) -> HeldTensor:
     """Write GATHER."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     indices = w.constant(module.index.cpu().numpy().astype(np.int32), "index")
     dims = tuple(w.shape[axis] for axis in x.order)
     axis = 1 + x.order.index(module.axis - 1)
@@ -60,16 +48,7 @@ def write_take(w: TfliteWriter, module: Take) -> HeldTensor:
 
 def write_zeros(w: TfliteWriter, module: Pad) -> HeldTensor:
     """Write PAD."""
-    x = _as_shaped(w)
+    x = w.as_shaped()
     dims = tuple(x.shape[axis] for axis in x.order)
     index, _ = write_pad(w, x.index, dims, [module.padding[axis] for axis in x.order], w.scales_of(x))
     return w.moved(x, index, w.shape, x.order)
-
-
-def _as_shaped(w: TfliteWriter) -> HeldTensor:
-    """Put the input into an order of the program's own axes, if the file has other axes."""
-    x = w.x
-    if x.image == x.shape:
-        return x
-    order = tuple(range(len(x.shape)))
-    return HeldTensor(w.arranged(x, x.shape, order), x.zero_point, x.scale, x.lo, x.shape, x.shape, order)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ana_fx.targets.tflite.kernel_product import KernelProduct
+from ana_fx.targets.channels_last.kernel_product import KernelProduct
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter

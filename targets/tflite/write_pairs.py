@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from ana_fx.operators.maximum import Maximum
 from ana_fx.operators.minimum import Minimum
 from ana_fx.operators.product import Product
 from ana_fx.operators.sum import Sum
+from ana_fx.targets.channels_last.aligned_pair import AlignedPair
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
+from ana_fx.targets.channels_last.kernel_product import KernelProduct, ones
 from ana_fx.targets.tflite.adds import unproven_add
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import KernelProduct, ones
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.muls import mul_scale
 from ana_fx.targets.tflite.schema import Activation, Code
@@ -33,7 +33,7 @@ def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
 
     Tensors that broadcast cannot be put into one; their sums are those of int32, and a table.
     """
-    pair, reason = _Pair.of(w), unproven_add(w)
+    pair, reason = AlignedPair.of(w), unproven_add(w)
     if not reason:
         index = w.op(Code.ADD, pair.indices, pair.dims, fused_activation_function=activation(w))
         index = clipped(w, index, pair.dims)
@@ -49,7 +49,7 @@ def write_sum(w: TfliteWriter, op: Sum) -> HeldTensor:
 
 def write_mul(w: TfliteWriter, op: Product) -> HeldTensor:
     """Write MUL where each product of two levels is proven to give its level, else products of int32 and a table."""
-    pair, (first, second) = _Pair.of(w), w.inputs
+    pair, (first, second) = AlignedPair.of(w), w.inputs
     scale = mul_scale(w.module, (first.scale, second.scale), w.target.requantizer)
     if scale is None:
         w.notes["reason"] = "kernels do not give the levels of all products"
@@ -67,59 +67,17 @@ def write_mul(w: TfliteWriter, op: Product) -> HeldTensor:
 
 def write_maximum(w: TfliteWriter, op: Maximum) -> HeldTensor:
     """Write MAXIMUM of int32, and a table."""
-    pair = _Pair.of(w)
+    pair = AlignedPair.of(w)
     return w.held(_by_table(w, Code.MAXIMUM, pair), pair.image, pair.order)
 
 
 def write_minimum(w: TfliteWriter, op: Minimum) -> HeldTensor:
     """Write MINIMUM of int32, and a table."""
-    pair = _Pair.of(w)
+    pair = AlignedPair.of(w)
     return w.held(_by_table(w, Code.MINIMUM, pair), pair.image, pair.order)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two tensors with their axes in one order.
-
-    Args:
-        image: The shape of what they become: that of the program's sample, or another shape of the same numbers.
-        order: The axes of `image` in the order that the file has them in.
-        indices: The two tensors of the file.
-        dims_of: The shapes of their samples; an axis that is broadcast has length 1.
-    """
-
-    image: Shape
-    order: Shape
-    indices: tuple[int, int]
-    dims_of: tuple[Shape, Shape]
-
-    @classmethod
-    def of(cls, w: TfliteWriter) -> _Pair:
-        """Put both inputs of a node in the order of the first one, or with the channels last if their signs differ."""
-        first, second = w.inputs
-        is_alike = first.shape == second.shape
-        image, order = (first.image, first.order) if is_alike else (w.shape, tuple(range(len(w.shape))))
-        if len(w.module.sign) > 1:
-            image, order = w.shape, channels_last(len(w.shape))
-        elif first.image == first.shape:
-            order = first.order
-        images = [image if is_alike else x.shape for x in w.inputs]
-        one, other = (w.arranged(x, own, order) for x, own in zip(w.inputs, images, strict=True))
-        a, b = (tuple(own[axis] for axis in order) for own in images)
-        return cls(image, order, (one, other), (a, b))
-
-    @property
-    def dims(self) -> Shape:
-        """The shape of what they become."""
-        return tuple(self.image[axis] for axis in self.order)
-
-    @property
-    def is_broadcast(self) -> bool:
-        """Whether one of them is repeated along an axis."""
-        return self.dims_of[0] != self.dims_of[1]
-
-
-def _by_table(w: TfliteWriter, code: Code, pair: _Pair, **options: Any) -> int:
+def _by_table(w: TfliteWriter, code: Code, pair: AlignedPair, **options: Any) -> int:
     """Write an operator on both tensors in int32, and a table from what it gives to levels."""
     terms = []
     for place, (index, dims, x) in enumerate(zip(pair.indices, pair.dims_of, w.inputs, strict=True)):
@@ -129,7 +87,7 @@ def _by_table(w: TfliteWriter, code: Code, pair: _Pair, **options: Any) -> int:
     return write_accumulator_lookup(w, accumulator, pair.dims)
 
 
-def _add_as_product(w: TfliteWriter, pair: _Pair) -> int:
+def _add_as_product(w: TfliteWriter, pair: AlignedPair) -> int:
     """Write a depthwise convolution whose image has the two tensors for its rows and whose kernel is two numbers high.
 
     The kernel takes both rows for tensors of one zero point; the difference of their zero points goes into the bias.

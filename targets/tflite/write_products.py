@@ -1,26 +1,18 @@
-"""Writing layer maps that are products with weights: CONV_2D and DEPTHWISE_CONV_2D."""
+"""Writing layer maps that are products with weights: CONV_2D and DEPTHWISE_CONV_2D.
+
+Linear layers are CONV_2D too. FULLY_CONNECTED would do as well, but LiteRT's reference kernel rounds it in another way
+than TFLite Micro's.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from ana_fx.operators.average import Average
-from ana_fx.operators.convolution import Convolution
-from ana_fx.operators.identity import Identity
-from ana_fx.operators.linear import Linear
-from ana_fx.operators.reduce import Reduce
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import (
-    KernelProduct,
-    average_product,
-    convolution_product,
-    mean_product,
-    ones,
-)
+from ana_fx.targets.channels_last.kernel_product import KernelProduct
+from ana_fx.targets.channels_last.product_writers import ProductWriters
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
@@ -29,81 +21,9 @@ from ana_fx.targets.tflite.write_pads import padded
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["write_average", "write_convolution", "write_identity", "write_linear", "write_mean", "write_product"]
+__all__ = ["PRODUCTS", "write_product"]
 
 _LEAST_INT4 = -8
-
-
-def write_convolution(w: TfliteWriter, op: Convolution) -> HeldTensor:
-    """Write CONV_2D, or DEPTHWISE_CONV_2D where each output has one input channel."""
-    return _over_images(w, convolution_product(w.module, op, w.x.shape))
-
-
-def write_average(w: TfliteWriter, op: Average) -> HeldTensor:
-    """Write DEPTHWISE_CONV_2D with ones: TFLite's pools divide, and cannot change the scale at once."""
-    product = average_product(w.module, op, w.x.shape)
-    assert product is not None  # windows of several sizes were refused
-    return _over_images(w, product)
-
-
-def write_mean(w: TfliteWriter, op: Reduce) -> HeldTensor:
-    """Write DEPTHWISE_CONV_2D with ones that spans what is averaged."""
-    product = mean_product(w.module, op, w.x.shape)
-    assert product is not None  # means over other axes were refused
-    return _over_images(w, product)
-
-
-def write_linear(w: TfliteWriter, op: Linear) -> HeldTensor:
-    """Write CONV_2D over images of one number, or of one row as wide as there are rows.
-
-    A flattened image is read in the order that the file has, and the weights are put in that order. FULLY_CONNECTED
-    would do as well, but LiteRT's reference kernel rounds it in another way than TFLite Micro's.
-    """
-    weight = numpy(w.module.stored_weight().cpu()).astype(np.int8)
-    num_outputs, num_inputs = weight.shape
-    rows = w.shape[:-1]
-    if not rows:
-        weight = weight[:, w.x.positions]
-        x = w.reshaped(w.x.index, w.x.dims, (1, 1, num_inputs), w.scales_of(w.x))
-    else:
-        x = w.arranged(w.x, w.x.shape, tuple(range(len(w.x.shape))))
-        x = w.reshaped(x, w.x.shape, (1, math.prod(rows), num_inputs), w.scales_of(w.x))
-    product = KernelProduct(weight.reshape(num_outputs, 1, 1, num_inputs), is_depthwise=False)
-    found = write_product(w, product, x, (1, math.prod(rows), num_inputs), w.scales_of(w.x))
-    if not rows:
-        return w.held(found, (num_outputs, 1, 1), channels_last(3))  # as the next linear layer reads it
-    found = w.reshaped(found, (1, math.prod(rows), num_outputs), w.shape, w.scales)
-    return w.held(found, w.shape, tuple(range(len(w.shape))))
-
-
-def write_identity(w: TfliteWriter, op: Identity) -> HeldTensor:
-    """Write DEPTHWISE_CONV_2D with a kernel of one number."""
-    x, staircase = w.x, w.module.staircase
-    image, order = x.image, x.order
-    if max(staircase.bias.numel(), staircase.weight_scale.numel(), w.module.sign.numel()) > 1:
-        image, order = (x.shape[0], math.prod(x.shape[1:])), (1, 0)  # channels have numbers of their own
-    index = w.arranged(x, image, order)
-    dims = tuple(image[axis] for axis in order) or (1,)
-    flat = (1, math.prod(dims[:-1]), dims[-1])
-    product = KernelProduct(ones(w.module, dims[-1], (1, 1)), is_depthwise=True)
-    index = w.reshaped(index, dims, flat, w.scales_of(x))
-    found = w.reshaped(write_product(w, product, index, flat, w.scales_of(x)), flat, dims, w.scales)
-    return w.held(found, image, order)
-
-
-def _over_images(w: TfliteWriter, product: KernelProduct) -> HeldTensor:
-    """Write a product with images, or with rows, whose channels lie last."""
-    channels, *sizes = w.x.shape
-    height, width = (1, *sizes) if len(sizes) == 1 else sizes
-    index = w.arranged(w.x, w.x.shape, channels_last(len(w.x.shape)))
-    index = w.reshaped(index, (*sizes, channels), (height, width, channels), w.scales_of(w.x))
-    found = write_product(w, product, index, (height, width, channels), w.scales_of(w.x))
-    down, right = product.sizes((height, width))
-    image: tuple[int, ...] = (product.num_outputs, down, right)
-    if len(sizes) == 1:
-        image = (product.num_outputs, right)
-        found = w.reshaped(found, (1, right, product.num_outputs), (right, product.num_outputs), w.scales)
-    return w.held(found, image, channels_last(len(image)))
 
 
 def write_product(
@@ -156,3 +76,11 @@ def write_product(
 def _fits_four_bits(weight: Array) -> bool:
     """Whether four bits hold all its integers: not 8, which a lowest level becomes where a gain is negative."""
     return int(weight.min()) >= _LEAST_INT4 and int(weight.max()) < -_LEAST_INT4
+
+
+def _of_first_input(w: TfliteWriter, product: KernelProduct, x: int, dims: tuple[int, ...]) -> int:
+    return write_product(w, product, x, dims, w.scales_of(w.x))
+
+
+PRODUCTS = ProductWriters(_of_first_input)
+"""The writers of layer maps."""

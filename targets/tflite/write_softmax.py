@@ -13,7 +13,7 @@ import numpy as np
 
 from ana_fx.program.integer_modules import IntegerSoftmax
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.tflite.held_tensor import HeldTensor
+from ana_fx.targets.channels_last.held_tensor import HeldTensor
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Activation, Code, Kind
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ana_fx.operators.convolution import Convolution
 from ana_fx.targets.arrays_of_tensors import numpy
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last
-from ana_fx.targets.tflite.kernel_product import down_and_right
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last
+from ana_fx.targets.channels_last.kernel_product import down_and_right, turned_around
+from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.tflite.model_builder import Scales
 from ana_fx.targets.tflite.schema import Code, Padding
 from ana_fx.targets.tflite.tflite_writer import TfliteWriter
-from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution
 from ana_fx.targets.tflite.write_clips import clipped
 from ana_fx.targets.tflite.write_moves import strided_slice
 
@@ -45,7 +44,7 @@ def write_transposed(w: TfliteWriter, form: SpreadConvolution) -> HeldTensor:
     strides, margins = down_and_right(form.strides, 1), down_and_right(form.margins, 0)
     x = w.arranged(w.x, w.x.shape, order)
     x = w.reshaped(x, (*sizes, channels), (*image, channels), scales)
-    weight = _turned_around(numpy(w.module.stored_weight().cpu()), form.convolution)
+    weight = turned_around(numpy(w.module.stored_weight().cpu()), form.convolution)
     reached = [(size - 1) * s + k for size, s, k in zip(image, strides, weight.shape[1:3], strict=True)]
     axes = list(zip(image, strides, result, margins, reached, strict=True))
     is_same = all(size * s == r and r <= k and m == (k - r) // 2 for size, s, r, m, k in axes)
@@ -78,16 +77,3 @@ def _constants(w: TfliteWriter, weight: Array, scales: Scales) -> tuple[int, int
     bias = np.broadcast_to(numpy(staircase.bias), shape).astype(np.int32)
     index = w.constant(weight, "weight", Scales(weight_scale))
     return index, w.constant(bias, "bias", Scales(weight_scale * scales.scale))
-
-
-def _turned_around(weight: Array, op: Convolution) -> Array:
-    """Turn the kernel of a convolution, [out, in / groups, *size], around, as [out, height, width, in]."""
-    weight = weight.reshape(*weight.shape[:2], *down_and_right(weight.shape[2:], 1))
-    num_outputs, num_inputs, height, width = weight.shape
-    down, right = down_and_right(op.dilation, 1)
-    wide = np.zeros((num_outputs, (height - 1) * down + 1, (width - 1) * right + 1, num_inputs * op.groups), np.int8)
-    for group in range(op.groups):
-        outputs = slice(group * num_outputs // op.groups, (group + 1) * num_outputs // op.groups)
-        inputs = slice(group * num_inputs, (group + 1) * num_inputs)
-        wide[outputs, ::down, ::right, inputs] = weight[outputs, :, ::-1, ::-1].transpose(0, 2, 3, 1)
-    return wide

@@ -1,8 +1,12 @@
 """What stands in a .tflite file, and which programs are refused.
 
-Of tflite/held_tensor.py, tflite/kernel_product.py, tflite/model_builder.py, tflite/tflite_dialect.py,
-tflite/tflite_family.py, tflite/tflite_limits.py, tflite/tflite_writer.py, tflite/write_clips.py,
-tflite/write_joins.py, tflite/write_moves.py, tflite/write_pads.py and tflite/write_products.py.
+Of channels_last/aligned_pair.py, channels_last/free_moves.py, channels_last/held_tensor.py,
+channels_last/kernel_product.py, channels_last/layout_family.py, channels_last/layout_file.py,
+channels_last/layout_limits.py, channels_last/layout_program.py, channels_last/layout_writer.py,
+channels_last/product_writers.py, channels_last/writer_dialect.py, files/flat_schema.py, tflite/model_builder.py,
+tflite/tflite_dialect.py, tflite/tflite_family.py, tflite/tflite_limits.py, tflite/tflite_writer.py,
+tflite/write_clips.py, tflite/write_joins.py, tflite/write_moves.py, tflite/write_pads.py and
+tflite/write_products.py.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import ana_fx
 from ana_fx.errors import ExportError, PrecisionError
 from ana_fx.graph import quantizers
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.targets.tflite.held_tensor import HeldTensor, channels_last, zero_point_of
+from ana_fx.targets.channels_last.held_tensor import HeldTensor, channels_last, zero_point_of
 from ana_fx.targets.tflite.schema import Activation, Padding
 from ana_fx.targets.tflite.tflite_file import read_tflite
 from ana_fx.targets.tflite.write_pads import kernel_padding

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ana_fx.targets.tflite.pack_tables import pack_model
-from ana_fx.targets.tflite.schema import OPTIONS, TABLES, Activation, Code
-from ana_fx.targets.tflite.unpack_tables import unpack_model
+from ana_fx.targets.files.pack_tables import pack_tables
+from ana_fx.targets.files.unpack_tables import unpack_tables
+from ana_fx.targets.tflite.schema import OPTIONS, TABLES, TFLITE_SCHEMA, Activation, Code
 from tests.targets.tflite.one_operator import one_pair, one_product
 
 
@@ -23,16 +23,16 @@ def plain(value):
 @pytest.mark.parametrize("code", [Code.CONV_2D, Code.DEPTHWISE_CONV_2D, Code.FULLY_CONNECTED])
 def test_what_is_packed_is_unpacked(code):
     data = one_product(code, 112, Activation.RELU).data
-    model = unpack_model(data)
+    model = unpack_tables(TFLITE_SCHEMA, data)
     (graph,) = model["subgraphs"]
     assert [tensor["name"] for tensor in graph["tensors"]] == ["x", "w", "b", "y"]
     assert graph["operators"][0]["options"][1]["fused_activation_function"] == Activation.RELU
-    assert plain(unpack_model(pack_model(model))) == plain(model)
+    assert plain(unpack_tables(TFLITE_SCHEMA, pack_tables(TFLITE_SCHEMA, model))) == plain(model)
 
 
 def test_numbers_lie_where_kernels_can_read_them():
     data = one_product(Code.CONV_2D, 0, Activation.NONE).data
-    weight = bytes(unpack_model(data)["buffers"][1]["data"])
+    weight = bytes(unpack_tables(TFLITE_SCHEMA, data)["buffers"][1]["data"])
     assert data.index(weight) % 16 == 0
 
 
@@ -44,7 +44,7 @@ def test_numbers_lie_where_kernels_can_read_them():
 def test_the_generated_classes_read_the_same(data):
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     theirs = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    assert_same(theirs, unpack_model(data), "Model")
+    assert_same(theirs, unpack_tables(TFLITE_SCHEMA, data), "Model")
 
 
 @pytest.mark.extra("tflite", "ai_edge_litert")

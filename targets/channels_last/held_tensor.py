@@ -1,4 +1,4 @@
-"""How a .tflite file holds the levels of one tensor of a program."""
+"""How a file holds the levels of one tensor of a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes of a program that one operator of TFLite computes: transposed convolutions, and resizing to the nearest.
+"""Nodes of a program that one operator of a file computes: transposed convolutions, and resizing to the nearest.
 
 A program has a transposed convolution as a convolution behind what puts zeros between numbers, and crops them:
 Reshape, Pad, Reshape and at times Slice; and an upsampling to the nearest as one Take for each axis.

@@ -9,8 +9,8 @@ import pytest
 import torch.nn.functional as F
 from torch import nn
 
+from ana_fx.targets.channels_last.upsamplings import NearestResize, SpreadConvolution, upsamplings
 from ana_fx.targets.tflite.tflite_file import read_tflite
-from ana_fx.targets.tflite.upsamplings import NearestResize, SpreadConvolution, upsamplings
 from tests.targets.tflite.test_tflite_program import program, written
 
 

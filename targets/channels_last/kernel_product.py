@@ -1,4 +1,4 @@
-"""Layer maps as what TFLite's convolutions compute: images with the channels last, times a weight."""
+"""Layer maps as what convolutions of images compute whose channels lie last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from ana_fx.program.integer_layers import IntegerMap
 from ana_fx.requantizers.staircase import ScaledStaircase
 from ana_fx.targets.arrays_of_tensors import numpy
 
-__all__ = ["KernelProduct", "average_product", "convolution_product", "down_and_right", "mean_product", "ones"]
+__all__ = [
+    "KernelProduct",
+    "average_product",
+    "convolution_product",
+    "down_and_right",
+    "mean_product",
+    "ones",
+    "turned_around",
+]
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -105,3 +113,16 @@ def ones(module: IntegerMap, channels: int, kernel: Pair, coefficients: tuple[in
 def down_and_right(values: tuple[Any, ...], default: Any) -> tuple[Any, Any]:
     """Return the values for (height, width); rows have a width alone, and `default` for their height."""
     return (default, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def turned_around(weight: Array, op: Convolution) -> Array:
+    """Turn the kernel of a convolution, [out, in / groups, *size], around, as [out, height, width, in]."""
+    weight = weight.reshape(*weight.shape[:2], *down_and_right(weight.shape[2:], 1))
+    num_outputs, num_inputs, height, width = weight.shape
+    down, right = down_and_right(op.dilation, 1)
+    wide = np.zeros((num_outputs, (height - 1) * down + 1, (width - 1) * right + 1, num_inputs * op.groups), np.int8)
+    for group in range(op.groups):
+        outputs = slice(group * num_outputs // op.groups, (group + 1) * num_outputs // op.groups)
+        inputs = slice(group * num_inputs, (group + 1) * num_inputs)
+        wide[outputs, ::down, ::right, inputs] = weight[outputs, :, ::-1, ::-1].transpose(0, 2, 3, 1)
+    return wide

@@ -1,0 +1,1 @@
+"""What TFLite and TOSA share: images whose channels lie last, and what their convolutions compute."""
