@@ -48,8 +48,8 @@ class Row:
         name: Module path.
         operation: Kind of the affine map, and what is fused into it.
         depth: Layer maps before it on the longest path.
-        start: Fraction of training at which its noise begins to decay.
-        end: Fraction of training at which its noise is gone.
+        start: Fraction of training at which its noise begins to decay, of a prepared model; None if it never does.
+        end: Fraction of training at which its noise is gone, likewise.
         noise: Family and strategy of its noise, where layer maps differ in it.
         weight: Type of the weights.
         output: Type of the output.
@@ -154,12 +154,12 @@ def describe(module: nn.Module) -> Summary:
 def _with_noise(rows: list[Row], maps: Mapping[str, LayerMap], schedule: Schedule) -> list[Row]:
     """The rows with their noise, if it is not the same for all; noise that stays has no start and no end."""
     constants = {path: schedule.constants(each.annealing_range) for path, each in maps.items()}
+    static = {path for path, each in constants.items() if each.is_static}
+    rows = [replace(row, start=None, end=None) if row.name in static else row for row in rows]
     said = {path: _said_of(each) for path, each in constants.items()}
     if len(set(said.values())) < 2:
         return rows
-    rows = [replace(row, noise=said.get(row.name)) for row in rows]
-    static = {path for path, each in constants.items() if each.is_static}
-    return [replace(row, start=None, end=None) if row.name in static else row for row in rows]
+    return [replace(row, noise=said.get(row.name)) for row in rows]
 
 
 def _said_of(constants: NoiseConstants) -> str:
@@ -187,8 +187,7 @@ def _row(node: Node, ranges: dict[str, AnnealingRange]) -> Row | None:
         return _float_row(row, node, layer_map, ranges.get(name)) if is_float else row
     if name not in ranges or module is None:
         return None
-    known = ranges[name]
-    timing = {"depth": known.depth, "start": known.start, "end": known.end}
+    timing = {"depth": ranges[name].depth}
     write: _RowWriter = _PROGRAM_ROWS.get(type(module), _exact_row)
     return write(name, module, timing)
 
@@ -281,7 +280,7 @@ def _float_row(row: Row, node: Node, layer_map: LayerMap, known: AnnealingRange 
     """The row of a layer that stays in floats, with the type of the integers that go on behind it."""
     row = replace(row, weight=None if getattr(layer_map, "weight", None) is None else "float32", proof=NOT_PROVEN)
     if known is not None:
-        row = replace(row, depth=known.depth, start=known.start, end=known.end)
+        row = replace(row, depth=known.depth)
     behind = [module for user in node.users if isinstance(module := module_of(user), QuantizeFloat)]
     if not behind:
         return row

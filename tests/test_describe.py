@@ -29,11 +29,16 @@ def test_a_prepared_model_has_a_row_for_each_layer_map():
 
 
 def test_rows_tell_depth_and_annealing_range():
-    summary = ana_fx.describe(trained(Residual))
-    ranges = ana_fx.annealing_ranges(trained(Residual))
-    assert {row.name: (row.depth, row.start, row.end) for row in summary.rows} == {
-        path: (found.depth, found.start, found.end) for path, found in ranges.items()
+    qat = ana_fx.prepare(Residual(), example(Residual), schedule="best-dynamic")
+    assert {row.name: (row.depth, row.start, row.end) for row in ana_fx.describe(qat).rows} == {
+        path: (found.depth, found.start, found.end) for path, found in ana_fx.annealing_ranges(qat).items()
     }
+
+
+def test_noise_that_stays_has_neither_start_nor_end():
+    qat = ana_fx.prepare(Residual(), example(Residual), schedule="lsq")
+    assert {(row.start, row.end) for row in ana_fx.describe(qat).rows} == {(None, None)}
+    assert " start " not in str(ana_fx.describe(qat))
 
 
 def test_a_scale_is_shown_once_it_is_known():
@@ -51,8 +56,9 @@ def test_a_scale_is_shown_once_it_is_known():
 def test_a_program_has_the_rows_of_its_model(target):
     model = ana_fx.describe(trained(Residual, target=target))
     program = ana_fx.describe(converted(Residual, target=target))
-    for name in ("name", "depth", "start", "end", "output", "scale"):
+    for name in ("name", "depth", "output", "scale"):
         assert column(program, name) == column(model, name)
+    assert {(row.start, row.end) for row in program.rows} == {(None, None)}  # a program is not trained
 
 
 def test_a_program_tells_bounds_encodings_and_proofs():
