@@ -49,6 +49,7 @@ def largest_pair_sum(weight: Tensor, largest_input: int) -> int:
 def _heaviest_pair(rows: Tensor) -> int:
     """The largest sum of the weights of one sign in two neighbours, [rows, weights]."""
     even = F.pad(rows, (0, rows.shape[1] % 2))
-    positive = even.clamp_min(0).unflatten(1, (-1, 2)).sum(2)
-    negative = even.clamp_max(0).unflatten(1, (-1, 2)).sum(2)
-    return int(torch.maximum(positive, -negative).max())
+    first, second = even[:, ::2], even[:, 1::2]  # sums over an axis of two take twice as long as sums of two tensors
+    positive = first.clamp_min(0).add_(second.clamp_min(0))
+    negative = first.clamp_max(0).add_(second.clamp_max(0))
+    return max(int(positive.max()), -int(negative.min()))

@@ -73,11 +73,19 @@ class _Rows:
     offset: float
 
     def best_step(self, start: Tensor) -> Tensor:
-        """For each row the step with the least error that the search finds from `start`, where all are reached."""
+        """For each row the step with the least error that the search finds from `start`, where all are reached.
+
+        A candidate is left out if the ends of each row have as large an error already: a sum of squares is not below
+        one of them, rounded or not, so the candidate could not be chosen.
+        """
         best, error = start, self._errors(start[None])[0]
+        ends = replace(self, x=torch.stack((self.x.amin(1), self.x.amax(1)), 1), w=None)
         for octaves in (_COARSE, _FINE, _FINEST):
             factors = torch.tensor([2.0**exponent for exponent in octaves], device=best.device)
-            best, error = self._better(best * factors[:, None], best, error)
+            candidates = best * factors[:, None]
+            if self.w is None and len(self.x) > 1:  # torch may add up one row alone in another order
+                candidates = candidates[~(ends._squares(candidates).amax(2) >= error).all(1)]
+            best, error = self._better(candidates, best, error)
         for _ in range(_NUM_REFINEMENTS):
             n = self._levels(best[None])[0]
             weighted = n if self.w is None else self.w * n
@@ -89,6 +97,8 @@ class _Rows:
 
     def _better(self, candidates: Tensor, best: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         """The first best of the candidates, [candidates, rows], where it is better; and its error."""
+        if not len(candidates):
+            return best, error
         errors = torch.cat([self._errors(some) for some in candidates.split(max(1, _BLOCK // self.x.numel()))])
         least, index = errors.min(0)
         chosen = torch.where(least < error, candidates.gather(0, index[None])[0], best)
@@ -100,8 +110,12 @@ class _Rows:
 
     def _errors(self, steps: Tensor) -> Tensor:
         """[candidates, rows] to the same."""
-        squares = self._levels(steps).mul_(steps[:, :, None]).sub_(self.x).square_()
+        squares = self._squares(steps)
         return (squares if self.w is None else squares.mul_(self.w)).sum(2)
+
+    def _squares(self, steps: Tensor) -> Tensor:
+        """[candidates, rows] to [candidates, rows, numbers]: the squared error of each number."""
+        return self._levels(steps).mul_(steps[:, :, None]).sub_(self.x).square_()
 
 
 def _subsample(rows: Tensor) -> Tensor:

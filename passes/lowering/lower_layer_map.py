@@ -56,7 +56,7 @@ def lower_softmax(context: LoweringContext, node: Node, layer_map: SoftmaxMap) -
             f"{location(node)}: softmax over axis {layer_map.axis} of {len(shape)}, which is the batch; "
             f"needed another axis"
         )
-    form = layer_map.current_form(_scales(context, sources), shape)
+    form = layer_map.current_form(_scales(context, node, sources), shape)
     context.replace(node, IntegerSoftmax(layer_map.axis, form, _output_type(layer_map)), sources)
     if shape[layer_map.axis] > MAX_TERMS:
         found = f"softmax over {shape[layer_map.axis]} numbers, needed at most {MAX_TERMS}"
@@ -70,7 +70,7 @@ def lower_table(context: LoweringContext, node: Node, layer_map: TableMap) -> No
         UnsupportedError: The function has no value somewhere.
     """
     sources, shape = _sources(node, layer_map)
-    scales = _scales(context, sources)
+    scales = _scales(context, node, sources)
     table = layer_map.current_form(scales, shape)
     if not bool(torch.isfinite(table.table).all()):
         index = int((~torch.isfinite(table.table[0])).nonzero()[0]) + table.lowest
@@ -91,7 +91,7 @@ def lower_operator_map(context: LoweringContext, node: Node, layer_map: Operator
     sources, shape = _sources(node, layer_map)
     inputs = [context.levels(source) for source in sources]
     operator = layer_map.operator.fixed(shape)
-    form = _reduce(layer_map.current_form(tuple(each.scale for each in inputs), shape))
+    form = _reduce(layer_map.current_form(_scales(context, node, sources), shape))
     weight, ends = form.coefficients.stored(), [(each.lo, each.hi) for each in inputs]
     lowest, highest = operator.accumulator_range(weight, ends, shape)
     problems = [reason for reason in (_overflow(form, lowest, highest), operator.misfit(ends, shape)) if reason]
@@ -131,8 +131,15 @@ def _sources(node: Node, layer_map: LayerMap) -> tuple[list[Node], tuple[int, ..
     return sources, layouts[0].shape
 
 
-def _scales(context: LoweringContext, sources: list[Node]) -> tuple[Tensor, ...]:
-    return tuple(context.levels(source).scale for source in sources)
+def _scales(context: LoweringContext, node: Node, sources: list[Node]) -> tuple[Tensor, ...]:
+    """Return the scale of each source; as the very tensors that the layer map ran with if these say the same, since for
+    them it has kept its form.
+    """
+    scales = tuple(context.levels(source).scale for source in sources)
+    operands = [context.values.get(each) for each in node.args[len(sources) :] if isinstance(each, Node)]
+    given = tuple(each for each in operands if isinstance(each, Tensor))
+    is_same = len(given) == len(scales) and all(map(torch.equal, map(positive, given), scales))
+    return given if is_same else scales
 
 
 def _output_type(layer_map: LayerMap) -> IntegerType:

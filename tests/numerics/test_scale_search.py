@@ -171,8 +171,18 @@ def plain_search(x, w, levels):
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 5000), (7, 333), (300, 1000)])
 @pytest.mark.parametrize("has_weights", [False, True])
-def test_candidates_and_rows_that_are_tried_together_give_the_steps_of_a_plain_search(rows, columns, has_weights):
-    x, levels = torch.randn(rows, columns), Levels(-8, 7, 0.5)
+@pytest.mark.parametrize("largest", [7, 127])  # with many levels most candidates are left out
+def test_candidates_and_rows_that_are_tried_together_give_the_steps_of_a_plain_search(
+    rows, columns, has_weights, largest
+):
+    x, levels = torch.randn(rows, columns), Levels(-largest - 1, largest, 0.5)
     weights = torch.rand(rows, columns) if has_weights else None
     plain = plain_search(x, torch.ones_like(x) if weights is None else weights, levels)
     assert torch.equal(scale.least_squares_scale(x, levels, weights), plain)
+
+
+def test_candidates_whose_ends_tell_that_they_lose_are_not_tried(monkeypatch):
+    tried, errors = [], scale._Rows._errors
+    monkeypatch.setattr(scale._Rows, "_errors", lambda self, steps: tried.append(len(steps)) or errors(self, steps))
+    scale.least_squares_scale(torch.randn(40, 500), Levels(-127, 127, 0.5))
+    assert sum(tried) < len(scale._COARSE) + len(scale._FINE) + len(scale._FINEST)

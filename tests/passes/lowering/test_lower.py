@@ -11,7 +11,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 import ana_fx
+from ana_fx.graph import layer_maps
 from ana_fx.layers.layer_map import LayerMap
+from ana_fx.layers.operator_map import OperatorMap
+from ana_fx.layers.softmax_map import SoftmaxMap
 from ana_fx.layers.table_map import TableMap
 from ana_fx.passes.lowering.lower import rule_of
 from tests.graphs import WrittenForTwo
@@ -117,3 +120,18 @@ def test_a_layer_map_without_a_rule_of_lowering_is_refused_by_its_name(make):
         ana_fx.ConvertError, match=rf"module '0'.*{type(strange).__name__} has no integer form, needed one of"
     ):
         rule_of(node, {})
+
+
+def test_the_integers_of_a_layer_map_are_worked_out_once(monkeypatch):
+    x, computed = torch.rand(4, 6), []
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 2), nn.Softmax(-1))
+    qat = ana_fx.prepare(model, x, calibration=[x])
+    for kind in (OperatorMap, TableMap, SoftmaxMap):
+
+        def form_of(self, *given, of=kind.integer_form):
+            computed.append(self)
+            return of(self, *given)
+
+        monkeypatch.setattr(kind, "integer_form", form_of)
+    ana_fx.convert(qat)
+    assert len(computed) == len(set(computed)) == len(layer_maps(qat))
