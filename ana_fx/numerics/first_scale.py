@@ -22,9 +22,12 @@ def clipped_scale(
     weights: Tensor | None = None,
 ) -> Tensor | None:
     """The scale with the least squared error on `x` once it is clipped, for each row; None if that is all zeros."""
-    clipped = x.detach().float().clamp(*clip)
+    lowest, highest = clip
     if isinstance(levels, Levels) and not levels.lo:
-        clipped.clamp_min_(0.0)
+        lowest = max(lowest, 0.0)
+    clipped = x.detach().float()
+    if (lowest, highest) != (-torch.inf, torch.inf):  # else a weight would be copied for nothing
+        clipped = clipped.clamp(lowest, highest)
     if not bool(clipped.any()):
         return None
     rows = clipped.reshape(num_rows, -1)
