@@ -95,14 +95,11 @@ class _Formula(NamedTuple):
 
     def quantized(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The value alone."""
-        _, v = self.steps(x, scale, mean)
-        return self.level_(v, std).mul_(scale)
+        return self.level_(self.steps(x, scale, mean), std).mul_(scale)
 
-    def steps(self, x: Tensor, scale: Tensor, mean: Tensor, *, are_apart: bool = False) -> tuple[Tensor, Tensor]:
-        """x in steps, and v, in which the thresholds are the integers; one tensor, unless they are needed apart."""
-        u = x.float() / scale
-        shift = self.levels.offset - mean
-        return u, u + shift if are_apart else u.add_(shift)
+    def steps(self, x: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
+        """v: x in steps, moved so that the thresholds are the integers."""
+        return (x.float() / scale).add_(self.levels.offset - mean)
 
     def height(self, std: Tensor) -> Tensor | None:
         """What the slope is wherever it is not 0, if it has but one value."""
@@ -143,51 +140,61 @@ class _FakeQuantize(torch.autograd.Function):
         keeps_x: bool,
     ) -> Tensor:
         ctx.formula, ctx.scale_gradient, ctx.keeps_x = formula, scale_gradient, keeps_x
-        ctx.scale_shape, ctx.dtype = scale.shape, x.dtype
+        ctx.dtype = x.dtype
         if keeps_x:
             ctx.save_for_backward(x, scale, mean.clone(), std.clone())
             return formula.quantized(x, scale, mean, std)
-        u, v = formula.steps(x, scale, mean, are_apart=scale_gradient is not None)
+        v = formula.steps(x, scale, mean)
         height = formula.height(std)
         slope = formula.slope(v, std) if height is None else _bytes_of(formula.near(v, std))
         level = formula.level_(v, std)
-        scale_slope = None
-        if scale_gradient is not None:
-            scale_slope = _scale_slope(u, _restored(slope, height), level).mul_(-scale_gradient)
-        ctx.save_for_backward(slope, height, scale_slope)
-        if torch.compiler.is_compiling():
-            return level * scale  # in place a compiled graph would lose the gradient of what is returned
-        return level.mul_(scale)
+        # In place a compiled graph would lose the gradient of what is returned.
+        out = level * scale if torch.compiler.is_compiling() else level.mul_(scale)
+        ctx.save_for_backward(slope, height, *(() if scale_gradient is None else (x, out, scale)))
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        learns_scale = ctx.scale_gradient is not None
         if ctx.keeps_x:
-            grad_x, by_scale = _gradients(ctx, grad)
+            formula = ctx.formula
+            x, scale, mean, std = ctx.saved_tensors
+            v = formula.steps(x, scale, mean)
+            height = formula.height(std)
+            slope = formula.slope(v, std) if height is None else formula.near(v, std).mul_(height)
+            grad_x = slope.mul_(grad)
+            out = formula.level_(v, std).mul_(scale) if learns_scale else grad
         else:
-            slope, height, scale_slope = ctx.saved_tensors
+            slope, height, *others = ctx.saved_tensors
             grad_x = grad * slope if height is None else _restored(slope, height).mul_(grad)
-            by_scale = None if scale_slope is None else grad * scale_slope
-        grad_scale = None if by_scale is None else by_scale.sum_to_size(ctx.scale_shape)
+            x, out, scale = others or (None, None, None)
+        grad_scale = _grad_scale(x, grad_x, out, grad, scale).mul_(ctx.scale_gradient) if learns_scale else None
         return grad_x.to(ctx.dtype), grad_scale, *(None,) * 5
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Those of x, and of the scale for each number if it learns, from x that was kept."""
-    formula, scale_gradient = ctx.formula, ctx.scale_gradient
-    x, scale, mean, std = ctx.saved_tensors
-    u, v = formula.steps(x, scale, mean, are_apart=scale_gradient is not None)
-    height = formula.height(std)
-    slope = formula.slope(v, std) if height is None else formula.near(v, std).mul_(height)
-    if scale_gradient is None:
-        return slope.mul_(grad), None
-    scale_slope = _scale_slope(u, slope, formula.level_(v, std)).mul_(-scale_gradient)
-    return slope.mul_(grad), scale_slope.mul_(grad)
+def _grad_scale(x: Tensor, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of the scale, Σ grad · (y − x · dy/dx) / scale: y is scale · σ(x / scale).
+
+    Args:
+        x: What was quantised.
+        grad_x: Its gradient, grad · dy/dx.
+        y: What was returned.
+        grad: Its gradient.
+        scale: The scale, of the shape that is wanted.
+    """
+    x = x.float()
+    sums = _row_products(grad_x, x, scale) if x.is_cpu and not torch.compiler.is_compiling() else None
+    if sums is None or not bool(torch.isfinite(sums).all()):  # which nothing waits for on a CPU
+        # At infinity the slope is 0, and infinity times 0 is no number.
+        sums = _row_products(grad_x, x.clamp(-LARGEST, LARGEST), scale)
+    return _row_products(grad, y, scale).sub_(sums).div_(scale)
 
 
-def _scale_slope(u: Tensor, slope: Tensor, level: Tensor) -> Tensor:
-    """The derivative by the scale, with the other sign; it overwrites u."""
-    finite = u.clamp_(-LARGEST, LARGEST)  # at infinity the slope is 0, and infinity times 0 is no number
-    return finite.mul_(slope).sub_(level)
+def _row_products(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """The sums of a · b for each of the scales, shaped as these."""
+    if scale.numel() == 1 and a.is_contiguous() and b.is_contiguous():
+        return torch.dot(a.view(-1), b.view(-1)).reshape(scale.shape)  # without a tensor of products
+    return (a * b).sum_to_size(scale.shape)
 
 
 def _bytes_of(truths: Tensor) -> Tensor:
