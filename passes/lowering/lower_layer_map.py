@@ -74,8 +74,9 @@ def lower_table(context: LoweringContext, node: Node, layer_map: TableMap) -> No
     table = layer_map.current_form(scales, shape)
     if not bool(torch.isfinite(table.table).all()):
         index = int((~torch.isfinite(table.table[0])).nonzero()[0]) + table.lowest
+        found = index * float(scales[0].detach())
         raise UnsupportedError(
-            f"{location(node)}: {layer_map.operation} has no value at {index * float(scales[0].detach()):g}, which its input "
+            f"{location(node)}: {layer_map.operation} has no value at {found:g}, which its input "
             f"can be; needed a function of every number; clamp its input"
         )
     module = IntegerTable(table.table, table.lowest, _output_type(layer_map), table.output_scale)
