@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
 from ana_fx.kernels.triton_launch import has_kernels, launch
+from ana_fx.numerics.scale_search import slope_of_positive
 from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
 
@@ -155,14 +156,9 @@ def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         num_warps=kernels.NUM_WARPS,
         enable_fp_fusion=False,
     )
-    return grad_x, partial.sum(1).reshape(scale.shape).mul_(_sign(scale))
+    return grad_x, partial.sum(1).reshape(scale.shape).mul_(slope_of_positive(scale))
 
 
 def _kind_of(size: int) -> int:
     """What Triton tells apart in a size."""
     return 1 if size == 1 else (size % 16 == 0) * 2 + (size >= WIDE) * 4
-
-
-def _sign(scale: Tensor) -> Tensor:
-    """The derivative of `ana_fx.numerics.scale_search.positive`."""
-    return scale.sign() * (scale.abs() >= 2.0**-60)

@@ -105,8 +105,13 @@ class CodebookQuantizer(Quantizer):
         """The levels of `x` without noise, as float32 integers."""
         return self.codebook_along(x).level(x.float() / positive(self.scale))
 
-    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        factor = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5 if scale.requires_grad else 1.0
+    @property
+    def takes_gradient_of_norms(self) -> bool:
+        """Never: it computes the whole gradient of its scale."""
+        return False
+
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, *, is_told_by_norm: bool = False) -> Tensor:
+        factor = self.scale_gradient(x) if scale.requires_grad else 1.0
         noise = (mean * self.unit, std * self.unit)
         return fake_quantize_codebook(x, positive(scale), noise, self, factor)
 

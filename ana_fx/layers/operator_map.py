@@ -16,6 +16,7 @@ from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
 from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
 from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.layers.recomputed_weight import is_recomputed, without_keeping
+from ana_fx.layers.scale_by_norm import normalized_and_quantized, tells_scale
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
@@ -174,7 +175,7 @@ class OperatorMap(LayerMap):
 
     def real(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """The operator with its noisy weight, the norm, the line and the noisy output quantizer."""
-        operator, norm = self.operator, self.norm
+        operator, norm, quantizer = self.operator, self.norm, self.output_quantizer
         if not self.training:  # a float layer: its sums depend on where numbers lie, which the program may change
             tensors = tuple(x.contiguous() for x in tensors)
         if isinstance(norm, ChannelAffine) and operator.takes_channel_affine:
@@ -183,11 +184,12 @@ class OperatorMap(LayerMap):
             y = self._product(tensors)
             if norm is not None:
                 self._check_channels(y)
+                if quantizer is not None and self.line == (1.0, 0.0) and tells_scale(norm, y, quantizer):
+                    return normalized_and_quantized(norm, y, quantizer)
                 y = norm(y)
         factor, offset = self.line
         y = y if factor == 1.0 else y * factor
         y = y if offset == 0.0 else y + offset
-        quantizer = self.output_quantizer
         if quantizer is not None:
             return quantizer(y)  # type: ignore[no-any-return]  # a module's call is untyped
         if self.clip_range == ClipRange():

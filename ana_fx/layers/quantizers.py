@@ -212,19 +212,33 @@ class Quantizer(Float32Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The noisy quantizer; float32, shaped as `x`."""
+        return self._quantized(x, is_told_by_norm=False)
+
+    def quantized_behind_norm(self, x: Tensor) -> Tensor:
+        """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
+        return self._quantized(x, is_told_by_norm=True)
+
+    def _quantized(self, x: Tensor, *, is_told_by_norm: bool) -> Tensor:
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, self.scale, self.mean, self.std)
+        return self._noisy(x, self.scale, self.mean, self.std, is_told_by_norm=is_told_by_norm)
+
+    @property
+    def takes_gradient_of_norms(self) -> bool:
+        """Whether it can leave a part of the scale's gradient to a norm: of one scale, for whatever noise."""
+        return self.scale.numel() == 1
+
+    def scale_gradient(self, x: Tensor) -> float:
+        """The factor of the scale's gradient, if it quantises `x` (Esser et al. 2020, section 2.2)."""
+        return float((x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5)
 
     def as_it_is(self) -> Callable[[Tensor], Tensor]:
         """`forward` with the scale and the noise of this moment, whatever becomes of them; without gradients."""
         scale, mean, std = (tensor.detach().clone() for tensor in (self.scale, self.mean, self.std))
         return partial(self._noisy, scale=scale, mean=mean, std=std)
 
-    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        scale_gradient = 1.0
-        if scale.requires_grad:
-            scale_gradient = (x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, *, is_told_by_norm: bool = False) -> Tensor:
+        scale_gradient = self.scale_gradient(x) if scale.requires_grad else 1.0
         if is_fused(x, self.noise, self.strategy, self.num_neighbours, self.gradient):
             return fused_fake_quantize(x, scale, mean, std, grid=self.grid(), scale_gradient=scale_gradient)
         return fake_quantize(
@@ -238,6 +252,7 @@ class Quantizer(Float32Module):
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
             gradient=self.gradient,
+            is_told_by_norm=is_told_by_norm,
         )
 
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ana_fx.numerics.levels import Levels
 
-__all__ = ["least_squares_scale", "positive"]
+__all__ = ["least_squares_scale", "positive", "slope_of_positive"]
 
 _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
 _FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
@@ -25,6 +25,12 @@ _LARGEST = 2.0**60  # and from infinity
 def positive(scale: Tensor) -> Tensor:
     """`scale` as every computation uses it: a learned step that crosses zero, or runs away, stays a step."""
     return scale.abs().clamp(_SMALLEST, _LARGEST)
+
+
+def slope_of_positive(scale: Tensor) -> Tensor:
+    """The derivative of `positive`, as autograd has it."""
+    size = scale.abs()
+    return scale.sign() * ((size >= _SMALLEST) & (size <= _LARGEST))
 
 
 @torch.no_grad()
