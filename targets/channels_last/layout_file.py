@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,15 +15,16 @@ from ana_fx.targets.channels_last.layout_program import ORDER
 from ana_fx.targets.file_family import ExportedFile, FileRun
 from ana_fx.targets.files.border import Border
 from ana_fx.targets.files.metadata import read_border
-from ana_fx.targets.files.regular_file import reason_of
+from ana_fx.targets.files.regular_file import read_regular_file, reason_of
 from ana_fx.targets.runtimes.base_runtime import Runtime
 from ana_fx.text.plain_text import plain
 
-__all__ = ["End", "LayoutFile"]
+__all__ = ["End", "LayoutFile", "read_checked"]
 
 Array = np.ndarray[Any, Any]
 
 _LONGEST_REASON = 500
+_LARGEST = 2**31 - 1  # what the offsets of a flatbuffer can hold
 
 
 @dataclass(frozen=True)
@@ -139,3 +140,26 @@ class LayoutFile(ExportedFile):
         back = (0, *(order.index(axis) + 1 for axis in range(len(order))))
         levels = array.astype(np.int64).transpose(back) - self._moved(end)
         return np.ascontiguousarray(levels.astype(self._border(end).dtype))
+
+
+_File = TypeVar("_File", bound=LayoutFile)
+
+
+def read_checked(path: Path, read: Callable[[Path, bytes], _File]) -> _File:
+    """Read a file that nobody vouches for; what is wrong with it is one error.
+
+    Args:
+        path: Where it lies.
+        read: What makes the file of the path and its bytes, and checks what stands in it.
+
+    Raises:
+        VerifyError: It cannot be read, is damaged, or is none that `export` writes.
+    """
+    try:
+        file = read(path, read_regular_file(path, _LARGEST))
+        _ = file.metadata, file.inputs, file.outputs
+    except (MemoryError, VerifyError):
+        raise
+    except Exception as error:  # those of the system and of what is missing in the tables share no base
+        raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that export() wrote") from error
+    return file

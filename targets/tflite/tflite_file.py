@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ana_fx.errors import VerifyError
-from ana_fx.targets.channels_last.layout_file import End, LayoutFile
+from ana_fx.targets.channels_last.layout_file import End, LayoutFile, read_checked
 from ana_fx.targets.file_family import Contents
 from ana_fx.targets.files.metadata import check_metadata
-from ana_fx.targets.files.regular_file import read_regular_file, reason_of
 from ana_fx.targets.files.unpack_tables import unpack_tables
 from ana_fx.targets.tflite.schema import TFLITE_SCHEMA, Code, Kind
 
@@ -23,7 +21,6 @@ __all__ = ["TfliteFile", "read_tflite"]
 
 Array = np.ndarray[Any, Any]
 
-_LARGEST = 2**31 - 1  # what the offsets of a flatbuffer can hold
 _BITS = {Kind.FLOAT32: 32, Kind.INT32: 32, Kind.INT8: 8, Kind.INT4: 4}
 _LARGEST_SAMPLE = 2**28
 
@@ -80,17 +77,13 @@ def read_tflite(path: Path) -> TfliteFile:
     Raises:
         VerifyError: It cannot be read, is damaged, or is none that `export` writes.
     """
-    try:
-        data = read_regular_file(path, _LARGEST)
-        model = unpack_tables(TFLITE_SCHEMA, data)
-        _check(model)
-        file = TfliteFile(path, data, model)
-        _ = file.metadata, file.inputs, file.outputs
-    except (MemoryError, VerifyError):
-        raise
-    except Exception as error:  # those of the system and of what is missing in the tables share no base
-        raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that export() wrote") from error
-    return file
+    return read_checked(path, _read)
+
+
+def _read(path: Path, data: bytes) -> TfliteFile:
+    model = unpack_tables(TFLITE_SCHEMA, data)
+    _check(model)
+    return TfliteFile(path, data, model)
 
 
 def _check(model: Mapping[str, Any]) -> None:

@@ -9,19 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ana_fx.errors import VerifyError
-from ana_fx.targets.channels_last.layout_file import End, LayoutFile
+from ana_fx.targets.channels_last.layout_file import End, LayoutFile, read_checked
 from ana_fx.targets.file_family import Contents
 from ana_fx.targets.files.array_file import parse_json
 from ana_fx.targets.files.metadata import check_metadata
-from ana_fx.targets.files.regular_file import read_regular_file, reason_of
 from ana_fx.targets.files.unpack_tables import unpack_tables
 from ana_fx.targets.tosa.tosa_program import HELD_ZERO_POINT
 from ana_fx.targets.tosa.tosa_schema import TOSA_SCHEMA, DataType, Op
 
 __all__ = ["TosaFile", "read_tosa"]
 
-_LARGEST = 2**31 - 1  # what the offsets of a flatbuffer can hold
 _LARGEST_TENSOR = 2**28
 _BYTES = {DataType.INT8: 1, DataType.INT32: 4}
 _BYTES_OF_SIZE = 8
@@ -85,17 +82,13 @@ def read_tosa(path: Path) -> TosaFile:
     Raises:
         VerifyError: It cannot be read, is damaged, or is none that `export` writes.
     """
-    try:
-        data = read_regular_file(path, _LARGEST)
-        graph = unpack_tables(TOSA_SCHEMA, data)
-        _check(graph)
-        file = TosaFile(path, data, graph)
-        _ = file.metadata, file.inputs, file.outputs
-    except (MemoryError, VerifyError):
-        raise
-    except Exception as error:  # those of the system and of what is missing in the tables share no base
-        raise VerifyError(f"cannot load {path}: {reason_of(error)}; needed a file that export() wrote") from error
-    return file
+    return read_checked(path, _read)
+
+
+def _read(path: Path, data: bytes) -> TosaFile:
+    graph = unpack_tables(TOSA_SCHEMA, data)
+    _check(graph)
+    return TosaFile(path, data, graph)
 
 
 def _check(graph: Mapping[str, Any]) -> None:
