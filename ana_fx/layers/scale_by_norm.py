@@ -27,7 +27,8 @@ def tells_scale(norm: nn.Module, x: Tensor, quantizer: Quantizer) -> bool:
     """
     return (
         isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        and norm.affine
+        and {"weight", "bias"} <= {name for name, own in norm._parameters.items() if own is not None}  # not computed
+        and not norm._forward_hooks  # they may change what it gives
         and quantizer.scale.requires_grad
         and quantizer.takes_gradient_of_norms
         and not (quantizer._forward_hooks or quantizer._forward_pre_hooks)  # they belong to its call

@@ -138,6 +138,14 @@ def test_what_it_cannot_tell_is_left_to_the_quantizer():
         assert not tells_scale(norm_of(), x, quantizer)
 
 
+def test_a_norm_that_does_not_give_its_own_line_is_left_to_the_quantizer():
+    x, hooked, computed = torch.randn(X), norm_of(), norm_of()
+    hooked.register_forward_hook(lambda module, inputs, output: output + 1)
+    torch.nn.utils.parametrize.register_parametrization(computed, "weight", nn.Softplus())
+    assert not tells_scale(hooked, x, quantizer_of())
+    assert not tells_scale(computed, x, quantizer_of())
+
+
 def test_without_gradients_and_with_hooks_of_the_user_it_is_left_to_the_quantizer():
     norm, quantizer, x = norm_of(), quantizer_of(), torch.randn(X)
     with torch.no_grad():
