@@ -19,9 +19,9 @@ def test_a_random_chain_is_lossless_or_refused(drawn, precision):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, **SETTINGS)
+@settings(max_examples=100, **SETTINGS)
 @given(chains(), precisions)
-def test_three_hundred_random_chains_are_lossless_or_refused(drawn, precision):
+def test_a_hundred_random_chains_are_lossless_or_refused(drawn, precision):
     explore(drawn, precision, "tosa")
 
 
@@ -32,7 +32,7 @@ def test_a_random_network_is_lossless_or_refused(drawn, precision):
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, **SETTINGS)
+@settings(max_examples=300, **SETTINGS)
 @given(networks(), precisions)
-def test_a_thousand_random_networks_are_lossless_or_refused(drawn, precision):
+def test_three_hundred_random_networks_are_lossless_or_refused(drawn, precision):
     explore(drawn, precision, "tosa")
