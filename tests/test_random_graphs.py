@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 import ana_fx
@@ -34,8 +35,10 @@ def leaves(outputs: Any) -> list[Tensor]:
 
 
 @torch.no_grad()
-def check_lossless(model: nn.Module, x: Tensor, precision: ana_fx.Precision, target: str) -> None:
-    """Prepared, trained for a batch, converted and written, the network gives the same bits everywhere."""
+def lossless_program(
+    model: nn.Module, x: Tensor, precision: ana_fx.Precision, target: str
+) -> tuple[GraphModule, Tensor]:
+    """The program of a network that was prepared and trained for a batch, and inputs on which it has the same bits."""
     torch.set_num_threads(1)
     qat = ana_fx.prepare(model, x, precision=precision, target=target)
     qat.train()(x)
@@ -43,6 +46,13 @@ def check_lossless(model: nn.Module, x: Tensor, precision: ana_fx.Precision, tar
     inputs = torch.cat([x, torch.randn_like(x) * 2])
     for wanted, found in zip(leaves(qat(inputs)), leaves(program(inputs)), strict=True):
         assert torch.equal(wanted, found)
+    return program, inputs
+
+
+@torch.no_grad()
+def check_lossless(model: nn.Module, x: Tensor, precision: ana_fx.Precision, target: str) -> None:
+    """Written too, the network gives the same bits everywhere."""
+    program, inputs = lossless_program(model, x, precision, target)
     with TemporaryDirectory() as folder:
         for written in {"integer", target}:
             path = Path(folder) / f"{written}.onnx"

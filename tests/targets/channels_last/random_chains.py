@@ -12,19 +12,13 @@ from torch import nn
 
 import ana_fx
 from ana_fx.target_registry import target_called
-from tests.programs import settled
-from tests.test_random_graphs import REFUSALS, leaves
+from tests.test_random_graphs import REFUSALS, lossless_program
 
 
 @torch.no_grad()
 def check_lossless(model, x, precision, target):
-    """Prepared, trained for a batch, converted and written, the network gives the same bits in all named kernels."""
-    qat = ana_fx.prepare(model, x, precision=precision, target=target)
-    qat.train()(x)
-    program = ana_fx.convert(settled(qat).eval())
-    inputs = torch.cat([x, torch.randn_like(x) * 2])
-    for wanted, found in zip(leaves(qat(inputs)), leaves(program(inputs)), strict=True):
-        assert torch.equal(wanted, found)
+    """Written too, the network gives the same bits in all kernels that the target names."""
+    program, inputs = lossless_program(model, x, precision, target)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"m{target_called(target).file_format.suffix}"
         ana_fx.export(program, path)
@@ -32,7 +26,6 @@ def check_lossless(model, x, precision, target):
 
 
 def explore(drawn, precision, target):
-    torch.set_num_threads(1)
     try:
         check_lossless(*drawn, precision, target)
     except (*REFUSALS, ana_fx.PrecisionError, ana_fx.ExportError) as error:
