@@ -37,11 +37,11 @@ from ana_fx.passes.quantization.quantize_weights import QuantizeWeights
 from ana_fx.precision.image_input import ImageInput
 from ana_fx.precision.precision import Precision
 from ana_fx.prepared.model_config import keep_config
+from ana_fx.prepared.parameter_bank import ParameterBank
 from ana_fx.prepared.pickling import refuse_pickling
 from ana_fx.prepared.recognize import float_model, unwrap
 from ana_fx.prepared.settings import keep_settings
 from ana_fx.prepared.state_names import names_of, refuse_float_state, remember_names
-from ana_fx.prepared.weight_bank import WeightBank
 from ana_fx.schedule.own_schedule import ScheduleFunction
 from ana_fx.schedule.presets import preset
 from ana_fx.schedule.schedule import Schedule
@@ -175,7 +175,7 @@ def _make_resumable(gm: GraphModule) -> None:
         quantizer.name = name
     gm.register_load_state_dict_pre_hook(refuse_float_state)
     gm.register_load_state_dict_post_hook(resume_phases)
-    gm.register_forward_pre_hook(WeightBank())
+    gm.register_forward_pre_hook(ParameterBank())
     gm.register_buffer("annealing_step", torch.zeros((), dtype=torch.int64))
     start_record(gm)
     refuse_pickling(gm)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
-from ana_fx.kernels.triton_launch import has_kernels, launch
+from ana_fx.kernels.triton_launch import launch
 from ana_fx.numerics.scale_search import slope_of_positive
 from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
 
-__all__ = ["Grid", "fused_fake_quantize", "is_fused"]
+__all__ = ["Grid", "fused_fake_quantize", "is_usual"]
 
 _NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
 _DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
@@ -42,10 +42,8 @@ class Grid(NamedTuple):
     maximum: float
 
 
-def is_fused(x: Tensor, noise: Noise, strategy: Strategy, num_neighbours: int, gradient: Gradient) -> bool:
-    """Whether there is a kernel for these numbers, this noise and this gradient."""
-    if not has_kernels(x):
-        return False
+def is_usual(noise: Noise, strategy: Strategy, num_neighbours: int, gradient: Gradient) -> bool:
+    """Whether the kernels know this noise and this gradient, and `ana_fx.kernels.blocked_quantizer` too."""
     return strategy is Strategy.MODE and num_neighbours == 0 and noise == _NOISE and gradient == _GRADIENT
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.errors import PrecisionError
+from ana_fx.kernels.blocked_quantizer import QuantizersPart
 from ana_fx.layers.fake_quantize import LARGEST
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.codebook import Codebook, half_way
@@ -106,11 +107,13 @@ class CodebookQuantizer(Quantizer):
         return self.codebook_along(x).level(x.float() / positive(self.scale))
 
     @property
-    def takes_gradient_of_norms(self) -> bool:
+    def leaves_part_to_norm(self) -> bool:
         """Never: it computes the whole gradient of its scale."""
         return False
 
-    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, *, is_told_by_norm: bool = False) -> Tensor:
+    def _noisy(
+        self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, quantizers_part: QuantizersPart | None = None
+    ) -> Tensor:
         factor = self.scale_gradient(x) if scale.requires_grad else 1.0
         noise = (mean * self.unit, std * self.unit)
         return fake_quantize_codebook(x, positive(scale), noise, self, factor)

@@ -42,7 +42,6 @@ def fake_quantize(
     num_neighbours: int,
     scale_gradient: float = 1.0,
     gradient: Gradient = _USUAL,
-    is_told_by_norm: bool = False,
 ) -> Tensor:
     """A noisy quantizer (paper, eq. 1 and section 3), with the gradient of its expectation (eq. 3, Proposition 1).
 
@@ -58,8 +57,6 @@ def fake_quantize(
         num_neighbours: How many thresholds on each side of the nearest one the noise can reach.
         scale_gradient: Factor of the gradient with respect to `scale` (LSQ, section 2.2).
         gradient: Of which function it is the derivative; the forward pass does not know it.
-        is_told_by_norm: Whether the part of the scale's gradient that needs `x` comes from elsewhere
-            (`ana_fx.layers.scale_by_norm`).
 
     Returns:
         Multiples of `scale` (for the expectation: values between them), float32, shaped as `x`.
@@ -71,7 +68,7 @@ def fake_quantize(
     learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
     if not (torch.is_grad_enabled() and (x.requires_grad or learns_scale)):
         return formula.quantized(x, scale, mean, std)
-    settings = (formula, scale_gradient if learns_scale else None, is_computed_again(x, strategy), is_told_by_norm)
+    settings = (formula, scale_gradient if learns_scale else None, is_computed_again(x, strategy))
     out: Tensor = _FakeQuantize.apply(x, scale, mean, std, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
@@ -141,7 +138,6 @@ class _FakeQuantize(torch.autograd.Function):
         formula: _Formula,
         scale_gradient: float | None,
         keeps_x: bool,
-        is_told_by_norm: bool,
     ) -> Tensor:
         ctx.formula, ctx.scale_gradient, ctx.keeps_x = formula, scale_gradient, keeps_x
         ctx.dtype = x.dtype
@@ -154,8 +150,7 @@ class _FakeQuantize(torch.autograd.Function):
         level = formula.level_(v, std)
         # In place a compiled graph would lose the gradient of what is returned.
         out = level * scale if torch.compiler.is_compiling() else level.mul_(scale)
-        read = None if is_told_by_norm else x
-        ctx.save_for_backward(slope, height, *(() if scale_gradient is None else (read, out, scale)))
+        ctx.save_for_backward(slope, height, *(() if scale_gradient is None else (x, out, scale)))
         return out
 
     @staticmethod
@@ -174,21 +169,19 @@ class _FakeQuantize(torch.autograd.Function):
             grad_x = grad * slope if height is None else _restored(slope, height).mul_(grad)
             x, out, scale = others or (None, None, None)
         grad_scale = _grad_scale(x, grad_x, out, grad, scale).mul_(ctx.scale_gradient) if learns_scale else None
-        return grad_x.to(ctx.dtype), grad_scale, *(None,) * 6
+        return grad_x.to(ctx.dtype), grad_scale, *(None,) * 5
 
 
-def _grad_scale(x: Tensor | None, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
+def _grad_scale(x: Tensor, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
     """The gradient of the scale, Σ grad · (y − x · dy/dx) / scale: y is scale · σ(x / scale).
 
     Args:
-        x: What was quantised; without it the first of the two sums.
+        x: What was quantised.
         grad_x: Its gradient, grad · dy/dx.
         y: What was returned.
         grad: Its gradient.
         scale: The scale, of the shape that is wanted.
     """
-    if x is None:
-        return _row_products(grad, y, scale).div_(scale)
     x = x.float()
     sums = _row_products(grad_x, x, scale) if x.is_cpu and not torch.compiler.is_compiling() else None
     if sums is None or not bool(torch.isfinite(sums).all()):  # which nothing waits for on a CPU

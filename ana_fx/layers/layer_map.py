@@ -136,6 +136,11 @@ class LayerMap(Float32Module):
         return False
 
     @property
+    def keeps_inputs(self) -> bool:
+        """Whether a training step keeps what it reads, for backward."""
+        return True
+
+    @property
     def aligns_inputs(self) -> bool:
         """Whether a target that multiplies no coefficient needs inputs of one scale."""
         return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 from ana_fx.errors import UnsupportedError
 from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.kernels.kernel_table import kernel_of
+from ana_fx.layers.handed import Handed
 from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
 from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
 from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.layers.recomputed_weight import is_recomputed, without_keeping
-from ana_fx.layers.scale_by_norm import normalized_and_quantized, tells_scale
+from ana_fx.layers.scale_by_norm import normalized_and_quantized, norms_parameters, takes_part, tells_scale
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
@@ -34,17 +34,6 @@ __all__ = ["OperatorMap"]
 _LARGEST_BIAS = 2**29
 _LARGEST_SUM = 2**31 - 1 - _LARGEST_BIAS
 _WIDE = 64
-
-
-class _HandedWeight(NamedTuple):
-    """A quantised weight, and what it was quantised from."""
-
-    quantized: Tensor
-    weight: Tensor
-    version: int
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy quantises its own."""
 
 
 class OperatorMap(LayerMap):
@@ -79,7 +68,7 @@ class OperatorMap(LayerMap):
         self.line = line
         self.clip_range = clip_range
         self.factor = 1
-        self._handed: _HandedWeight | None = None
+        self.handed = Handed()
         self.shift_arithmetic: ShiftArithmetic | None = None  # None: the formula of `requantizer`
         self.requantizer = Requantizer.QLINEAR
 
@@ -124,6 +113,11 @@ class OperatorMap(LayerMap):
     def aligns_inputs(self) -> bool:
         """As its operator."""
         return self.operator.aligns_inputs
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """As its operator."""
+        return self.operator.keeps_inputs
 
     @property
     def has_float_form(self) -> bool:
@@ -184,8 +178,10 @@ class OperatorMap(LayerMap):
             y = self._product(tensors)
             if norm is not None:
                 self._check_channels(y)
-                if quantizer is not None and self.line == (1.0, 0.0) and tells_scale(norm, y, quantizer):
-                    return normalized_and_quantized(norm, y, quantizer)
+                handed = self.handed.take_norm()
+                if quantizer is not None and (handed or self.tells_scale) and takes_part(quantizer, y):
+                    parameters = handed or norms_parameters([norm], [quantizer])[0]
+                    return normalized_and_quantized(norm, y, quantizer, parameters)
                 y = norm(y)
         factor, offset = self.line
         y = y if factor == 1.0 else y * factor
@@ -196,10 +192,11 @@ class OperatorMap(LayerMap):
             return y
         return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
 
-    def hand_weight(self, quantized: Tensor) -> None:
-        """Take the weight that the next call of `real` needs, quantised already, unless it is written before."""
-        assert self.weight is not None
-        self._handed = _HandedWeight(quantized, self.weight, self.weight._version)
+    @property
+    def tells_scale(self) -> bool:
+        """Whether its batch norm can tell a part of the gradient of the scale behind it."""
+        norm, quantizer = self.norm, self.output_quantizer
+        return norm is not None and quantizer is not None and self.line == (1.0, 0.0) and tells_scale(norm, quantizer)
 
     def _product(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """The operator with its noisy weight."""
@@ -207,11 +204,9 @@ class OperatorMap(LayerMap):
         if quantizer is None:
             return self.operator.real(tensors, weight, self.bias)
         assert weight is not None
-        handed = self._handed
+        handed = self.handed.take_weight(weight)
         if handed is not None:
-            self._handed = None
-            if handed.weight is weight and handed.version == weight._version:
-                return self.operator.real(tensors, handed.quantized, self.bias)
+            return self.operator.real(tensors, handed, self.bias)
         quantized = quantizer(weight)
         if not is_recomputed(weight, quantizer):
             return self.operator.real(tensors, quantized, self.bias)

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_fused
+from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize, is_blocked
+from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_usual
+from ana_fx.kernels.triton_launch import has_kernels
 from ana_fx.layers.fake_quantize import fake_quantize, quantize
 from ana_fx.numerics.codebook import Codebook
 from ana_fx.numerics.first_scale import clipped_scale, first_scale
@@ -90,6 +92,7 @@ class Quantizer(Float32Module):
         self.shape_noise(schedule.constants()._replace(mean=0.0))
         self.scale = nn.Parameter(torch.ones(scale_shape), requires_grad=learn_scale)
         self.shares_scale = False
+        self.output_is_kept = True  # by autograd, for the layer that reads it
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.zeros(()))
         self.register_buffer("calibrated", torch.zeros(()))  # 1 or 0, as a float: averages of models have no bools
@@ -102,6 +105,8 @@ class Quantizer(Float32Module):
         self.noise, self.strategy, self.gradient = constants.noise, constants.strategy, constants.gradient
         self.num_neighbours = constants.num_neighbours
         self.offset = self.rounding.offset - constants.threshold_shift
+        self._is_usual = is_usual(self.noise, self.strategy, self.num_neighbours, self.gradient)
+        self._grid: Grid | None = None
 
     @property
     def is_calibrated(self) -> bool:
@@ -204,7 +209,9 @@ class Quantizer(Float32Module):
 
     def grid(self) -> Grid:
         """What a kernel needs to know of the levels."""
-        return Grid(self._lowest, self.integer_type.qmax, self.offset, *self._clip)
+        if self._grid is None:  # asked of every weight in every step
+            self._grid = Grid(self._lowest, self.integer_type.qmax, self.offset, *self._clip)
+        return self._grid
 
     def quantize(self, x: Tensor) -> Tensor:
         """The levels of `x` without noise, as float32 integers."""
@@ -212,21 +219,28 @@ class Quantizer(Float32Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The noisy quantizer; float32, shaped as `x`."""
-        return self._quantized(x, is_told_by_norm=False)
-
-    def quantized_behind_norm(self, x: Tensor) -> Tensor:
-        """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
-        return self._quantized(x, is_told_by_norm=True)
-
-    def _quantized(self, x: Tensor, *, is_told_by_norm: bool) -> Tensor:
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, self.scale, self.mean, self.std, is_told_by_norm=is_told_by_norm)
+        return self._noisy(x, self.scale, self.mean, self.std)
+
+    def quantized_behind_norm(self, x: Tensor, quantizers_part: QuantizersPart) -> Tensor:
+        """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
+        if not self.is_calibrated:
+            self._calibrate_on_first_batch(x)
+        return self._noisy(x, self.scale, self.mean, self.std, quantizers_part)
 
     @property
-    def takes_gradient_of_norms(self) -> bool:
-        """Whether it can leave a part of the scale's gradient to a norm: of one scale, for whatever noise."""
-        return self.scale.numel() == 1
+    def leaves_part_to_norm(self) -> bool:
+        """Whether the norm before it may tell a part of the gradient of its scale, and that is the fastest way."""
+        return self.output_is_kept and self.scale.requires_grad and self.scale.numel() == 1
+
+    def is_fused(self, x: Tensor) -> bool:
+        """Whether a GPU's kernel quantises these numbers."""
+        return self._is_usual and has_kernels(x)
+
+    def is_blocked(self, x: Tensor) -> bool:
+        """Whether a CPU quantises these numbers block by block."""
+        return self._is_usual and is_blocked(x)
 
     def scale_gradient(self, x: Tensor) -> float:
         """The factor of the scale's gradient, if it quantises `x` (Esser et al. 2020, section 2.2)."""
@@ -237,10 +251,22 @@ class Quantizer(Float32Module):
         scale, mean, std = (tensor.detach().clone() for tensor in (self.scale, self.mean, self.std))
         return partial(self._noisy, scale=scale, mean=mean, std=std)
 
-    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, *, is_told_by_norm: bool = False) -> Tensor:
+    def _noisy(
+        self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, quantizers_part: QuantizersPart | None = None
+    ) -> Tensor:
         scale_gradient = self.scale_gradient(x) if scale.requires_grad else 1.0
-        if is_fused(x, self.noise, self.strategy, self.num_neighbours, self.gradient):
+        if self.is_fused(x):
             return fused_fake_quantize(x, scale, mean, std, grid=self.grid(), scale_gradient=scale_gradient)
+        if self.is_blocked(x):
+            return blocked_fake_quantize(
+                x,
+                scale,
+                mean,
+                std,
+                grid=self.grid(),
+                scale_gradient=scale_gradient,
+                quantizers_part=quantizers_part,
+            )
         return fake_quantize(
             x,
             positive(scale),
@@ -252,7 +278,6 @@ class Quantizer(Float32Module):
             num_neighbours=self.num_neighbours,
             scale_gradient=scale_gradient,
             gradient=self.gradient,
-            is_told_by_norm=is_told_by_norm,
         )
 
     def _calibrate_on_first_batch(self, x: Tensor) -> None:

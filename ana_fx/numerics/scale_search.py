@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ana_fx.numerics.levels import Levels
 
-__all__ = ["least_squares_scale", "positive", "slope_of_positive"]
+__all__ = [
+    "all_positive",
+    "least_squares_scale",
+    "positive",
+    "positive_number",
+    "slope_of_positive",
+    "slopes_of_positive",
+]
 
 _COARSE = (0.3, 0.0, *(-0.3 * k for k in range(1, 16)))  # octaves around the step that just reaches all numbers
 _FINE = tuple(0.05 * k for k in range(-5, 6) if k)  # octaves around the best of these
@@ -25,6 +32,29 @@ _LARGEST = 2.0**60  # and from infinity
 def positive(scale: Tensor) -> Tensor:
     """`scale` as every computation uses it: a learned step that crosses zero, or runs away, stays a step."""
     return scale.abs().clamp(_SMALLEST, _LARGEST)
+
+
+def all_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`positive` of each of many."""
+    sizes = torch._foreach_abs(scales)
+    torch._foreach_clamp_min_(sizes, _SMALLEST)
+    torch._foreach_clamp_max_(sizes, _LARGEST)
+    return tuple(sizes)
+
+
+def slopes_of_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`slope_of_positive` of each of many."""
+    sizes, slopes = torch._foreach_abs(scales), torch._foreach_sign(scales)
+    insides = [size.eq_(step) for size, step in zip(sizes, all_positive(scales), strict=True)]
+    torch._foreach_mul_(slopes, insides)
+    return tuple(slopes)
+
+
+def positive_number(scale: float) -> tuple[float, float]:
+    """`positive` of one number, and `slope_of_positive`."""
+    size = abs(scale)
+    slope = math.copysign(1.0, scale) if _SMALLEST <= size <= _LARGEST else 0.0
+    return min(max(size, _SMALLEST), _LARGEST), slope
 
 
 def slope_of_positive(scale: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Operator(ABC):
     - `can_be_logits`, `are_logits`: whether its accumulators may leave the model as int32, and do so by default.
     - `has_one_weight_scale`: whether its weight cannot have a scale for each channel.
     - `has_float_form`: whether files can hold it in floats, between integers.
+    - `keeps_inputs`: whether a training step keeps what it reads for backward, or may, since networks have few of them.
     """
 
     kind: ClassVar[str]
@@ -72,6 +73,7 @@ class Operator(ABC):
     are_logits: ClassVar[bool] = False
     has_one_weight_scale: ClassVar[bool] = False
     has_float_form: ClassVar[bool] = False
+    keeps_inputs: ClassVar[bool] = True
 
     @classmethod
     def functions(cls) -> tuple[Functions, ...]:

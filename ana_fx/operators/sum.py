@@ -26,6 +26,7 @@ class Sum(Operator):
     num_inputs = 2
     aligns_inputs = True
     has_float_form = True
+    keeps_inputs = False
 
     factors: tuple[float, float] = (1.0, 1.0)
     shares_scale: bool = False

@@ -146,7 +146,11 @@ class Uniform(Noise):
 
     def within_(self, distance: Tensor, std: Tensor) -> Tensor:
         """Nearer than the half-width, ends included."""
-        return distance.abs_().lt_(std * _SQRT3_INCLUDED)
+        return distance.abs_().lt_(self.width(std))
+
+    def width(self, std: Tensor) -> Tensor:
+        """The half-width, and so much more that rounding leaves no hole between two bins."""
+        return std * _SQRT3_INCLUDED
 
     def height(self, std: Tensor) -> Tensor:
         """One over the width."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 import ana_fx
+from ana_fx.graph import quantizers
 from ana_fx.layers.codebook_quantizer import CodebookQuantizer
 from ana_fx.layers.quantizers import ClipRange, Quantizer
-from ana_fx.layers.scale_by_norm import normalized_and_quantized, tells_scale
+from ana_fx.layers.scale_by_norm import normalized_and_quantized, norms_parameters, takes_part, tells_scale
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.schedule.noise import NOISES
 from tests.models import Residual, example
 
 X = (8, 6, 5, 5)
@@ -45,14 +46,22 @@ def gradients(forward, norm, quantizer, x, upstream):
 
 
 def plain(norm, x, quantizer):
-    return quantizer(norm(x))
+    """As the plain code computes it, from what it keeps of the norm's output."""
+    with mock.patch.object(quantizer, "_is_usual", False):
+        return quantizer(norm(x))
+
+
+def told(norm, x, quantizer):
+    (parameters,) = norms_parameters([norm], [quantizer])
+    return normalized_and_quantized(norm, x, quantizer, parameters)
 
 
 def check(norm, quantizer):
     x, upstream = torch.randn(X), torch.randn(X)
-    assert tells_scale(norm, x, quantizer)
+    assert tells_scale(norm, quantizer)
+    assert takes_part(quantizer, x)
     expected = gradients(plain, norm, quantizer, x, upstream)
-    found = gradients(normalized_and_quantized, norm, quantizer, x, upstream)
+    found = gradients(told, norm, quantizer, x, upstream)
     for index in (0, 1, 2, 3, 5, 6, 7):
         assert torch.equal(found[index], expected[index])
     # Sums of 1,200 products in blocks, at most 2**4 roundings of the sum of their sizes; slopes are at most 3.
@@ -70,19 +79,6 @@ def test_the_norm_tells_what_the_quantizer_would_have_kept_its_input_for(kind, c
     check(norm_of(), quantizer_of(kind, clip_range=clip))
 
 
-@pytest.mark.parametrize("schedule", ["relu", "clipped-relu", "whetstone", "logistic", "piecewise-polynomial"])
-def test_whatever_the_noise_and_the_strategy(schedule):
-    check(norm_of(), quantizer_of("uint2", schedule))
-
-
-def test_random_levels_too():
-    random = ana_fx.Schedule(NOISES["normal"], "random", learn_scales=True)
-    made = Quantizer(IntegerType.parse("uint4"), random, learn_scale=True).train()
-    made.set_scale(torch.tensor(0.3))
-    made.std.fill_(0.4)
-    check(norm_of(), made)
-
-
 @pytest.mark.parametrize("settings", [{"momentum": None}, {"track_running_stats": True, "eps": 0.1}])
 def test_whatever_the_settings_of_the_norm(settings):
     check(norm_of(**settings), quantizer_of())
@@ -93,7 +89,7 @@ def test_a_norm_in_eval_mode_and_one_that_is_frozen_tell_it_too():
     x, upstream, norm, quantizer = torch.randn(X), torch.randn(X), norm_of(), quantizer_of()
     expected = gradients(plain, norm, quantizer, x, upstream)
     frozen = copy.deepcopy(norm).requires_grad_(False)
-    found = gradients(normalized_and_quantized, frozen, quantizer, x, upstream)
+    found = gradients(told, frozen, quantizer, x, upstream)
     assert found[2] is None
     assert float(found[4]) == pytest.approx(float(expected[4]), rel=1e-3)
 
@@ -111,7 +107,7 @@ def test_a_scale_that_is_negative_or_that_the_batch_sets_has_its_gradient():
 def test_nothing_of_the_norms_output_is_kept():
     norm, quantizer, x = norm_of(), quantizer_of(), torch.randn(X)
     sizes = {}
-    for name, forward in (("plain", plain), ("told", normalized_and_quantized)):
+    for name, forward in (("plain", plain), ("told", told)):
         kept = {}
 
         def pack(tensor, kept=kept):
@@ -130,41 +126,48 @@ def test_what_it_cannot_tell_is_left_to_the_quantizer():
     kind, lsq = IntegerType.parse("int4"), ana_fx.preset("lsq")
     per_channel = Quantizer(kind, lsq, scale_shape=(6, 1, 1, 1), learn_scale=True)
     codebook = CodebookQuantizer(IntegerType.parse("bipolar"), lsq, learn_scale=True)
-    assert tells_scale(norm_of(), x, usual)
-    assert not tells_scale(nn.BatchNorm2d(6, affine=False), x, usual)
-    assert not tells_scale(nn.GroupNorm(2, 6), x, usual)
-    assert not tells_scale(norm_of(), x.bfloat16(), usual)
-    for quantizer in (quantizer_of(learns=False), per_channel, codebook):
-        assert not tells_scale(norm_of(), x, quantizer)
+    read_by_sums, other_noise = quantizer_of(), quantizer_of(schedule="clipped-relu")
+    read_by_sums.output_is_kept = False
+    assert tells_scale(norm_of(), usual)
+    assert not tells_scale(nn.BatchNorm2d(6, affine=False), usual)
+    assert not tells_scale(nn.GroupNorm(2, 6), usual)
+    for quantizer in (quantizer_of(learns=False), per_channel, codebook, read_by_sums):
+        assert not tells_scale(norm_of(), quantizer)
+    assert takes_part(usual, x)
+    assert not takes_part(usual, x.bfloat16())
+    assert not takes_part(other_noise, x)
 
 
 def test_a_norm_that_does_not_give_its_own_line_is_left_to_the_quantizer():
-    x, hooked, computed = torch.randn(X), norm_of(), norm_of()
+    hooked, computed = norm_of(), norm_of()
     hooked.register_forward_hook(lambda module, inputs, output: output + 1)
     torch.nn.utils.parametrize.register_parametrization(computed, "weight", nn.Softplus())
-    assert not tells_scale(hooked, x, quantizer_of())
-    assert not tells_scale(computed, x, quantizer_of())
+    assert not tells_scale(hooked, quantizer_of())
+    assert not tells_scale(computed, quantizer_of())
 
 
 def test_without_gradients_and_with_hooks_of_the_user_it_is_left_to_the_quantizer():
     norm, quantizer, x = norm_of(), quantizer_of(), torch.randn(X)
     with torch.no_grad():
-        assert not tells_scale(norm, x, quantizer)
+        assert not takes_part(quantizer, x)
     quantizer.register_forward_hook(lambda module, inputs, output: output)
-    assert not tells_scale(norm, x, quantizer)
+    assert not tells_scale(norm, quantizer)
 
 
-def test_a_prepared_model_learns_as_it_did(monkeypatch):
+def test_a_prepared_model_learns_as_it_would_from_plain_code():
     x = example(Residual)
     found = []
-    for is_told in (True, False):
+    for is_plain in (False, True):
         torch.manual_seed(3)
         qat = ana_fx.prepare(Residual(), x, precision="int4").train()
-        if not is_told:
-            monkeypatch.setattr("ana_fx.layers.operator_map.tells_scale", lambda *given: False)
+        for _, quantizer in quantizers(qat):
+            quantizer._is_usual = quantizer._is_usual and not is_plain
         qat(x).square().sum().backward()
         found.append({name: each.grad for name, each in qat.named_parameters() if each.grad is not None})
-    told, own = found
-    assert told.keys() == own.keys()
-    assert all(torch.allclose(told[name], own[name], rtol=1e-3, atol=1e-5) for name in own)
-    assert any(not torch.equal(told[name], own[name]) for name in own)
+    told, plain = found
+    assert told.keys() == plain.keys()
+    for name, expected in plain.items():
+        if name.endswith("scale"):  # of numbers that sums read, the place in a bin is known to 1 / 250
+            torch.testing.assert_close(told[name], expected, rtol=1e-2, atol=1e-4)
+        else:
+            assert torch.equal(told[name], expected)

@@ -1,0 +1,355 @@
+"""The noisy quantizer on CPUs, a block of numbers at a time, which stays in the cache, and in few operations.
+
+For noise that reaches one threshold at most, uniform and under `mode`; everything else is
+`ana_fx.layers.fake_quantize`'s, whose numbers these are, bit for bit.
+
+Backward reads a parameter again, which is there anyway. Of other numbers it keeps a byte each: whether noise reaches a
+threshold from there; and if the scale learns, where in its bin the number lies. The gradient of the scale is a sum of
+grad · c, with c = level − x / step between thresholds and the end of the range beyond: a byte tells c to ± 1 / 250.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ana_fx.kernels.fused_quantizer import Grid
+from ana_fx.kernels.int8_levels import is_dense
+from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
+from ana_fx.schedule.noise import Uniform
+
+__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked", "near_"]
+
+_NOISE = Uniform()
+_BLOCK = 2**18  # numbers for each thread
+_PARTS = 125.0  # of a bin, numbered from 1
+_BELOW, _ABOVE = 0.0, 127.0  # in place of the number of a part
+_NO_STEPS = torch.ones(())
+_HUGE = 1e30  # times the distance of any two floats: beyond all parts
+
+
+class Bins(NamedTuple):
+    """The levels, and where noise reaches a threshold. In v = x / step + offset the thresholds are integers.
+
+    Args:
+        lo: The lowest level.
+        hi: The highest level.
+        offset: Of v.
+        lower: Clipped to between `lower` and `upper`, v has the same level, which is then its floor.
+        upper: See `lower`.
+        width: Noise reaches a threshold that is nearer than this …
+        is_whole: … which one is to all v that clipping does not change, and to no other.
+        height: The slope where noise reaches a threshold; elsewhere it is 0.
+    """
+
+    lo: float
+    hi: float
+    offset: float
+    lower: float
+    upper: float
+    width: float
+    is_whole: bool
+    height: float
+
+
+@dataclass
+class QuantizersPart:
+    """What a quantizer leaves to the norm before it, which tells the rest of the gradient of its scale.
+
+    Args:
+        step: Its step.
+        factor: Of the whole gradient, which is that of the step.
+        value: Its part of that one.
+    """
+
+    step: float = 1.0
+    factor: float = 0.0
+    value: float = 0.0
+
+
+def is_blocked(x: Tensor) -> bool:
+    """Whether numbers can be quantised block by block."""
+    return x.is_cpu and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def blocked_fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    grid: Grid,
+    scale_gradient: float = 1.0,
+    quantizers_part: QuantizersPart | None = None,
+) -> Tensor:
+    """See `ana_fx.kernels.fused_quantizer.fused_fake_quantize`, whose other arguments these are.
+
+    If the scale has several steps, the clip range is all numbers or those from 0.
+
+    Args:
+        quantizers_part: Takes the part of the gradient of a scale of one step that the output tells; `scale` gets none.
+    """
+    x = x if is_dense(x) else x.contiguous()
+    if scale.numel() == 1:
+        step, slope = positive_number(float(scale.detach()))
+        steps = torch.tensor(step)
+    else:
+        step, slope, steps = 1.0, 1.0, positive(scale.detach())
+    bins = bins_of(grid, steps, mean, std)
+    if not (torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)):
+        return _quantized(x, steps, bins)
+    out: Tensor
+    if quantizers_part is not None:
+        quantizers_part.step, quantizers_part.factor = step, slope * scale_gradient
+        out = _BehindNorm.apply(x, steps, bins, quantizers_part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    else:
+        is_there_anyway = x.is_leaf and x.requires_grad
+        settings = (steps, bins, slope * scale_gradient, is_there_anyway)
+        out = _BlockedFakeQuantize.apply(x, scale, *settings)  # type: ignore[no-untyped-call]  # likewise
+    return out
+
+
+def bins_of(grid: Grid, steps: Tensor, mean: Tensor, std: Tensor) -> Bins:
+    """The bins of a quantizer with these positive steps."""
+    return _bins(*_levels(grid, steps), grid.offset, float(mean), float(std))
+
+
+def _levels(grid: Grid, steps: Tensor) -> tuple[float, float]:
+    """The lowest and the highest level that the clip range leaves, as `Quantizer.levels` has them."""
+    if grid.maximum == torch.inf and grid.minimum in (0.0, -torch.inf):
+        return float(grid.lowest), float(grid.highest)
+    inverse = np.float32(1.0) / np.float32(float(steps))
+    lo, hi = (float(np.rint(np.float32(end) * inverse)) for end in (grid.minimum, grid.maximum))
+    return min(max(lo, grid.lowest), 0.0), max(min(hi, grid.highest), 0.0)
+
+
+@lru_cache(maxsize=4096)
+def _bins(lo: float, hi: float, grid_offset: float, mean: float, std: float) -> Bins:
+    offset = float(np.float32(grid_offset) - np.float32(mean))
+    width, height = (float(of(torch.tensor(std))) for of in (_NOISE.width, _NOISE.height))
+    if hi <= lo:  # no threshold
+        return Bins(lo, lo, offset, lo + 0.5, lo + 0.5, 0.0, False, height)
+    if width < 0.5:
+        return Bins(lo, hi, offset, lo + 0.5, hi + 0.5, width, False, height)
+    lower, upper = _last_within(lo + 1.0, width, -np.inf), _last_within(hi, width, np.inf)
+    return Bins(lo, hi, offset, lower, upper, width, True, height)
+
+
+def _last_within(threshold: float, width: float, towards: float) -> float:
+    """The last float on one side of a threshold that is nearer than the width, as floats are subtracted."""
+    centre, away = np.float32(threshold), np.float32(towards)
+    at = centre + np.float32(np.copysign(width, towards))
+    while abs(centre - at) < np.float32(width):
+        at = np.nextafter(at, away)
+    while not abs(centre - at) < np.float32(width):
+        at = np.nextafter(at, centre)
+    return float(at)
+
+
+def _blocks(steps: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same block of each tensor, of one layout, and its steps; in the order of memory."""
+    size, num_rows = tensors[0].numel(), steps.numel()
+    most = _BLOCK * torch.get_num_threads()
+    if size <= most:
+        yield *tensors, steps
+    elif num_rows == 1:
+        yield from ((*parts, steps) for parts in zip(*(_flat(each).split(most) for each in tensors), strict=True))
+    else:
+        row = size // num_rows
+        rows = [each.as_strided((num_rows, row), (row, 1)) for each in tensors]
+        together = max(1, most // row)
+        yield from zip(*(each.split(together) for each in (*rows, steps.reshape(num_rows, 1))), strict=True)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Its numbers in the order of memory."""
+    return x.as_strided((x.numel(),), (1,))
+
+
+class _Rooms(threading.local):
+    """A thread's room for intermediate numbers; to ask the system for it each time would take as long as to use it."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def like(self, block: Tensor, number: int) -> list[Tensor]:
+        """So many tensors in the layout of a block, until somebody asks again."""
+        size = block.numel()
+        if len(self._buffer) < number * size:
+            self._buffer = torch.empty(number * size)
+        return [self._buffer.as_strided(block.shape, block.stride(), index * size) for index in range(number)]
+
+
+_ROOMS = _Rooms()
+
+
+def _quantized(x: Tensor, steps: Tensor, bins: Bins) -> Tensor:
+    """The value alone."""
+    y = torch.empty_like(x, dtype=torch.float32)
+    for numbers, out, step in _blocks(steps, x, y):
+        _divided(numbers, step, out).add_(bins.offset).floor_().clamp_(bins.lo, bins.hi).mul_(step)
+    return y
+
+
+def _divided(x: Tensor, step: Tensor, out: Tensor) -> Tensor:
+    return torch.div(x, step, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(step)
+
+
+def near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
+    """1.0 where noise reaches a threshold, else 0.0. It overwrites v; `clipped` is v clipped as `Bins` says."""
+    if bins.is_whole:
+        return v.eq_(clipped)
+    threshold = torch.round(clipped).clamp_(bins.lo + 1.0, max(bins.lo + 1.0, bins.hi))
+    return v.sub_(threshold).abs_().lt_(bins.width)
+
+
+class _BlockedFakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, steps: Tensor, bins: Bins, factor: float, is_there_anyway: bool
+    ) -> Tensor:
+        learns_scale = ctx.needs_input_grad[1]
+        ctx.bins, ctx.factor, ctx.dtype = bins, factor, x.dtype
+        ctx.keeps_x = is_there_anyway or (learns_scale and not (bins.is_whole and scale.numel() == 1))
+        if ctx.keeps_x:
+            y, kept = _quantized(x, steps, bins), x
+        else:
+            y, kept = (_quantized_and_parts if learns_scale else _quantized_and_near)(x, steps, bins)
+        ctx.save_for_backward(kept, scale, steps)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept, scale, steps = ctx.saved_tensors
+        grad, learns_scale = _laid_out(grad, kept), ctx.needs_input_grad[1]
+        grad_scale = None
+        if ctx.keeps_x:
+            grad_x, grad_scale = _gradients_from_x(grad, kept, steps, ctx.bins, learns_scale=learns_scale)
+        elif learns_scale:
+            grad_x, grad_scale = _gradients_from_parts(grad, kept, ctx.bins, ctx.dtype)
+        else:
+            grad_x = _gradient_where_near(grad, kept, ctx.bins, ctx.dtype)
+        if grad_scale is not None:
+            grad_scale = grad_scale.reshape(scale.shape).mul_(ctx.factor)
+            if scale.numel() > 1:
+                grad_scale.mul_(slope_of_positive(scale))
+        return grad_x, grad_scale, *(None,) * 4
+
+
+class _BehindNorm(torch.autograd.Function):
+    """One step, of whose gradient it leaves a part to the norm before it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, bins: Bins, quantizers_part: QuantizersPart) -> Tensor:
+        ctx.bins, ctx.quantizers_part = bins, quantizers_part
+        y, near = _quantized_and_near(x, step, bins)
+        ctx.save_for_backward(near, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        near, y = ctx.saved_tensors
+        grad, part = _laid_out(grad, near), ctx.quantizers_part
+        part.value = float(torch.dot(_flat(grad), _flat(y))) / part.step
+        return _gradient_where_near(grad, near, ctx.bins, torch.float32), None, None, None
+
+
+def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
+    """The gradient in the layout of what was kept."""
+    if grad.stride() == like.stride():
+        return grad
+    return torch.empty_strided(grad.shape, like.stride()).copy_(grad)
+
+
+def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
+    """The value, and for each number whether noise reaches a threshold."""
+    y = torch.empty_like(x, dtype=torch.float32)
+    near = torch.empty_like(x, dtype=torch.int8)
+    for numbers, out, byte, step in _blocks(steps, x, y, near):
+        (v,) = _ROOMS.like(numbers, 1)
+        _divided(numbers, step, v).add_(bins.offset)
+        torch.clamp(v, bins.lower, bins.upper, out=out)
+        byte.copy_(near_(v, out, bins))
+        out.floor_().mul_(step)
+    return y, near
+
+
+def _quantized_and_parts(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
+    """The value, and in which part of its bin each number lies; of numbers beyond the bins, on which side."""
+    y = torch.empty_like(x, dtype=torch.float32)
+    parts = torch.empty_like(x, dtype=torch.int8)
+    for numbers, out, byte, step in _blocks(steps, x, y, parts):
+        v, clipped = _ROOMS.like(numbers, 2)
+        _divided(numbers, step, v).add_(bins.offset)
+        torch.clamp(v, bins.lower, bins.upper, out=clipped)
+        torch.floor(clipped, out=out)
+        beyond, part = v.sub_(clipped), clipped.sub_(out).mul_(_PARTS).add_(1.0)
+        byte.copy_(part.add_(beyond, alpha=_HUGE).clamp_(_BELOW, _ABOVE))
+        out.mul_(step)
+    return y, parts
+
+
+def _gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dtype) -> Tensor:
+    grad_x = torch.empty_like(grad)
+    for upstream, byte, out, _ in _blocks(_NO_STEPS, grad, near, grad_x):
+        slope = out.copy_(byte)
+        if bins.height != 1.0:
+            slope.mul_(bins.height)
+        slope.mul_(upstream)
+    return grad_x if dtype == torch.float32 else grad_x.to(dtype)
+
+
+def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradients of x and of the step."""
+    grad_x = torch.empty_like(grad)
+    inside = inside_parts = above = everywhere = 0.0
+    for upstream, byte, out, _ in _blocks(_NO_STEPS, grad, parts, grad_x):
+        part, near = _ROOMS.like(upstream, 2)
+        part.copy_(byte)
+        torch.clamp(part, _BELOW + 1.0, _ABOVE - 1.0, out=near).eq_(part)
+        torch.mul(upstream, near, out=out)
+        flat_part, flat_upstream, flat_out = _flat(part), _flat(upstream), _flat(out)
+        products = float(torch.dot(flat_out, flat_part))
+        inside_parts += products
+        above += (float(torch.dot(flat_upstream, flat_part)) - products) / _ABOVE
+        inside += float(flat_out.sum())
+        everywhere += float(flat_upstream.sum())
+        if bins.height != 1.0:
+            out.mul_(bins.height)
+    below = everywhere - inside - above
+    in_bin = (inside_parts - 0.5 * inside) / _PARTS  # Σ grad · (v − ⌊v⌋), in the middle of each part
+    grad_step = bins.offset * inside - in_bin + bins.lo * below + bins.hi * above
+    return grad_x if dtype == torch.float32 else grad_x.to(dtype), torch.tensor(grad_step)
+
+
+def _gradients_from_x(
+    grad: Tensor, x: Tensor, steps: Tensor, bins: Bins, *, learns_scale: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of x and of the steps."""
+    grad_x = torch.empty_like(grad, dtype=x.dtype)
+    grad_steps: list[Tensor] = []
+    for upstream, numbers, out, step in _blocks(steps, grad, x, grad_x):
+        v, clipped, room = _ROOMS.like(upstream, 3)
+        _divided(numbers, step, v).add_(bins.offset)
+        torch.clamp(v, bins.lower, bins.upper, out=clipped)
+        slope = near_(v, clipped, bins)
+        if bins.height != 1.0:
+            slope.mul_(bins.height)
+        if learns_scale:
+            level = torch.floor(clipped, out=room)
+            level.addcmul_(clipped.sub_(bins.offset), slope, value=-1.0)
+            grad_steps.append(level.mul_(upstream).sum_to_size(step.shape))
+        torch.mul(slope, upstream, out=out)
+    if not learns_scale:
+        return grad_x, None
+    return grad_x, torch.cat(grad_steps) if steps.numel() > 1 else torch.stack(grad_steps).sum()
