@@ -9,9 +9,8 @@ from torch import nn
 
 import ana_fx
 from ana_fx.graph import layer_maps
-from ana_fx.kernels import fused_quantizer
+from ana_fx.layers import quantizers
 from ana_fx.layers.function_map import FunctionMap
-from ana_fx.prepared import weight_bank
 from ana_fx.schedule.degrees import NoiseRule, Strategy
 from ana_fx.schedule.noise import Logistic, Normal, Triangular, Uniform
 from ana_fx.schedule.schedule import LayerSchedule, Schedule
@@ -162,9 +161,10 @@ def test_a_function_knows_whether_it_reads_levels(strategy, reads_levels):
 
 
 def test_kernels_take_the_layers_alone_whose_noise_they_know(monkeypatch):
-    monkeypatch.setattr(fused_quantizer, "has_kernels", lambda x: True)
+    monkeypatch.setattr(quantizers, "has_kernels", lambda x: True)
     maps = layer_maps(linears(MIXED).train()).values()
-    assert [weight_bank._takes_part(each) for each in maps] == [False, True, False]
+    assert [each.weight_quantizer.is_fused(each.weight) for each in maps] == [False, True, False]
+    assert [each.weight_quantizer.is_blocked(each.weight) for each in maps] == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 For noise that reaches one threshold at most, uniform and under `mode`; everything else is
 `ana_fx.layers.fake_quantize`'s, whose numbers these are, bit for bit. Backward needs a byte for each number: whether
-noise reaches a threshold from there; or, if the scale learns, the numbers themselves.
+noise reaches a threshold from there; or, if the scale learns and the noise stays, where in its bin the number lies, as
+in `ana_fx.kernels.blocked_quantizer`. Of a parameter, and under noise that decays, it needs the numbers themselves.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def fused_fake_quantize(
     *,
     grid: Grid,
     scale_gradient: float = 1.0,
+    noise_stays: bool = False,
 ) -> Tensor:
     """See `ana_fx.layers.fake_quantize.fake_quantize`.
 
@@ -66,9 +68,12 @@ def fused_fake_quantize(
         std: Standard deviation of the noise in steps, 0-dimensional.
         grid: The levels.
         scale_gradient: Factor of the gradient with respect to `scale`.
+        noise_stays: Whether it is as wide as a step, always; nobody can ask `std` without waiting for the GPU.
     """
     x = x if is_dense(x) else x.contiguous()
-    settings = _Settings(mean, std, grid, scale_gradient)
+    is_there_anyway = x.is_leaf and x.requires_grad
+    keeps_parts = noise_stays and scale.requires_grad and scale.numel() == 1 and not is_there_anyway
+    settings = _Settings(mean, std, grid, scale_gradient, keeps_parts)
     out: Tensor = _FusedFakeQuantize.apply(x, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
@@ -78,6 +83,7 @@ class _Settings(NamedTuple):
     std: Tensor
     grid: Grid
     scale_gradient: float
+    keeps_parts: bool
 
 
 class _FusedFakeQuantize(torch.autograd.Function):
@@ -85,28 +91,29 @@ class _FusedFakeQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
         from ana_fx.kernels import triton_kernels as kernels
 
-        mean, std, grid, _ = settings
+        mean, std, grid, _, keeps_parts = settings
         learns_x, learns_scale, _ = ctx.needs_input_grad
         keeps_near = learns_x and not learns_scale
         y = torch.empty_like(x, dtype=torch.float32)
         size, rows = x.numel(), scale.numel()
         padded = -(-size // _DENSITY_BYTES) * _DENSITY_BYTES
-        near = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_near else y
+        keeps_bytes = keeps_near or keeps_parts
+        kept = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_bytes else y
         row_size = size // rows
         launch(
             kernels.quantize_forward,
             (rows * -(-row_size // kernels.BLOCK), 1, 1),
-            (x, scale, mean, std, y, near),
+            (x, scale, mean, std, y, kept),
             (row_size, padded, *map(float, grid)),
-            (keeps_near, kernels.BLOCK),
+            (keeps_near, keeps_parts, kernels.BLOCK),
             (x.dtype, scale.dtype, _kind_of(row_size), padded < WIDE),
             num_warps=kernels.NUM_WARPS,
             enable_fp_fusion=False,
         )
         if keeps_near:
-            ctx.save_for_backward(near)
+            ctx.save_for_backward(kept)
         elif learns_scale:
-            ctx.save_for_backward(x, scale, torch.stack((mean, std)))
+            ctx.save_for_backward(kept if keeps_parts else x, scale, torch.stack((mean, std)))
         if keeps_near or learns_scale:
             ctx.dtype, ctx.strides, ctx.settings = x.dtype, x.stride(), settings
         return y
@@ -136,21 +143,21 @@ class _FusedFakeQuantize(torch.autograd.Function):
 
 
 def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of x and of the scale, from x itself."""
+    """The gradients of x and of the scale, from x itself or from the parts of bins."""
     from ana_fx.kernels import triton_kernels as kernels
 
-    x, scale, noise = ctx.saved_tensors
+    kept, scale, noise = ctx.saved_tensors
     settings = ctx.settings
-    grad_x = torch.empty_like(x)
-    row_size = x.numel() // scale.numel()
-    partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=x.device)
+    grad_x = torch.empty_like(grad, dtype=ctx.dtype)
+    row_size = grad.numel() // scale.numel()
+    partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=grad.device)
     launch(
-        kernels.scale_backward,
+        kernels.parts_backward if settings.keeps_parts else kernels.scale_backward,
         (partial.numel(), 1, 1),
-        (grad, x, scale, noise, grad_x, partial),
+        (grad, kept, scale, noise, grad_x, partial),
         (row_size, *map(float, settings.grid), settings.scale_gradient),
         (kernels.BLOCK,),
-        (grad.dtype, x.dtype, scale.dtype, _kind_of(row_size)),
+        (grad.dtype, ctx.dtype, scale.dtype, _kind_of(row_size)),
         num_warps=kernels.NUM_WARPS,
         enable_fp_fusion=False,
     )

@@ -14,13 +14,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["BLOCK", "NUM_WARPS", "quantize_backward", "quantize_forward", "quantize_many", "scale_backward"]
+__all__ = [
+    "BLOCK",
+    "NUM_WARPS",
+    "parts_backward",
+    "quantize_backward",
+    "quantize_forward",
+    "quantize_many",
+    "scale_backward",
+]
 
 BLOCK, NUM_WARPS = 2048, 8
 _ALL = tl.constexpr(tl.PropagateNan.ALL)
-_SMALLEST = tl.constexpr(2.0**-60)
+_SMALLEST, _LARGEST = tl.constexpr(2.0**-60), tl.constexpr(2.0**60)
 _SQRT3_INCLUDED = tl.constexpr(3.0**0.5 * (1.0 + 2.0**-20))
 _DENSITY = tl.constexpr(0.5 / 3.0**0.5)
+_PARTS = tl.constexpr(125.0)  # of a bin, numbered from 1; see `ana_fx.kernels.blocked_quantizer`
+_BELOW, _ABOVE = tl.constexpr(0.0), tl.constexpr(127.0)  # in place of the number of a part
 _INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it loses its fraction, rounded half to even
 
 
@@ -32,7 +42,7 @@ def _rint(x):
 @triton.jit
 def _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum):
     """The step of a row, and the levels that the clip range leaves."""
-    scale = tl.maximum(tl.abs(tl.load(scale_ptr + row)), _SMALLEST)
+    scale = tl.minimum(tl.maximum(tl.abs(tl.load(scale_ptr + row)), _SMALLEST), _LARGEST)
     inverse = tl.div_rn(1.0, scale)
     lo = tl.minimum(_rint(tl.maximum(inverse * minimum, lowest)), 0.0)
     hi = tl.maximum(_rint(tl.minimum(inverse * maximum, highest)), 0.0)
@@ -56,9 +66,11 @@ def _density(std):
 def quantize_forward(
     x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, near_ptr,
     row_size, density_at, lowest, highest, offset, minimum, maximum,
-    KEEPS_NEAR: tl.constexpr, BLOCK: tl.constexpr,
+    KEEPS_NEAR: tl.constexpr, KEEPS_PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """y = step · level of x − mean; a byte for each number that is near a threshold, and behind them the density."""
+    """y = step · level of x − mean; a byte for each number that is near a threshold, and behind them the density; or a
+    byte that tells in which part of its bin the number lies, or on which side of all bins.
+    """
     blocks = tl.cdiv(row_size, BLOCK)
     row = tl.program_id(0) // blocks
     column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -75,6 +87,10 @@ def quantize_forward(
         tl.store(near_ptr + index, _is_near(v, std, lo, hi).to(tl.uint8), mask=is_there)
         density_ptr = (near_ptr + density_at).to(tl.pointer_type(tl.float32))
         tl.store(density_ptr, _density(std), mask=tl.program_id(0) == 0)
+    if KEEPS_PARTS:
+        beyond = tl.where(v < lo + 1.0, _BELOW, _ABOVE)
+        part = tl.where(_is_near(v, std, lo, hi), (v - level) * _PARTS + 1.0, beyond)
+        tl.store(near_ptr + index, part.to(tl.uint8), mask=is_there)
 
 
 @triton.jit
@@ -86,6 +102,27 @@ def quantize_backward(grad_ptr, near_ptr, grad_x_ptr, num_numbers, density_at, B
     grad = tl.load(grad_ptr + index, mask=is_there & is_near, other=0.0)
     grad_x = grad.to(tl.float32) * tl.load((near_ptr + density_at).to(tl.pointer_type(tl.float32)))
     tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
+
+
+@triton.jit
+def parts_backward(
+    grad_ptr, part_ptr, scale_ptr, noise_ptr, grad_x_ptr, partial_ptr,
+    num_numbers, lowest, highest, offset, minimum, maximum, scale_gradient,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = index < num_numbers
+    _scale, lo, hi = _step_and_levels(scale_ptr, 0, lowest, highest, minimum, maximum)
+    mean, std = tl.load(noise_ptr), tl.load(noise_ptr + 1)
+    part = tl.load(part_ptr + index, mask=is_there, other=0).to(tl.float32)
+    grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
+    is_near = (part != _BELOW) & (part != _ABOVE)
+    slope = tl.where(is_near, _density(std), 0.0)
+    tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
+    inside = (offset - mean) - (part - 0.5) / _PARTS
+    by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * by_step, 0.0)))
 
 
 @triton.jit
@@ -117,7 +154,7 @@ def scale_backward(
 def quantize_many(
     pointers_ptr, grids_ptr, blocks_ptr, noise_ptr, result_ptr, IS_BACKWARD: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """As `quantize_forward`, of many float32 tensors (see `ana_fx.prepared.weight_bank`); or the derivative at each
+    """As `quantize_forward`, of many float32 tensors (see `ana_fx.kernels.fused_weights`); or the derivative at each
     number.
 
     Forward keeps mean and standard deviation of each tensor's noise, backward takes them.

@@ -106,6 +106,7 @@ class Quantizer(Float32Module):
         self.num_neighbours = constants.num_neighbours
         self.offset = self.rounding.offset - constants.threshold_shift
         self._is_usual = is_usual(self.noise, self.strategy, self.num_neighbours, self.gradient)
+        self._noise_stays = constants.is_static
         self._grid: Grid | None = None
 
     @property
@@ -256,7 +257,15 @@ class Quantizer(Float32Module):
     ) -> Tensor:
         scale_gradient = self.scale_gradient(x) if scale.requires_grad else 1.0
         if self.is_fused(x):
-            return fused_fake_quantize(x, scale, mean, std, grid=self.grid(), scale_gradient=scale_gradient)
+            return fused_fake_quantize(
+                x,
+                scale,
+                mean,
+                std,
+                grid=self.grid(),
+                scale_gradient=scale_gradient,
+                noise_stays=self._noise_stays,
+            )
         if self.is_blocked(x):
             return blocked_fake_quantize(
                 x,

@@ -2,9 +2,8 @@
 
 A layer's backward needs the quantised weight for the gradient of its input, and torch keeps it: a second copy of all
 parameters, for the whole step. It follows from the weight, which is there anyway, so backward quantises that again,
-with the same numbers. Small weights are kept.
-
-On GPUs one kernel quantises all weights at once (see `ana_fx.prepared.weight_bank`).
+with the same numbers. Small weights are kept, which are quantised together (see `ana_fx.prepared.parameter_bank`), and
+so are all on GPUs.
 """
 
 from __future__ import annotations
