@@ -48,8 +48,8 @@ class _QuantizeWeights(torch.autograd.Function):
         y = torch._foreach_div(weights, steps)
         torch._foreach_add_(y, [each.offset for each in bins])
         torch._foreach_floor_(y)
-        torch._foreach_clamp_min_(y, [each.lo for each in bins])
-        torch._foreach_clamp_max_(y, [each.hi for each in bins])
+        for each, own in zip(y, bins, strict=True):
+            each.clamp_(own.lo, own.hi)
         torch._foreach_mul_(y, steps)
         return tuple(y)
 
@@ -62,8 +62,7 @@ class _QuantizeWeights(torch.autograd.Function):
         offsets = [each.offset for each in bins]
         v = torch._foreach_div(weights, steps)
         torch._foreach_add_(v, offsets)
-        clipped = torch._foreach_clamp_min(v, [each.lower for each in bins])
-        torch._foreach_clamp_max_(clipped, [each.upper for each in bins])
+        clipped = [each.clamp(own.lower, own.upper) for each, own in zip(v, bins, strict=True)]
         slopes = [each.eq_(other) for each, other in zip(v, clipped, strict=True)]
         if any(each.height != 1.0 for each in bins):
             torch._foreach_mul_(slopes, [each.height for each in bins])

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
 from ana_fx.kernels.triton_launch import launch
-from ana_fx.numerics.scale_search import slope_of_positive
 from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
 
@@ -161,7 +160,7 @@ def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         num_warps=kernels.NUM_WARPS,
         enable_fp_fusion=False,
     )
-    return grad_x, partial.sum(1).reshape(scale.shape).mul_(slope_of_positive(scale))
+    return grad_x, partial.sum(1).reshape(scale.shape)
 
 
 def _kind_of(size: int) -> int:

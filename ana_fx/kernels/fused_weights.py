@@ -31,7 +31,7 @@ class Layout:
         strides: Likewise.
         starts: Of each weight in the buffers; last their size.
         pointers: Int64, [weights, 7]: weight, scale, mean, std, numbers, numbers in a row, start.
-        grids: Float32, [weights, 5], as `ana_fx.kernels.fused_quantizer.Grid`.
+        grids: Float32, [weights, 6], as `ana_fx.kernels.fused_quantizer.Grid`, and the factor of the scale's gradient.
         blocks: Int64, [blocks, 2]: the weight that a program works on, and its first number.
     """
 
@@ -47,6 +47,7 @@ class Layout:
     def of(
         cls,
         grids: Sequence[Grid],
+        scale_gradients: Sequence[float],
         sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
         addresses: list[int],
     ) -> Layout:
@@ -54,6 +55,7 @@ class Layout:
 
         Args:
             grids: Of each weight's quantizer.
+            scale_gradients: The factor of the gradient of each scale.
             sources: Each weight with the scale, the mean and the standard deviation of its quantizer.
             addresses: Of all these tensors.
         """
@@ -65,9 +67,10 @@ class Layout:
             blocks += [[index, first] for first in range(0, size, _BLOCK)]
             starts.append(starts[-1] + -(-size // _APART) * _APART)
         device = sources[0][0].device
+        rows_of_grids = [[*map(float, grid), factor] for grid, factor in zip(grids, scale_gradients, strict=True)]
         pointers, grid_table, block_table = (
             torch.tensor(table, dtype=dtype, device=device)
-            for table, dtype in ((rows, torch.int64), (grids, torch.float32), (blocks, torch.int64))
+            for table, dtype in ((rows, torch.int64), (rows_of_grids, torch.float32), (blocks, torch.int64))
         )
         shapes = [weight.shape for weight, *_ in sources]
         strides = [torch.empty(shape, device="meta").stride() for shape in shapes]  # axes of size 1 may have others
@@ -81,9 +84,11 @@ class Layout:
         ]
 
 
-def quantize_together(weights: Sequence[Tensor], layout: Layout, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The weights as their quantizers give them, rounded to `dtype`, from one kernel."""
-    outputs: tuple[Tensor, ...] = _QuantizeTogether.apply(layout, dtype, *weights)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+def quantize_together(
+    weights: Sequence[Tensor], scales: Sequence[Tensor], layout: Layout, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """The weights as their quantizers give them, rounded to `dtype`, from one kernel; scales get gradients too."""
+    outputs: tuple[Tensor, ...] = _QuantizeTogether.apply(layout, dtype, *weights, *scales)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return outputs
 
 
@@ -91,26 +96,34 @@ class _QuantizeTogether(torch.autograd.Function):
     """Keeps nothing for backward but the noise of each layer: the weights are still there."""
 
     @staticmethod
-    def forward(ctx: Any, layout: Layout, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        device = weights[0].device
+    def forward(ctx: Any, layout: Layout, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        device = tensors[0].device
         y = torch.empty(layout.starts[-1], dtype=dtype, device=device)
-        noise = torch.empty((len(weights), 2), dtype=torch.float32, device=device)
-        _run(layout, y, noise, is_backward=False)
-        ctx.save_for_backward(noise, *weights)
+        noise = torch.empty((len(layout.shapes), 2), dtype=torch.float32, device=device)
+        _run(layout, noise, y, None, is_backward=False)
+        ctx.save_for_backward(noise, *tensors)
         ctx.layout = layout
         return tuple(layout.views(y))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        noise, *_ = ctx.saved_tensors  # torch checks that no weight was written
-        slope = torch.empty(ctx.layout.starts[-1], dtype=torch.float32, device=noise.device)
-        _run(ctx.layout, slope, noise, is_backward=True)
-        return None, None, *torch._foreach_mul(grads, ctx.layout.views(slope))
+        noise, *tensors = ctx.saved_tensors  # torch checks that no weight was written
+        layout, scales = ctx.layout, tensors[len(grads) :]
+        learns_scale = any(ctx.needs_input_grad[2 + len(grads) :])
+        slope = torch.empty(layout.starts[-1], dtype=torch.float32, device=noise.device)
+        by_scale = torch.empty_like(slope) if learns_scale else None
+        _run(layout, noise, slope, by_scale, is_backward=True)
+        grad_weights = torch._foreach_mul(grads, layout.views(slope))
+        if by_scale is None:
+            return None, None, *grad_weights, *(None,) * len(scales)
+        products = torch._foreach_mul(grads, layout.views(by_scale))
+        grad_scales = (each.float().sum_to_size(scale.shape) for each, scale in zip(products, scales, strict=True))
+        return None, None, *grad_weights, *grad_scales
 
 
-def _run(layout: Layout, result: Tensor, noise: Tensor, *, is_backward: bool) -> None:
+def _run(layout: Layout, noise: Tensor, result: Tensor, by_scale: Tensor | None, *, is_backward: bool) -> None:
     from ana_fx.kernels import triton_kernels as kernels
 
-    tensors = (layout.pointers, layout.grids, layout.blocks, noise, result)
-    grid, constants = (len(layout.blocks), 1, 1), (is_backward, _BLOCK)
+    tensors = (layout.pointers, layout.grids, layout.blocks, noise, result, result if by_scale is None else by_scale)
+    grid, constants = (len(layout.blocks), 1, 1), (is_backward, by_scale is not None, _BLOCK)
     launch(kernels.quantize_many, grid, tensors, (), constants, result.dtype, num_warps=4, enable_fp_fusion=False)

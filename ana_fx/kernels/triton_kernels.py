@@ -50,6 +50,14 @@ def _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum):
 
 
 @triton.jit
+def _slope_of_step(scale_ptr, row):
+    """The derivative of the step with respect to the scale that it is made of."""
+    scale = tl.load(scale_ptr + row)
+    is_inside = (tl.abs(scale) >= _SMALLEST) & (tl.abs(scale) <= _LARGEST)
+    return tl.where(is_inside, tl.where(scale < 0.0, -1.0, 1.0), 0.0)
+
+
+@triton.jit
 def _is_near(v, std, lo, hi):
     """Whether noise reaches from v to the nearest threshold; in v the thresholds are lo + 1 … hi."""
     threshold = _rint(tl.minimum(tl.maximum(v, lo, propagate_nan=_ALL), hi + 1.0, propagate_nan=_ALL))
@@ -122,7 +130,8 @@ def parts_backward(
     tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
     inside = (offset - mean) - (part - 0.5) / _PARTS
     by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
-    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * by_step, 0.0)))
+    total = tl.sum(tl.where(is_there, grad * by_step, 0.0))
+    tl.store(partial_ptr + tl.program_id(0), total * _slope_of_step(scale_ptr, 0))
 
 
 @triton.jit
@@ -147,22 +156,24 @@ def scale_backward(
     grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
     tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
     scale_slope = (tl.where(is_near, u * density, 0.0) - level) * -scale_gradient  # u may be infinite
-    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * scale_slope, 0.0)))
+    total = tl.sum(tl.where(is_there, grad * scale_slope, 0.0))
+    tl.store(partial_ptr + tl.program_id(0), total * _slope_of_step(scale_ptr, row))
 
 
 @triton.jit
 def quantize_many(
-    pointers_ptr, grids_ptr, blocks_ptr, noise_ptr, result_ptr, IS_BACKWARD: tl.constexpr, BLOCK: tl.constexpr
+    pointers_ptr, grids_ptr, blocks_ptr, noise_ptr, result_ptr, by_scale_ptr,
+    IS_BACKWARD: tl.constexpr, LEARNS_SCALE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """As `quantize_forward`, of many float32 tensors (see `ana_fx.kernels.fused_weights`); or the derivative at each
-    number.
+    number, and that of what it gives with respect to the scale, times the factor of that gradient.
 
     Forward keeps mean and standard deviation of each tensor's noise, backward takes them.
     """
     which = tl.load(blocks_ptr + 2 * tl.program_id(0))
     first = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
     index = first + tl.arange(0, BLOCK)
-    entry, grid = pointers_ptr + 7 * which, grids_ptr + 5 * which
+    entry, grid = pointers_ptr + 7 * which, grids_ptr + 6 * which
     x_ptr = tl.load(entry).to(tl.pointer_type(tl.float32))
     scale_ptr = tl.load(entry + 1).to(tl.pointer_type(tl.float32))
     if IS_BACKWARD:
@@ -177,9 +188,15 @@ def quantize_many(
     at = tl.load(entry + 6) + index
     lowest, highest, offset = tl.load(grid), tl.load(grid + 1), tl.load(grid + 2)
     scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, tl.load(grid + 3), tl.load(grid + 4))
-    v = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0), scale) + (offset - mean)
+    u = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0), scale)
+    v = u + (offset - mean)
+    level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
     if IS_BACKWARD:
         result = tl.where(_is_near(v, std, lo, hi), _density(std), 0.0)
+        if LEARNS_SCALE:
+            by_step = level - tl.where(result != 0.0, u * result, 0.0)  # u may be infinite
+            by_scale = by_step * _slope_of_step(scale_ptr, row) * tl.load(grid + 5)
+            tl.store(by_scale_ptr + at, by_scale, mask=is_there)
     else:
-        result = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL) * scale
+        result = level * scale
     tl.store(result_ptr + at, result.to(result_ptr.dtype.element_ty), mask=is_there)

@@ -195,8 +195,10 @@ class OperatorMap(LayerMap):
     @property
     def tells_scale(self) -> bool:
         """Whether its batch norm can tell a part of the gradient of the scale behind it."""
-        norm, quantizer = self.norm, self.output_quantizer
-        return norm is not None and quantizer is not None and self.line == (1.0, 0.0) and tells_scale(norm, quantizer)
+        norm, quantizer = self._modules.get("norm"), self._modules.get("output_quantizer")  # asked in every step
+        if norm is None or not isinstance(quantizer, Quantizer) or self.line != (1.0, 0.0):
+            return False
+        return tells_scale(norm, quantizer)
 
     def _product(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """The operator with its noisy weight."""

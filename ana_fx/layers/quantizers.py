@@ -233,7 +233,8 @@ class Quantizer(Float32Module):
     @property
     def leaves_part_to_norm(self) -> bool:
         """Whether the norm before it may tell a part of the gradient of its scale, and that is the fastest way."""
-        return self.output_is_kept and self.scale.requires_grad and self.scale.numel() == 1
+        scale = self._parameters["scale"]
+        return self.output_is_kept and scale is not None and scale.requires_grad and scale.numel() == 1
 
     def is_fused(self, x: Tensor) -> bool:
         """Whether a GPU's kernel quantises these numbers."""

@@ -50,7 +50,7 @@ class ParameterBank:
             _note_what_is_kept(gm)
         learning = [each for each in self._layer_maps if each.training and each.phase is Phase.LEARNING]
         self._hand_weights([each for each in learning if _has_plain_weight(each)])
-        _hand_norms(learning)
+        _hand_norms([each for each in learning if each.tells_scale])
 
     def _hand_weights(self, layer_maps: Sequence[OperatorMap]) -> None:
         """Hand weights that are quantised in one kernel, or some of them at a time on a CPU."""
@@ -71,11 +71,14 @@ class ParameterBank:
         dtype = torch.get_autocast_dtype("cuda") if is_cast else torch.float32
         sources = [_sources(layer_map) for layer_map in chosen]
         addresses = [tensor.data_ptr() for tensors in sources for tensor in tensors]
+        weights, scales, *_ = zip(*sources, strict=True)
         layout = self._layout
         if layout is None or layout.addresses != addresses:
-            grids = [_quantizer_of(layer_map).grid() for layer_map in chosen]
-            layout = self._layout = Layout.of(grids, sources, addresses)
-        return quantize_together([weight for weight, *_ in sources], layout, dtype)
+            quantizers = [_quantizer_of(layer_map) for layer_map in chosen]
+            grids = [quantizer.grid() for quantizer in quantizers]
+            factors = [quantizer.scale_gradient(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
+            layout = self._layout = Layout.of(grids, factors, sources, addresses)
+        return quantize_together(weights, scales, layout, dtype)
 
 
 class _SmallWeight(NamedTuple):
@@ -103,17 +106,13 @@ def _hand(layer_maps: Sequence[OperatorMap], quantized: Sequence[Tensor]) -> Non
 
 
 def _hand_norms(layer_maps: Sequence[OperatorMap]) -> None:
-    """Hand batch norms that tell the gradients of scales, all in one."""
-    chosen = [
-        (each, each.norm, each.output_quantizer)
-        for each in layer_maps
-        if each.tells_scale and each.norm is not None and each.output_quantizer is not None
-    ]
-    chosen = [(layer_map, norm, quantizer) for layer_map, norm, quantizer in chosen if quantizer.scale.is_cpu]
-    if len(chosen) > 1:
-        _, norms, quantizers = zip(*chosen, strict=True)
-        for (layer_map, *_), each in zip(chosen, norms_parameters(norms, quantizers), strict=True):
-            layer_map.handed.hand_norm(each)
+    """Hand batch norms that tell the gradients of scales, all in one; on CPUs."""
+    pairs = [(each._modules["norm"], each._modules["output_quantizer"]) for each in layer_maps]
+    if len(pairs) < 2 or not all(quantizer._parameters["scale"].is_cpu for _, quantizer in pairs):  # type: ignore[union-attr]  # they have one
+        return
+    norms, quantizers = zip(*pairs, strict=True)
+    for layer_map, parameters in zip(layer_maps, norms_parameters(norms, quantizers), strict=True):
+        layer_map.handed.hand_norm(parameters)
 
 
 def _quantizer_of(layer_map: OperatorMap) -> Quantizer:
@@ -145,9 +144,9 @@ def _has_plain_weight(layer_map: OperatorMap) -> bool:
 
 
 def _has_kernel(layer_map: OperatorMap) -> bool:
-    """Whether a GPU's kernel quantises its weight, whose scale does not learn."""
-    weight, scale, *_ = _sources(layer_map)
-    return not scale.requires_grad and _quantizer_of(layer_map).is_fused(weight)
+    """Whether a GPU's kernel quantises its weight."""
+    weight, *_ = _sources(layer_map)
+    return _quantizer_of(layer_map).is_fused(weight)
 
 
 def _is_small(layer_map: OperatorMap) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 import ana_fx
 from ana_fx.graph import quantizers
-from tests.citizenship.training import WithoutNorm, batch_of, different, prepared
+from tests.citizenship.training import WithoutNorm, batch_of, prepared
 from tests.layers.test_quantizers import joined
 
 # About torch's own compiler: how it calls itself.
@@ -34,7 +34,12 @@ def test_a_scale_group_learns_from_the_first_batch_on(backend):
             net(IMAGES).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-    assert different(other, qat) == []
+    expected = dict(qat.named_parameters())
+    for (
+        name,
+        each,
+    ) in other.named_parameters():  # the gradients of scales are other sums: of places in bins, of products
+        torch.testing.assert_close(each, expected[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])

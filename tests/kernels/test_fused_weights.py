@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ana_fx.kernels.fused_weights import Layout, quantize_together
@@ -10,16 +11,24 @@ from tests.prepared.test_parameter_bank import weighted_layers
 
 
 @needs_kernels
-def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_gradients():
-    for precision in ("int8", "ternary"):
-        chosen = weighted_layers(precision, DEVICE)
-        quantizers = [each.weight_quantizer for each in chosen]
-        weights = [each.weight for each in chosen]
-        sources = [(weight, each.scale, each.mean, each.std) for weight, each in zip(weights, quantizers, strict=True)]
-        layout = Layout.of([each.grid() for each in quantizers], sources, [])
-        grads = [torch.randn_like(weight) for weight in weights]
-        together = quantize_together(weights, layout, torch.float32)
-        alone = [quantizer(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
-        assert all(map(torch.equal, together, alone))
-        found = torch.autograd.grad(together, weights, grads)
-        assert all(map(torch.equal, found, torch.autograd.grad(alone, weights, grads)))
+@pytest.mark.parametrize("schedule", ["best-static", "lsq"])
+@pytest.mark.parametrize("precision", ["int8", "ternary"])
+def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_gradients(precision, schedule):
+    chosen = weighted_layers(precision, schedule, DEVICE)
+    quantizers = [each.weight_quantizer for each in chosen]
+    with torch.no_grad():
+        quantizers[0].scale[0].mul_(-1)  # one that crossed zero
+    weights, scales = [each.weight for each in chosen], [each.scale for each in quantizers]
+    sources = [(weight, each.scale, each.mean, each.std) for weight, each in zip(weights, quantizers, strict=True)]
+    factors = [quantizer.scale_gradient(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
+    layout = Layout.of([each.grid() for each in quantizers], factors, sources, [])
+    grads = [torch.randn_like(weight) for weight in weights]
+    together = quantize_together(weights, scales, layout, torch.float32)
+    alone = [quantizer(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
+    assert all(map(torch.equal, together, alone))
+    learned = [*weights, *scales * (schedule == "lsq")]
+    found = torch.autograd.grad(together, learned, grads)
+    expected = torch.autograd.grad(alone, learned, grads)
+    assert all(map(torch.equal, found[: len(weights)], expected[: len(weights)]))
+    for one, other in zip(found[len(weights) :], expected[len(weights) :], strict=True):  # sums in another order
+        torch.testing.assert_close(one, other, rtol=2.0**-16, atol=2.0**-16)

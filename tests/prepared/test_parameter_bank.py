@@ -41,9 +41,11 @@ def prepared(device: torch.device | str = "cpu", **settings: object) -> nn.Modul
     return qat.to(device)
 
 
-def weighted_layers(precision: str, device: torch.device | str = "cpu") -> list[OperatorMap]:
-    """Layers whose weight learns, and whose scales do not."""
-    qat = prepared(device, precision=precision, schedule="best-static")
+def weighted_layers(
+    precision: str, schedule: str = "best-static", device: torch.device | str = "cpu"
+) -> list[OperatorMap]:
+    """Layers whose weight learns."""
+    qat = prepared(device, precision=precision, schedule=schedule)
     return [each for each in layer_maps(qat).values() if isinstance(each, OperatorMap) and each.weight_quantizer]
 
 
