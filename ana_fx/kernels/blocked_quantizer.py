@@ -26,14 +26,14 @@ from ana_fx.kernels.int8_levels import is_dense
 from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
 from ana_fx.schedule.noise import Uniform
 
-__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked", "near_"]
+__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked"]
 
 _NOISE = Uniform()
 _BLOCK = 2**18  # numbers for each thread
 _PARTS = 125.0  # of a bin, numbered from 1
 _BELOW, _ABOVE = 0.0, 127.0  # in place of the number of a part
-_NO_STEPS = torch.ones(())
 _HUGE = 1e30  # times the distance of any two floats: beyond all parts
+_NO_STEPS = torch.ones(())  # where blocks need none
 
 
 class Bins(NamedTuple):
@@ -182,10 +182,12 @@ class _Rooms(threading.local):
 
     def like(self, block: Tensor, number: int) -> list[Tensor]:
         """So many tensors in the layout of a block, until somebody asks again."""
-        size = block.numel()
-        if len(self._buffer) < number * size:
-            self._buffer = torch.empty(number * size)
-        return [self._buffer.as_strided(block.shape, block.stride(), index * size) for index in range(number)]
+        size, buffer = block.numel(), self._buffer
+        if len(buffer) < number * size:
+            buffer = torch.empty(number * size)
+            if size <= _BLOCK * torch.get_num_threads():  # a longer row has its own
+                self._buffer = buffer
+        return [buffer.as_strided(block.shape, block.stride(), index * size) for index in range(number)]
 
 
 _ROOMS = _Rooms()
@@ -203,7 +205,7 @@ def _divided(x: Tensor, step: Tensor, out: Tensor) -> Tensor:
     return torch.div(x, step, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(step)
 
 
-def near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
+def _near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
     """1.0 where noise reaches a threshold, else 0.0. It overwrites v; `clipped` is v clipped as `Bins` says."""
     if bins.is_whole:
         return v.eq_(clipped)
@@ -218,7 +220,8 @@ class _BlockedFakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         learns_scale = ctx.needs_input_grad[1]
         ctx.bins, ctx.factor, ctx.dtype = bins, factor, x.dtype
-        ctx.keeps_x = is_there_anyway or (learns_scale and not (bins.is_whole and scale.numel() == 1))
+        tells_parts = bins.is_whole and bins.height == 1.0 and scale.numel() == 1  # all that c follows from
+        ctx.keeps_x = is_there_anyway or (learns_scale and not tells_parts)
         if ctx.keeps_x:
             y, kept = _quantized(x, steps, bins), x
         else:
@@ -279,7 +282,7 @@ def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, T
         (v,) = _ROOMS.like(numbers, 1)
         _divided(numbers, step, v).add_(bins.offset)
         torch.clamp(v, bins.lower, bins.upper, out=out)
-        byte.copy_(near_(v, out, bins))
+        byte.copy_(_near_(v, out, bins))
         out.floor_().mul_(step)
     return y, near
 
@@ -317,15 +320,13 @@ def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.
         part, near = _ROOMS.like(upstream, 2)
         part.copy_(byte)
         torch.clamp(part, _BELOW + 1.0, _ABOVE - 1.0, out=near).eq_(part)
-        torch.mul(upstream, near, out=out)
+        torch.mul(upstream, near, out=out)  # whose slope is 1
         flat_part, flat_upstream, flat_out = _flat(part), _flat(upstream), _flat(out)
         products = float(torch.dot(flat_out, flat_part))
         inside_parts += products
         above += (float(torch.dot(flat_upstream, flat_part)) - products) / _ABOVE
         inside += float(flat_out.sum())
         everywhere += float(flat_upstream.sum())
-        if bins.height != 1.0:
-            out.mul_(bins.height)
     below = everywhere - inside - above
     in_bin = (inside_parts - 0.5 * inside) / _PARTS  # Σ grad · (v − ⌊v⌋), in the middle of each part
     grad_step = bins.offset * inside - in_bin + bins.lo * below + bins.hi * above
@@ -342,7 +343,7 @@ def _gradients_from_x(
         v, clipped, room = _ROOMS.like(upstream, 3)
         _divided(numbers, step, v).add_(bins.offset)
         torch.clamp(v, bins.lower, bins.upper, out=clipped)
-        slope = near_(v, clipped, bins)
+        slope = _near_(v, clipped, bins)
         if bins.height != 1.0:
             slope.mul_(bins.height)
         if learns_scale:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense
 from ana_fx.kernels.triton_launch import launch
@@ -67,7 +68,7 @@ def fused_fake_quantize(
         std: Standard deviation of the noise in steps, 0-dimensional.
         grid: The levels.
         scale_gradient: Factor of the gradient with respect to `scale`.
-        noise_stays: Whether it is as wide as a step, always; nobody can ask `std` without waiting for the GPU.
+        noise_stays: Whether it is just as wide as a step, always; to ask `std` would be to wait for the GPU.
     """
     x = x if is_dense(x) else x.contiguous()
     is_there_anyway = x.is_leaf and x.requires_grad
@@ -118,6 +119,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from ana_fx.kernels import triton_kernels as kernels
 

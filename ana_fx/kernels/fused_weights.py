@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.kernels.triton_launch import launch
@@ -106,6 +107,7 @@ class _QuantizeTogether(torch.autograd.Function):
         return tuple(layout.views(y))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         noise, *tensors = ctx.saved_tensors  # torch checks that no weight was written
         layout, scales = ctx.layout, tensors[len(grads) :]

@@ -183,7 +183,9 @@ def _grad_scale(x: Tensor, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tenso
         scale: The scale, of the shape that is wanted.
     """
     x = x.float()
-    sums = _row_products(grad_x, x, scale) if x.is_cpu and not torch.compiler.is_compiling() else None
+    if torch.compiler.is_compiling():  # one loop
+        return (grad * y - grad_x * x.clamp(-LARGEST, LARGEST)).sum_to_size(scale.shape) / scale
+    sums = _row_products(grad_x, x, scale) if x.is_cpu else None
     if sums is None or not bool(torch.isfinite(sums).all()):  # which nothing waits for on a CPU
         # At infinity the slope is 0, and infinity times 0 is no number.
         sums = _row_products(grad_x, x.clamp(-LARGEST, LARGEST), scale)

@@ -106,7 +106,7 @@ class Quantizer(Float32Module):
         self.num_neighbours = constants.num_neighbours
         self.offset = self.rounding.offset - constants.threshold_shift
         self._is_usual = is_usual(self.noise, self.strategy, self.num_neighbours, self.gradient)
-        self._noise_stays = constants.is_static
+        self._noise_stays = constants.is_static and constants.half_width == 0.5
         self._grid: Grid | None = None
 
     @property

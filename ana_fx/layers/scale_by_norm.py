@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ana_fx.kernels.blocked_quantizer import QuantizersPart
 from ana_fx.layers.quantizers import Quantizer
@@ -95,6 +96,7 @@ class _Parts(torch.autograd.Function):
         return tuple(tensor.view_as(tensor) for tensor in tensors[: 2 * len(parts)])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         parameters, scales = saved[: len(grads)], saved[len(grads) :]
