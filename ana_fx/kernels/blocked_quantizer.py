@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.kernels.int8_levels import is_dense
 from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
 from ana_fx.schedule.noise import Uniform
 
-__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked"]
+__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked", "refuse_graph"]
 
 _NOISE = Uniform()
 _BLOCK = 2**18  # numbers for each thread
@@ -230,11 +229,18 @@ class _BlockedFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, scale, steps = ctx.saved_tensors
-        grad, learns_scale = _laid_out(grad, kept), ctx.needs_input_grad[1]
-        grad_scale = None
+        learns_scale = ctx.needs_input_grad[1]
+        if grad.requires_grad:  # somebody wants gradients of gradients
+            refuse_graph(grad, learns_scale=learns_scale)
+            return grad * _slope(ctx, kept, steps), *(None,) * 5
+        with torch.no_grad():
+            return _BlockedFakeQuantize._gradients(ctx, _laid_out(grad, kept), kept, scale, steps)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor, kept: Tensor, scale: Tensor, steps: Tensor) -> tuple[Tensor | None, ...]:
+        learns_scale, grad_scale = ctx.needs_input_grad[1], None
         if ctx.keeps_x:
             grad_x, grad_scale = _gradients_from_x(grad, kept, steps, ctx.bins, learns_scale=learns_scale)
         elif learns_scale:
@@ -248,6 +254,28 @@ class _BlockedFakeQuantize(torch.autograd.Function):
         return grad_x, grad_scale, *(None,) * 4
 
 
+@torch.no_grad()
+def _slope(ctx: Any, kept: Tensor, steps: Tensor) -> Tensor:
+    """The derivative with respect to x."""
+    ones = torch.ones_like(kept, dtype=torch.float32)
+    if ctx.keeps_x:
+        return _gradients_from_x(ones, kept, steps, ctx.bins, learns_scale=False)[0]
+    return _gradient_where_near(ones, kept, ctx.bins, ctx.dtype)
+
+
+def refuse_graph(*grads: Tensor, learns_scale: bool) -> None:
+    """Refuse to be differentiated twice with respect to a scale.
+
+    Raises:
+        RuntimeError: The scale learns, and the gradients are to have gradients.
+    """
+    if learns_scale and any(grad.requires_grad for grad in grads):
+        raise RuntimeError(
+            "gradients of gradients (create_graph=True) are not computed through quantizers whose scales learn, found "
+            "such a scale; prepare the model with a schedule that leaves scales as they are, such as schedule='ste'"
+        )
+
+
 class _BehindNorm(torch.autograd.Function):
     """One step, of whose gradient it leaves a part to the norm before it."""
 
@@ -259,8 +287,8 @@ class _BehindNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_graph(grad, learns_scale=True)
         near, y = ctx.saved_tensors
         grad, part = _laid_out(grad, near), ctx.quantizers_part
         part.value = float(torch.dot(_flat(grad), _flat(y))) / part.step

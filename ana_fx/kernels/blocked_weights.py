@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ana_fx.kernels.blocked_quantizer import Bins
+from ana_fx.kernels.blocked_quantizer import Bins, refuse_graph
 from ana_fx.numerics.scale_search import all_positive, slopes_of_positive
 
 __all__ = ["quantize_on_cpu"]
@@ -54,26 +53,29 @@ class _QuantizeWeights(torch.autograd.Function):
         return tuple(y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         bins, number = ctx.bins, len(ctx.bins)
         saved = ctx.saved_tensors  # torch checks that no weight was written
         weights, scales, steps = saved[:number], saved[number : 2 * number], saved[2 * number :]
-        offsets = [each.offset for each in bins]
-        v = torch._foreach_div(weights, steps)
-        torch._foreach_add_(v, offsets)
-        clipped = [each.clamp(own.lower, own.upper) for each, own in zip(v, bins, strict=True)]
-        slopes = [each.eq_(other) for each, other in zip(v, clipped, strict=True)]
-        if any(each.height != 1.0 for each in bins):
-            torch._foreach_mul_(slopes, [each.height for each in bins])
-        if not any(ctx.needs_input_grad[2 + number :]):
+        learns_scale = any(ctx.needs_input_grad[2 + number :])
+        refuse_graph(*grads, learns_scale=learns_scale)
+        with torch.no_grad():
+            offsets = [each.offset for each in bins]
+            v = torch._foreach_div(weights, steps)
+            torch._foreach_add_(v, offsets)
+            clipped = [each.clamp(own.lower, own.upper) for each, own in zip(v, bins, strict=True)]
+            slopes = [each.eq_(other) for each, other in zip(v, clipped, strict=True)]
+            if any(each.height != 1.0 for each in bins):
+                torch._foreach_mul_(slopes, [each.height for each in bins])
+        if not learns_scale:
             return None, None, *torch._foreach_mul(grads, slopes), *(None,) * number
-        by_step = torch._foreach_floor(clipped)
-        torch._foreach_sub_(clipped, offsets)
-        torch._foreach_addcmul_(by_step, clipped, slopes, value=-1.0)
-        torch._foreach_mul_(by_step, grads)
-        torch._foreach_mul_(slopes, grads)
-        grad_scales = [each.sum_to_size(scale.shape) for each, scale in zip(by_step, scales, strict=True)]
-        torch._foreach_mul_(grad_scales, ctx.scale_gradients)
-        torch._foreach_mul_(grad_scales, slopes_of_positive(scales))
+        with torch.no_grad():
+            by_step = torch._foreach_floor(clipped)
+            torch._foreach_sub_(clipped, offsets)
+            torch._foreach_addcmul_(by_step, clipped, slopes, value=-1.0)
+            torch._foreach_mul_(by_step, grads)
+            torch._foreach_mul_(slopes, grads)
+            grad_scales = [each.sum_to_size(scale.shape) for each, scale in zip(by_step, scales, strict=True)]
+            torch._foreach_mul_(grad_scales, ctx.scale_gradients)
+            torch._foreach_mul_(grad_scales, slopes_of_positive(scales))
         return None, None, *slopes, *grad_scales

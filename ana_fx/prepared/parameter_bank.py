@@ -43,11 +43,11 @@ class ParameterBank:
         """Hand each layer map that learns what it needs, if the model trains on one device."""
         if torch.compiler.is_compiling() or not gm.training or not torch.is_grad_enabled():
             return
-        if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):
-            return
         if self._layer_maps is None:
             self._layer_maps = list(dict.fromkeys(layer_map for _, layer_map in calls_of(gm, OperatorMap)))
             _note_what_is_kept(gm)
+        if torch._C._are_functorch_transforms_active() or (dist.is_available() and dist.is_initialized()):
+            return
         learning = [each for each in self._layer_maps if each.training and each.phase is Phase.LEARNING]
         self._hand_weights([each for each in learning if _has_plain_weight(each)])
         _hand_norms([each for each in learning if each.tells_scale])

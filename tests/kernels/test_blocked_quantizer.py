@@ -186,10 +186,22 @@ def test_threads_do_not_share_room():
     assert wrong == []
 
 
-def test_gradients_of_gradients_are_refused():
+@pytest.mark.parametrize("is_leaf", [True, False])
+def test_gradients_of_gradients_are_those_of_the_reference(is_leaf):
+    leaves = [torch.linspace(-3, 3, 41).requires_grad_() for _ in range(2)]
+    inputs = leaves if is_leaf else [leaf * 1 for leaf in leaves]
+    found = []
+    for quantize, leaf, x in zip((blocked, reference), leaves, inputs, strict=True):
+        y = quantize(x, torch.tensor(0.02), NOISES[0], GRIDS[0])
+        (grad,) = torch.autograd.grad(y.pow(3).sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), leaf)[0])
+    assert torch.equal(*found)
+    assert found[0].any()
+
+
+@pytest.mark.parametrize("options", [{}, {"quantizers_part": QuantizersPart()}], ids=["own", "behind a norm"])
+def test_gradients_of_gradients_with_respect_to_a_scale_are_refused(options):
     x = torch.randn(5, requires_grad=True)
-    (grad,) = torch.autograd.grad(
-        blocked(x, torch.tensor(0.1), NOISES[0], GRIDS[0]).square().sum(), x, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        grad.sum().backward()
+    loss = blocked(x * 1, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[0], **options).square().sum()
+    with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
+        torch.autograd.grad(loss, x, create_graph=True)

@@ -124,6 +124,20 @@ def test_a_norm_that_is_written_after_it_was_handed_computes_with_what_was_writt
     assert torch.equal(layer_map.norm.weight.grad, again.norm.weight.grad)
 
 
+def test_a_penalty_on_the_gradient_is_that_of_layers_on_their_own():
+    qat, found = prepared(schedule="best-static"), []
+    for is_alone in (False, True):
+        own = copy.deepcopy(qat)
+        if is_alone:
+            own._forward_pre_hooks.clear()
+        weights = [each for each in own.parameters() if each.requires_grad and each.ndim > 1]
+        grads = torch.autograd.grad(own(X).square().mean(), weights, create_graph=True)
+        sum(grad.square().sum() for grad in grads).backward()
+        found.append([each.grad for each in own.parameters() if each.grad is not None])
+    assert all(map(torch.equal, *found))
+    assert any(each.any() for each in found[0])
+
+
 def test_a_copy_was_handed_nothing():
     layer_map = weighted_layers("int8")[0]
     layer_map.handed.hand_weight(torch.zeros_like(layer_map.weight), layer_map.weight)
