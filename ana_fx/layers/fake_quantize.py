@@ -68,7 +68,10 @@ def fake_quantize(
     learns_scale = scale.requires_grad  # asked here: a compiled graph does not know ctx.needs_input_grad
     if not (torch.is_grad_enabled() and (x.requires_grad or learns_scale)):
         return formula.quantized(x, scale, mean, std)
-    settings = (formula, scale_gradient if learns_scale else None, is_computed_again(x, strategy))
+    keeps_x = is_computed_again(x, strategy)
+    if learns_scale and torch.compiler.is_compiling():  # all that backward needs follows from x in one loop
+        keeps_x = strategy is not Strategy.RANDOM
+    settings = (formula, scale_gradient if learns_scale else None, keeps_x)
     out: Tensor = _FakeQuantize.apply(x, scale, mean, std, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
@@ -141,15 +144,13 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         ctx.formula, ctx.scale_gradient, ctx.keeps_x = formula, scale_gradient, keeps_x
         ctx.dtype = x.dtype
+        v = formula.steps(x, scale, mean)
         if keeps_x:
             ctx.save_for_backward(x, scale, mean.clone(), std.clone())
-            return formula.quantized(x, scale, mean, std)
-        v = formula.steps(x, scale, mean)
+            return _scaled_(formula.level_(v, std), scale)
         height = formula.height(std)
         slope = formula.slope(v, std) if height is None else _bytes_of(formula.near(v, std))
-        level = formula.level_(v, std)
-        # In place a compiled graph would lose the gradient of what is returned.
-        out = level * scale if torch.compiler.is_compiling() else level.mul_(scale)
+        out = _scaled_(formula.level_(v, std), scale)
         ctx.save_for_backward(slope, height, *(() if scale_gradient is None else (x, out, scale)))
         return out
 
@@ -170,6 +171,11 @@ class _FakeQuantize(torch.autograd.Function):
             x, out, scale = others or (None, None, None)
         grad_scale = _grad_scale(x, grad_x, out, grad, scale).mul_(ctx.scale_gradient) if learns_scale else None
         return grad_x.to(ctx.dtype), grad_scale, *(None,) * 5
+
+
+def _scaled_(level: Tensor, scale: Tensor) -> Tensor:
+    """The real of each level; in place a compiled graph would lose the gradient of what is returned."""
+    return level * scale if torch.compiler.is_compiling() else level.mul_(scale)
 
 
 def _grad_scale(x: Tensor, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
