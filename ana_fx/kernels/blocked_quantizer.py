@@ -13,50 +13,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ana_fx.kernels.bins import Bins, bins_of
 from ana_fx.kernels.fused_quantizer import Grid
-from ana_fx.kernels.int8_levels import is_dense
+from ana_fx.kernels.int8_levels import is_dense, laid_out
 from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
-from ana_fx.schedule.noise import Uniform
 
-__all__ = ["Bins", "QuantizersPart", "bins_of", "blocked_fake_quantize", "is_blocked", "refuse_graph"]
+__all__ = ["QuantizersPart", "blocked_fake_quantize", "is_blocked", "refuse_graph"]
 
-_NOISE = Uniform()
 _BLOCK = 2**18  # numbers for each thread
 _PARTS = 125.0  # of a bin, numbered from 1
 _BELOW, _ABOVE = 0.0, 127.0  # in place of the number of a part
 _HUGE = 1e30  # times the distance of any two floats: beyond all parts
 _NO_STEPS = torch.ones(())  # where blocks need none
-
-
-class Bins(NamedTuple):
-    """The levels, and where noise reaches a threshold. In v = x / step + offset the thresholds are integers.
-
-    Args:
-        lo: The lowest level.
-        hi: The highest level.
-        offset: Of v.
-        lower: Clipped to between `lower` and `upper`, v has the same level, which is then its floor.
-        upper: See `lower`.
-        width: Noise reaches a threshold that is nearer than this …
-        is_whole: … which one is to all v that clipping does not change, and to no other.
-        height: The slope where noise reaches a threshold; elsewhere it is 0.
-    """
-
-    lo: float
-    hi: float
-    offset: float
-    lower: float
-    upper: float
-    width: float
-    is_whole: bool
-    height: float
 
 
 @dataclass
@@ -116,43 +89,6 @@ def blocked_fake_quantize(
     return out
 
 
-def bins_of(grid: Grid, steps: Tensor, mean: Tensor, std: Tensor) -> Bins:
-    """The bins of a quantizer with these positive steps."""
-    return _bins(*_levels(grid, steps), grid.offset, float(mean), float(std))
-
-
-def _levels(grid: Grid, steps: Tensor) -> tuple[float, float]:
-    """The lowest and the highest level that the clip range leaves, as `Quantizer.levels` has them."""
-    if grid.maximum == torch.inf and grid.minimum in (0.0, -torch.inf):
-        return float(grid.lowest), float(grid.highest)
-    inverse = np.float32(1.0) / np.float32(float(steps))
-    lo, hi = (float(np.rint(np.float32(end) * inverse)) for end in (grid.minimum, grid.maximum))
-    return min(max(lo, grid.lowest), 0.0), max(min(hi, grid.highest), 0.0)
-
-
-@lru_cache(maxsize=4096)
-def _bins(lo: float, hi: float, grid_offset: float, mean: float, std: float) -> Bins:
-    offset = float(np.float32(grid_offset) - np.float32(mean))
-    width, height = (float(of(torch.tensor(std))) for of in (_NOISE.width, _NOISE.height))
-    if hi <= lo:  # no threshold
-        return Bins(lo, lo, offset, lo + 0.5, lo + 0.5, 0.0, False, height)
-    if width < 0.5:
-        return Bins(lo, hi, offset, lo + 0.5, hi + 0.5, width, False, height)
-    lower, upper = _last_within(lo + 1.0, width, -np.inf), _last_within(hi, width, np.inf)
-    return Bins(lo, hi, offset, lower, upper, width, True, height)
-
-
-def _last_within(threshold: float, width: float, towards: float) -> float:
-    """The last float on one side of a threshold that is nearer than the width, as floats are subtracted."""
-    centre, away = np.float32(threshold), np.float32(towards)
-    at = centre + np.float32(np.copysign(width, towards))
-    while abs(centre - at) < np.float32(width):
-        at = np.nextafter(at, away)
-    while not abs(centre - at) < np.float32(width):
-        at = np.nextafter(at, centre)
-    return float(at)
-
-
 def _blocks(steps: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same block of each tensor, of one layout, and its steps; in the order of memory."""
     size, num_rows = tensors[0].numel(), steps.numel()
@@ -196,12 +132,14 @@ def _quantized(x: Tensor, steps: Tensor, bins: Bins) -> Tensor:
     """The value alone."""
     y = torch.empty_like(x, dtype=torch.float32)
     for numbers, out, step in _blocks(steps, x, y):
-        _divided(numbers, step, out).add_(bins.offset).floor_().clamp_(bins.lo, bins.hi).mul_(step)
+        _in_steps(numbers, step, bins, out).floor_().clamp_(bins.lo, bins.hi).mul_(step)
     return y
 
 
-def _divided(x: Tensor, step: Tensor, out: Tensor) -> Tensor:
-    return torch.div(x, step, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(step)
+def _in_steps(x: Tensor, step: Tensor, bins: Bins, out: Tensor) -> Tensor:
+    """v, as `Bins` says."""
+    divided = torch.div(x, step, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(step)
+    return divided.add_(bins.offset)
 
 
 def _near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
@@ -236,7 +174,7 @@ class _BlockedFakeQuantize(torch.autograd.Function):
             refuse_graph(grad, learns_scale=learns_scale)
             return grad * _slope(ctx, kept, steps), *(None,) * 5
         with torch.no_grad():
-            return _BlockedFakeQuantize._gradients(ctx, _laid_out(grad, kept), kept, scale, steps)
+            return _BlockedFakeQuantize._gradients(ctx, laid_out(grad, kept.stride()), kept, scale, steps)
 
     @staticmethod
     def _gradients(ctx: Any, grad: Tensor, kept: Tensor, scale: Tensor, steps: Tensor) -> tuple[Tensor | None, ...]:
@@ -290,16 +228,9 @@ class _BehindNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_graph(grad, learns_scale=True)
         near, y = ctx.saved_tensors
-        grad, part = _laid_out(grad, near), ctx.quantizers_part
+        grad, part = laid_out(grad, near.stride()), ctx.quantizers_part
         part.value = float(torch.dot(_flat(grad), _flat(y))) / part.step
         return _gradient_where_near(grad, near, ctx.bins, torch.float32), None, None, None
-
-
-def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
-    """The gradient in the layout of what was kept."""
-    if grad.stride() == like.stride():
-        return grad
-    return torch.empty_strided(grad.shape, like.stride()).copy_(grad)
 
 
 def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
@@ -308,7 +239,7 @@ def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, T
     near = torch.empty_like(x, dtype=torch.int8)
     for numbers, out, byte, step in _blocks(steps, x, y, near):
         (v,) = _ROOMS.like(numbers, 1)
-        _divided(numbers, step, v).add_(bins.offset)
+        _in_steps(numbers, step, bins, v)
         torch.clamp(v, bins.lower, bins.upper, out=out)
         byte.copy_(_near_(v, out, bins))
         out.floor_().mul_(step)
@@ -321,7 +252,7 @@ def _quantized_and_parts(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, 
     parts = torch.empty_like(x, dtype=torch.int8)
     for numbers, out, byte, step in _blocks(steps, x, y, parts):
         v, clipped = _ROOMS.like(numbers, 2)
-        _divided(numbers, step, v).add_(bins.offset)
+        _in_steps(numbers, step, bins, v)
         torch.clamp(v, bins.lower, bins.upper, out=clipped)
         torch.floor(clipped, out=out)
         beyond, part = v.sub_(clipped), clipped.sub_(out).mul_(_PARTS).add_(1.0)
@@ -337,7 +268,7 @@ def _gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dt
         if bins.height != 1.0:
             slope.mul_(bins.height)
         slope.mul_(upstream)
-    return grad_x if dtype == torch.float32 else grad_x.to(dtype)
+    return grad_x.to(dtype)
 
 
 def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -358,7 +289,7 @@ def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.
     below = everywhere - inside - above
     in_bin = (inside_parts - 0.5 * inside) / _PARTS  # Σ grad · (v − ⌊v⌋), in the middle of each part
     grad_step = bins.offset * inside - in_bin + bins.lo * below + bins.hi * above
-    return grad_x if dtype == torch.float32 else grad_x.to(dtype), torch.tensor(grad_step)
+    return grad_x.to(dtype), torch.tensor(grad_step)
 
 
 def _gradients_from_x(
@@ -369,7 +300,7 @@ def _gradients_from_x(
     grad_steps: list[Tensor] = []
     for upstream, numbers, out, step in _blocks(steps, grad, x, grad_x):
         v, clipped, room = _ROOMS.like(upstream, 3)
-        _divided(numbers, step, v).add_(bins.offset)
+        _in_steps(numbers, step, bins, v)
         torch.clamp(v, bins.lower, bins.upper, out=clipped)
         slope = _near_(v, clipped, bins)
         if bins.height != 1.0:

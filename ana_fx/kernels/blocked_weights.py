@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ana_fx.kernels.blocked_quantizer import Bins, refuse_graph
+from ana_fx.kernels.bins import Bins
+from ana_fx.kernels.blocked_quantizer import refuse_graph
 from ana_fx.numerics.scale_search import all_positive, slopes_of_positive
 
 __all__ = ["quantize_on_cpu"]
@@ -77,5 +78,5 @@ class _QuantizeWeights(torch.autograd.Function):
             torch._foreach_mul_(slopes, grads)
             grad_scales = [each.sum_to_size(scale.shape) for each, scale in zip(by_step, scales, strict=True)]
             torch._foreach_mul_(grad_scales, ctx.scale_gradients)
-            torch._foreach_mul_(grad_scales, slopes_of_positive(scales))
+            torch._foreach_mul_(grad_scales, slopes_of_positive(scales, steps))
         return None, None, *slopes, *grad_scales

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ana_fx.kernels.int8_levels import WIDE, is_dense
+from ana_fx.kernels.int8_levels import WIDE, is_dense, laid_out
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
@@ -123,8 +123,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from ana_fx.kernels import triton_kernels as kernels
 
-        if grad.stride() != ctx.strides:
-            grad = torch.empty_strided(grad.shape, ctx.strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+        grad = laid_out(grad, ctx.strides)
         if ctx.needs_input_grad[1]:
             return *_learned_scale_gradients(ctx, grad), None
         (near,) = ctx.saved_tensors

@@ -10,7 +10,7 @@ from torch import Tensor
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "write_levels"]
+__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "laid_out", "write_levels"]
 
 WIDE = 2**31  # numbers from here on need 64 bits
 _BLOCK = 2048
@@ -91,3 +91,10 @@ def is_channels_last(x: Tensor) -> bool:
 def is_dense(x: Tensor) -> bool:
     """Whether the numbers fill their memory in an order in which axis 0 comes first."""
     return x.is_contiguous() or is_channels_last(x)
+
+
+def laid_out(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The same numbers with these strides; itself if it has them."""
+    if x.stride() == strides:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)

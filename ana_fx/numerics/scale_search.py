@@ -42,10 +42,10 @@ def all_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(sizes)
 
 
-def slopes_of_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """`slope_of_positive` of each of many."""
+def slopes_of_positive(scales: tuple[Tensor, ...], steps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`slope_of_positive` of each of many, of which `all_positive` has made steps."""
     sizes, slopes = torch._foreach_abs(scales), torch._foreach_sign(scales)
-    insides = [size.eq_(step) for size, step in zip(sizes, all_positive(scales), strict=True)]
+    insides = [size.eq_(step) for size, step in zip(sizes, steps, strict=True)]
     torch._foreach_mul_(slopes, insides)
     return tuple(slopes)
 

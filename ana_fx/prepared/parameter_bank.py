@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ana_fx.graph import calls_of, layer_map_calls, layer_map_of
-from ana_fx.kernels.blocked_quantizer import Bins, bins_of
+from ana_fx.kernels.bins import Bins, bins_of
 from ana_fx.kernels.blocked_weights import quantize_on_cpu
 from ana_fx.kernels.fused_weights import Layout, quantize_together
 from ana_fx.layers.fake_quantize import is_computed_again

@@ -1,4 +1,7 @@
-"""The noisy quantizer in blocks: the numbers and the gradients of the plain code."""
+"""The noisy quantizer in blocks: the numbers and the gradients of the plain code.
+
+This covers `kernels/bins.py` too.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ana_fx.kernels import blocked_quantizer
-from ana_fx.kernels.blocked_quantizer import QuantizersPart, bins_of, blocked_fake_quantize
+from ana_fx.kernels.bins import bins_of
+from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.layers.fake_quantize import fake_quantize
 from ana_fx.numerics.scale_search import positive

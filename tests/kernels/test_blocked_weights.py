@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ana_fx.kernels.blocked_quantizer import bins_of, blocked_fake_quantize
+from ana_fx.kernels.bins import bins_of
+from ana_fx.kernels.blocked_quantizer import blocked_fake_quantize
 from ana_fx.kernels.blocked_weights import quantize_on_cpu
 from tests.kernels.test_fused_quantizer import GRIDS, HALF_A_STEP
 
