@@ -102,7 +102,9 @@ class Int8MatMul:
         """Of reals, multiples of their scales: int32 accumulators, or what the staircase makes of them, real."""
         from ana_fx.kernels import triton_products as kernels
 
-        batch = torch.broadcast_shapes(tensors[0].shape[:-2], tensors[1].shape[:-2])
+        batch, other = tensors[0].shape[:-2], tensors[1].shape[:-2]
+        if batch != other:
+            batch = torch.broadcast_shapes(batch, other)
         factors = []
         for x, scale, shift in zip(tensors, scales, self.shifts, strict=True):
             x = x.contiguous()

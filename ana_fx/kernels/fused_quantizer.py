@@ -8,6 +8,7 @@ in `ana_fx.kernels.blocked_quantizer`. Of a parameter, and under noise that deca
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from ana_fx.schedule.noise import Noise, Uniform
 __all__ = ["Grid", "fused_fake_quantize", "is_usual"]
 
 _NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
-_DENSITY_BYTES = 16  # behind the bytes that are kept for backward: the density of the noise, float32, and room
+_TAIL = 16  # bytes behind those that are kept for backward: the noise, a count and room
 
 
 class Grid(NamedTuple):
@@ -94,27 +95,24 @@ class _FusedFakeQuantize(torch.autograd.Function):
         mean, std, grid, _, keeps_parts = settings
         learns_x, learns_scale, _ = ctx.needs_input_grad
         keeps_near = learns_x and not learns_scale
+        keeps_tail = keeps_near or learns_scale
         y = torch.empty_like(x, dtype=torch.float32)
         size, rows = x.numel(), scale.numel()
-        padded = -(-size // _DENSITY_BYTES) * _DENSITY_BYTES
-        keeps_bytes = keeps_near or keeps_parts
-        kept = torch.empty(padded + _DENSITY_BYTES, dtype=torch.uint8, device=x.device) if keeps_bytes else y
+        tail_at = -(-size // _TAIL) * _TAIL if keeps_near or keeps_parts else 0
+        kept = torch.empty(tail_at + _TAIL, dtype=torch.uint8, device=x.device) if keeps_tail else y
         row_size = size // rows
         launch(
             kernels.quantize_forward,
             (rows * -(-row_size // kernels.BLOCK), 1, 1),
             (x, scale, mean, std, y, kept),
-            (row_size, padded, *map(float, grid)),
-            (keeps_near, keeps_parts, kernels.BLOCK),
-            (x.dtype, scale.dtype, _kind_of(row_size), padded < WIDE),
+            (row_size, tail_at, *map(float, grid)),
+            (keeps_near, keeps_parts, keeps_tail, kernels.BLOCK),
+            (x.dtype, scale.dtype, _kind_of(row_size), tail_at < WIDE),
             num_warps=kernels.NUM_WARPS,
             enable_fp_fusion=False,
         )
-        if keeps_near:
-            ctx.save_for_backward(kept)
-        elif learns_scale:
-            ctx.save_for_backward(kept if keeps_parts else x, scale, torch.stack((mean, std)))
-        if keeps_near or learns_scale:
+        if keeps_tail:
+            ctx.save_for_backward(*((kept,) if keeps_near else (kept, scale) if keeps_parts else (kept, scale, x)))
             ctx.dtype, ctx.strides, ctx.settings = x.dtype, x.stride(), settings
         return y
 
@@ -123,45 +121,47 @@ class _FusedFakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from ana_fx.kernels import triton_kernels as kernels
 
+        kept, *sources = ctx.saved_tensors
         grad = laid_out(grad, ctx.strides)
-        if ctx.needs_input_grad[1]:
-            return *_learned_scale_gradients(ctx, grad), None
-        (near,) = ctx.saved_tensors
         grad_x = torch.empty_like(grad, dtype=ctx.dtype)
-        size = grad.numel()
-        launch(
-            kernels.quantize_backward,
-            (-(-size // kernels.BLOCK), 1, 1),
-            (grad, near, grad_x),
-            (size, near.numel() - _DENSITY_BYTES),
-            (kernels.BLOCK,),
-            (grad.dtype, ctx.dtype, _kind_of(size), size < WIDE - _DENSITY_BYTES),
-            num_warps=kernels.NUM_WARPS,
-            enable_fp_fusion=False,
+        size, tail_at = grad.numel(), kept.numel() - _TAIL
+        blocks, dtypes = -(-size // kernels.BLOCK), [grad.dtype, ctx.dtype]
+        if not sources:
+            key = (*dtypes, _kind_of(size), tail_at < WIDE)
+            _run(kernels.quantize_backward, blocks, (grad, kept, grad_x), (size, tail_at), key)
+            return grad_x, None, None
+        settings, scale = ctx.settings, sources[0]
+        numbers, dtypes = (*map(float, settings.grid), settings.scale_gradient), [*dtypes, scale.dtype]
+        if settings.keeps_parts:
+            grad_scale, partial = torch.empty_like(scale), torch.empty(blocks, dtype=torch.float32, device=grad.device)
+            _run(
+                kernels.parts_backward,
+                blocks,
+                (grad, kept, scale, grad_x, grad_scale, partial),
+                (size, tail_at, *numbers),
+                (*dtypes, _kind_of(size), tail_at < WIDE),
+            )
+            return grad_x, grad_scale, None
+        row_size = size // scale.numel()
+        partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=grad.device)
+        _run(
+            kernels.scale_backward,
+            partial.numel(),
+            (grad, sources[1], scale, kept, grad_x, partial),
+            (row_size, *numbers),
+            (*dtypes, _kind_of(row_size)),
         )
-        return grad_x, None, None
+        return grad_x, partial.sum(1).reshape(scale.shape), None
 
 
-def _learned_scale_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of x and of the scale, from x itself or from the parts of bins."""
+def _run(
+    kernel: Any, num_programs: int, tensors: tuple[Tensor, ...], numbers: tuple[float, ...], key: Hashable
+) -> None:
+    """Run one of the kernels of backward."""
     from ana_fx.kernels import triton_kernels as kernels
 
-    kept, scale, noise = ctx.saved_tensors
-    settings = ctx.settings
-    grad_x = torch.empty_like(grad, dtype=ctx.dtype)
-    row_size = grad.numel() // scale.numel()
-    partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=grad.device)
-    launch(
-        kernels.parts_backward if settings.keeps_parts else kernels.scale_backward,
-        (partial.numel(), 1, 1),
-        (grad, kept, scale, noise, grad_x, partial),
-        (row_size, *map(float, settings.grid), settings.scale_gradient),
-        (kernels.BLOCK,),
-        (grad.dtype, ctx.dtype, scale.dtype, _kind_of(row_size)),
-        num_warps=kernels.NUM_WARPS,
-        enable_fp_fusion=False,
-    )
-    return grad_x, partial.sum(1).reshape(scale.shape)
+    grid, constants = (num_programs, 1, 1), (kernels.BLOCK,)
+    launch(kernel, grid, tensors, numbers, constants, key, num_warps=kernels.NUM_WARPS, enable_fp_fusion=False)
 
 
 def _kind_of(size: int) -> int:

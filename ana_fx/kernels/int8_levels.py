@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "laid_out", "write_levels"]
+__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "laid_out", "read_levels", "write_levels"]
 
 WIDE = 2**31  # numbers from here on need 64 bits
 _BLOCK = 2048
@@ -53,21 +54,11 @@ def write_levels(x: Tensor, scale: Tensor, levels: Tensor, shift: int, *, is_mov
     """The levels less `shift`, in the order of `x` in memory, or with the channels of [N, C, *size] last."""
     from ana_fx.kernels import triton_products as kernels
 
-    size = x.numel()
     if not is_moved:
-        launch(
-            kernels.write_flat_levels,
-            (-(-size // _BLOCK), 1, 1),
-            (x, scale, levels),
-            (size, float(shift)),
-            (_BLOCK,),
-            (x.dtype, scale.dtype, size == 1, size % 16 == 0, size >= WIDE),
-            num_warps=8,
-            enable_fp_fusion=False,
-        )
+        _run_flat(kernels.write_flat_levels, x, scale, levels, shift)
         return
     samples, channels = x.shape[:2]
-    places = size // (samples * channels)
+    places = x.numel() // (samples * channels)
     launch(
         kernels.write_levels,
         (-(-places // 32), -(-channels // 64), samples),
@@ -76,6 +67,29 @@ def write_levels(x: Tensor, scale: Tensor, levels: Tensor, shift: int, *, is_mov
         (32, 64),
         (x.dtype, scale.dtype, channels == 1, channels % 16 == 0, places % 16 == 0),
         num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def read_levels(levels: Tensor, scale: Tensor, shift: int) -> Tensor:
+    """The multiples of the scale of which `write_levels` wrote the levels in their order; float32."""
+    from ana_fx.kernels import triton_products as kernels
+
+    x = torch.empty_like(levels, dtype=torch.float32)
+    _run_flat(kernels.read_flat_levels, levels, scale, x, shift)
+    return x
+
+
+def _run_flat(kernel: Any, source: Tensor, scale: Tensor, result: Tensor, shift: int) -> None:
+    size = source.numel()
+    launch(
+        kernel,
+        (-(-size // _BLOCK), 1, 1),
+        (source, scale, result),
+        (size, float(shift)),
+        (_BLOCK,),
+        (source.dtype, scale.dtype, size == 1, size % 16 == 0, size >= WIDE),
+        num_warps=8,
         enable_fp_fusion=False,
     )
 

@@ -22,6 +22,7 @@ __all__ = [
     "quantize_forward",
     "quantize_many",
     "scale_backward",
+    "sum_parts",
 ]
 
 BLOCK, NUM_WARPS = 2048, 8
@@ -71,13 +72,21 @@ def _density(std):
 
 
 @triton.jit
+def _kept_noise(kept_ptr, tail_at):
+    """Mean and standard deviation, as `quantize_forward` kept them."""
+    tail = (kept_ptr + tail_at).to(tl.pointer_type(tl.float32))
+    return tl.load(tail), tl.load(tail + 1)
+
+
+@triton.jit
 def quantize_forward(
-    x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, near_ptr,
-    row_size, density_at, lowest, highest, offset, minimum, maximum,
-    KEEPS_NEAR: tl.constexpr, KEEPS_PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr, scale_ptr, mean_ptr, std_ptr, y_ptr, kept_ptr,
+    row_size, tail_at, lowest, highest, offset, minimum, maximum,
+    KEEPS_NEAR: tl.constexpr, KEEPS_PARTS: tl.constexpr, KEEPS_TAIL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """y = step · level of x − mean; a byte for each number that is near a threshold, and behind them the density; or a
-    byte that tells in which part of its bin the number lies, or on which side of all bins.
+    """y = step · level of x − mean. Kept: a byte for each number that is near a threshold; or one that tells in which
+    part of its bin the number lies, or on which side of all bins. Behind the bytes, as float32, the mean and the
+    standard deviation, and as int32 a zero, by which the programs of `parts_backward` count.
     """
     blocks = tl.cdiv(row_size, BLOCK)
     row = tl.program_id(0) // blocks
@@ -85,58 +94,74 @@ def quantize_forward(
     index = row.to(tl.int64) * row_size + column
     is_there = column < row_size
     scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum)
-    std = tl.load(std_ptr)
+    mean, std = tl.load(mean_ptr), tl.load(std_ptr)
     x = tl.load(x_ptr + index, mask=is_there).to(tl.float32)
-    v = tl.div_rn(x, scale) + (offset - tl.load(mean_ptr))
+    v = tl.div_rn(x, scale) + (offset - mean)
     level = tl.minimum(tl.floor(v), hi, propagate_nan=_ALL)
     level = tl.maximum(level, lo, propagate_nan=_ALL)
     tl.store(y_ptr + index, (level * scale).to(y_ptr.dtype.element_ty), mask=is_there)
     if KEEPS_NEAR:
-        tl.store(near_ptr + index, _is_near(v, std, lo, hi).to(tl.uint8), mask=is_there)
-        density_ptr = (near_ptr + density_at).to(tl.pointer_type(tl.float32))
-        tl.store(density_ptr, _density(std), mask=tl.program_id(0) == 0)
+        tl.store(kept_ptr + index, _is_near(v, std, lo, hi).to(tl.uint8), mask=is_there)
     if KEEPS_PARTS:
         beyond = tl.where(v < lo + 1.0, _BELOW, _ABOVE)
         part = tl.where(_is_near(v, std, lo, hi), (v - level) * _PARTS + 1.0, beyond)
-        tl.store(near_ptr + index, part.to(tl.uint8), mask=is_there)
+        tl.store(kept_ptr + index, part.to(tl.uint8), mask=is_there)
+    if KEEPS_TAIL:
+        tail, is_first = kept_ptr + tail_at, tl.program_id(0) == 0
+        tl.store(tail.to(tl.pointer_type(tl.float32)), mean, mask=is_first)
+        tl.store(tail.to(tl.pointer_type(tl.float32)) + 1, std, mask=is_first)
+        tl.store(tail.to(tl.pointer_type(tl.int32)) + 2, 0, mask=is_first)
 
 
 @triton.jit
-def quantize_backward(grad_ptr, near_ptr, grad_x_ptr, num_numbers, density_at, BLOCK: tl.constexpr):
+def quantize_backward(grad_ptr, kept_ptr, grad_x_ptr, num_numbers, tail_at, BLOCK: tl.constexpr):
     """The gradient where noise reaches a threshold, from what `quantize_forward` kept."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = index < num_numbers
-    is_near = tl.load(near_ptr + index, mask=is_there, other=0) != 0
+    is_near = tl.load(kept_ptr + index, mask=is_there, other=0) != 0
     grad = tl.load(grad_ptr + index, mask=is_there & is_near, other=0.0)
-    grad_x = grad.to(tl.float32) * tl.load((near_ptr + density_at).to(tl.pointer_type(tl.float32)))
+    _mean, std = _kept_noise(kept_ptr, tail_at)
+    grad_x = grad.to(tl.float32) * _density(std)
     tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
 
 
 @triton.jit
 def parts_backward(
-    grad_ptr, part_ptr, scale_ptr, noise_ptr, grad_x_ptr, partial_ptr,
-    num_numbers, lowest, highest, offset, minimum, maximum, scale_gradient,
+    grad_ptr, kept_ptr, scale_ptr, grad_x_ptr, grad_scale_ptr, partial_ptr,
+    num_numbers, tail_at, lowest, highest, offset, minimum, maximum, scale_gradient,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept."""
+    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept.
+
+    The program that is done last adds up what each has left, always in the same order.
+    """
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = index < num_numbers
     _scale, lo, hi = _step_and_levels(scale_ptr, 0, lowest, highest, minimum, maximum)
-    mean, std = tl.load(noise_ptr), tl.load(noise_ptr + 1)
-    part = tl.load(part_ptr + index, mask=is_there, other=0).to(tl.float32)
+    mean, std = _kept_noise(kept_ptr, tail_at)
+    part = tl.load(kept_ptr + index, mask=is_there, other=0).to(tl.float32)
     grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
     is_near = (part != _BELOW) & (part != _ABOVE)
     slope = tl.where(is_near, _density(std), 0.0)
     tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
     inside = (offset - mean) - (part - 0.5) / _PARTS
     by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
-    total = tl.sum(tl.where(is_there, grad * by_step, 0.0))
-    tl.store(partial_ptr + tl.program_id(0), total * _slope_of_step(scale_ptr, 0))
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * by_step, 0.0)))
+    counter_ptr = (kept_ptr + tail_at).to(tl.pointer_type(tl.int32)) + 2
+    others_done = tl.atomic_add(counter_ptr, 1)  # after it, what they have left is seen
+    if others_done == tl.num_programs(0) - 1:
+        totals = tl.zeros((BLOCK,), tl.float32)
+        for first in range(0, tl.num_programs(0), BLOCK):
+            program = first + tl.arange(0, BLOCK)
+            is_one = program < tl.num_programs(0)
+            totals += tl.load(partial_ptr + program, mask=is_one, other=0.0, cache_modifier=".cg")
+        tl.store(grad_scale_ptr, tl.sum(totals) * _slope_of_step(scale_ptr, 0))
+        tl.store(counter_ptr, 0)  # backward may come again
 
 
 @triton.jit
 def scale_backward(
-    grad_ptr, x_ptr, scale_ptr, noise_ptr, grad_x_ptr, partial_ptr,
+    grad_ptr, x_ptr, scale_ptr, kept_ptr, grad_x_ptr, partial_ptr,
     row_size, lowest, highest, offset, minimum, maximum, scale_gradient,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -147,7 +172,7 @@ def scale_backward(
     index = row.to(tl.int64) * row_size + column
     is_there = column < row_size
     scale, lo, hi = _step_and_levels(scale_ptr, row, lowest, highest, minimum, maximum)
-    mean, std = tl.load(noise_ptr), tl.load(noise_ptr + 1)
+    mean, std = _kept_noise(kept_ptr, 0)
     u = tl.div_rn(tl.load(x_ptr + index, mask=is_there, other=0.0).to(tl.float32), scale)
     v = u + (offset - mean)
     level = tl.maximum(tl.minimum(tl.floor(v), hi, propagate_nan=_ALL), lo, propagate_nan=_ALL)
@@ -200,3 +225,14 @@ def quantize_many(
     else:
         result = level * scale
     tl.store(result_ptr + at, result.to(result_ptr.dtype.element_ty), mask=is_there)
+
+
+@triton.jit
+def sum_parts(x_ptr, parts_ptr, sums_ptr, BLOCK: tl.constexpr):
+    """The sums of parts of float32 numbers, each of which has a start and a size."""
+    start, size = tl.load(parts_ptr + 2 * tl.program_id(0)), tl.load(parts_ptr + 2 * tl.program_id(0) + 1)
+    totals = tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, size, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        totals += tl.load(x_ptr + start + index, mask=index < size, other=0.0)
+    tl.store(sums_ptr + tl.program_id(0), tl.sum(totals))

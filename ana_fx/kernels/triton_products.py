@@ -20,6 +20,7 @@ __all__ = [
     "finished",
     "level_of",
     "multiply",
+    "read_flat_levels",
     "write_flat_levels",
     "write_levels",
 ]
@@ -29,7 +30,7 @@ _WINDOW = [  # one compiled kernel for all values of these
     *("pad_d", "pad_h", "pad_w", "dil_d", "dil_h", "dil_w", "out_sample", "pad_level", "factor"),
 ]
 _INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it loses its fraction, rounded half to even
-_SMALLEST = tl.constexpr(2.0**-60)
+_SMALLEST, _LARGEST = tl.constexpr(2.0**-60), tl.constexpr(2.0**60)
 
 
 @triton.jit
@@ -47,6 +48,16 @@ def write_flat_levels(x_ptr, scale_ptr, levels_ptr, num_numbers, shift, BLOCK: t
     is_there = at < num_numbers
     level = level_of(x_ptr, at, is_there, scale_ptr) - shift
     tl.store(levels_ptr + at, level.to(tl.int32).to(tl.int8), mask=is_there)
+
+
+@triton.jit
+def read_flat_levels(levels_ptr, scale_ptr, x_ptr, num_numbers, shift, BLOCK: tl.constexpr):
+    """The reals that `write_flat_levels` read, if they were multiples of the scale."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = at < num_numbers
+    scale = tl.minimum(tl.maximum(tl.abs(tl.load(scale_ptr)), _SMALLEST), _LARGEST)
+    level = tl.load(levels_ptr + at, mask=is_there, other=0).to(tl.float32) + shift
+    tl.store(x_ptr + at, level * scale, mask=is_there)
 
 
 @triton.jit

@@ -190,7 +190,10 @@ def _grad_scale(x: Tensor, grad_x: Tensor, y: Tensor, grad: Tensor, scale: Tenso
     """
     x = x.float()
     if torch.compiler.is_compiling():  # one loop
-        return (grad * y - grad_x * x.clamp(-LARGEST, LARGEST)).sum_to_size(scale.shape) / scale
+        products = grad * y - grad_x * x.clamp(-LARGEST, LARGEST)
+        if scale.numel() == 1 and x.ndim > 3:  # channels lie last where the compiler likes; a norm sums as here
+            products = products.sum([axis for axis in range(x.ndim) if axis != 1])
+        return products.sum_to_size(scale.shape) / scale
     sums = _row_products(grad_x, x, scale) if x.is_cpu else None
     if sums is None or not bool(torch.isfinite(sums).all()):  # which nothing waits for on a CPU
         # At infinity the slope is 0, and infinity times 0 is no number.

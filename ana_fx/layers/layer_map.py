@@ -212,7 +212,7 @@ class LayerMap(Float32Module):
     def forward(self, *operands: Tensor) -> Tensor:
         """Reals in, reals out."""
         tensors, scales = operands[: self.num_inputs], operands[self.num_inputs :]
-        if not self.is_quantized or (self.training and self.phase is Phase.LEARNING):
+        if (self.training and self.phase is Phase.LEARNING) or not self.is_quantized:
             return self._anchored(self.real(tensors))
         if not self.training:
             return self.deployed(tensors, self.current_form(scales, tensors[0].shape), scales)

@@ -222,19 +222,26 @@ class Quantizer(Float32Module):
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, self.scale, self.mean, self.std)
+        return self._noisy(x, *self._numbers())
 
     def quantized_behind_norm(self, x: Tensor, quantizers_part: QuantizersPart) -> Tensor:
         """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, self.scale, self.mean, self.std, quantizers_part)
+        return self._noisy(x, *self._numbers(), quantizers_part)
+
+    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, mean and standard deviation; looked up where modules keep them, which is ten times as fast."""
+        buffers = self._buffers
+        return self._parameters["scale"], buffers["mean"], buffers["std"]  # type: ignore[return-value]  # none is None
 
     @property
     def leaves_part_to_norm(self) -> bool:
-        """Whether the norm before it may tell a part of the gradient of its scale, and that is the fastest way."""
+        """Whether the norm before it may tell a part of the gradient of its scale, and that is fastest; on CPUs."""
         scale = self._parameters["scale"]
-        return self.output_is_kept and scale is not None and scale.requires_grad and scale.numel() == 1
+        if scale is None or not self.output_is_kept:
+            return False
+        return scale.requires_grad and scale.is_cpu and scale.numel() == 1
 
     def is_fused(self, x: Tensor) -> bool:
         """Whether a GPU's kernel quantises these numbers."""

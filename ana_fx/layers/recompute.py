@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ana_fx.kernels.int8_levels import write_levels
+from ana_fx.kernels.int8_levels import read_levels, write_levels
 from ana_fx.kernels.triton_launch import has_kernels
 from ana_fx.numerics.integer_type import IntegerType
-from ana_fx.numerics.scale_search import positive
 
 __all__ = ["recomputed", "recomputes"]
 
@@ -55,17 +54,14 @@ class _Recomputed(torch.autograd.Function):
         ctx.function, ctx.shift = function, 0 if kind.qmax < 128 else kind.qmin + 128
         levels = torch.empty(x.shape, dtype=torch.int8, device=x.device)
         write_levels(x, scale, levels, ctx.shift, is_moved=False)
-        ctx.save_for_backward(levels, positive(scale))
+        ctx.save_for_backward(levels, scale.clone())  # which may be written in this step, as the scale of others
         return function(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         levels, scale = ctx.saved_tensors
-        x = levels.float()
-        if ctx.shift:
-            x.add_(ctx.shift)
-        x.mul_(scale).requires_grad_()
+        x = read_levels(levels, scale, ctx.shift).requires_grad_()
         with torch.enable_grad():
             y = ctx.function(x)
         return torch.autograd.grad(y, x, grad)[0], None, None, None

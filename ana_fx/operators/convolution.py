@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ana_fx.operators.base_operator import Operator
 
 __all__ = ["Convolution"]
+
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,19 @@ class Convolution(Operator):
         """[N, C, *size] to [N, out, *size']."""
         (x,) = inputs
         assert weight is not None
-        padding = tuple(before for before, _ in self.padding)
-        if any(before != after or before < 0 for before, after in self.padding):
+        padding = self._equal_padding
+        if padding is None:
             x = F.pad(x, [pad for pair in reversed(self.padding) for pad in pair])
             padding = (0,) * self.rank
-        convolve: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+        convolve: Callable[..., Tensor] = _CONVOLVE[self.rank]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    @cached_property
+    def _equal_padding(self) -> tuple[int, ...] | None:
+        """The zeros before and after each axis, if there are as many; negative ones cut."""
+        if any(before != after or before < 0 for before, after in self.padding):
+            return None
+        return tuple(before for before, _ in self.padding)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:

@@ -57,19 +57,25 @@ class ParameterBank:
         if not layer_maps:
             return
         if layer_maps[0]._parameters["weight"].is_cuda:  # type: ignore[union-attr]  # they have weights
-            chosen = [each for each in layer_maps if _has_kernel(each)]
+            sources = [_sources(each) for each in layer_maps]
+            chosen = [
+                (each, tensors)
+                for each, tensors in zip(layer_maps, sources, strict=True)
+                if _quantizer_of(each).is_fused(tensors[0])
+            ]
             if len(chosen) > 1:
-                _hand(chosen, self._quantized_on_gpu(chosen))
+                self._hand_on_gpu(*zip(*chosen, strict=True))
             return
         small = [_SmallWeight.of(each) for each in layer_maps if _is_small(each)]
         for together in _chunks([each for each in small if each.bins.is_whole]):
             weights, scales, bins, factors = zip(*(each[1:] for each in together), strict=True)
-            _hand([each.layer_map for each in together], quantize_on_cpu(weights, scales, bins, factors))
+            _hand([each.layer_map for each in together], weights, quantize_on_cpu(weights, scales, bins, factors))
 
-    def _quantized_on_gpu(self, chosen: Sequence[OperatorMap]) -> Sequence[Tensor]:
+    def _hand_on_gpu(
+        self, chosen: Sequence[OperatorMap], sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
+    ) -> None:
         is_cast = torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if is_cast else torch.float32
-        sources = [_sources(layer_map) for layer_map in chosen]
         addresses = [tensor.data_ptr() for tensors in sources for tensor in tensors]
         weights, scales, *_ = zip(*sources, strict=True)
         layout = self._layout
@@ -78,7 +84,7 @@ class ParameterBank:
             grids = [quantizer.grid() for quantizer in quantizers]
             factors = [quantizer.scale_gradient(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
             layout = self._layout = Layout.of(grids, factors, sources, addresses)
-        return quantize_together(weights, scales, layout, dtype)
+        _hand(chosen, weights, quantize_together(weights, scales, layout, dtype))
 
 
 class _SmallWeight(NamedTuple):
@@ -99,16 +105,15 @@ class _SmallWeight(NamedTuple):
         return cls(layer_map, weight, scale, bins, quantizer.scale_gradient(weight))
 
 
-def _hand(layer_maps: Sequence[OperatorMap], quantized: Sequence[Tensor]) -> None:
-    for layer_map, weight in zip(layer_maps, quantized, strict=True):
-        assert layer_map.weight is not None
-        layer_map.handed.hand_weight(weight, layer_map.weight)
+def _hand(layer_maps: Sequence[OperatorMap], weights: Sequence[Tensor], quantized: Sequence[Tensor]) -> None:
+    for layer_map, weight, each in zip(layer_maps, weights, quantized, strict=True):
+        layer_map.handed.hand_weight(each, weight)
 
 
 def _hand_norms(layer_maps: Sequence[OperatorMap]) -> None:
-    """Hand batch norms that tell the gradients of scales, all in one; on CPUs."""
+    """Hand batch norms that tell the gradients of scales, all in one."""
     pairs = [(each._modules["norm"], each._modules["output_quantizer"]) for each in layer_maps]
-    if len(pairs) < 2 or not all(quantizer._parameters["scale"].is_cpu for _, quantizer in pairs):  # type: ignore[union-attr]  # they have one
+    if len(pairs) < 2:
         return
     norms, quantizers = zip(*pairs, strict=True)
     for layer_map, parameters in zip(layer_maps, norms_parameters(norms, quantizers), strict=True):
@@ -141,12 +146,6 @@ def _has_plain_weight(layer_map: OperatorMap) -> bool:
         and quantizer.is_calibrated
         and not (quantizer._forward_hooks or quantizer._forward_pre_hooks)
     )
-
-
-def _has_kernel(layer_map: OperatorMap) -> bool:
-    """Whether a GPU's kernel quantises its weight."""
-    weight, *_ = _sources(layer_map)
-    return _quantizer_of(layer_map).is_fused(weight)
 
 
 def _is_small(layer_map: OperatorMap) -> bool:

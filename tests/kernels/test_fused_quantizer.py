@@ -89,6 +89,26 @@ def test_a_byte_for_each_number_is_all_that_is_kept():
     assert [(each.dtype, each.numel()) for each in kept if each.numel() > 2] == [(torch.uint8, 336)]  # and a density
 
 
+@pytest.mark.parametrize("block", [16, 2048])
+def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block, monkeypatch):
+    from ana_fx.kernels import triton_kernels
+
+    monkeypatch.setattr(triton_kernels, "BLOCK", block)
+    shape = (40, 33) if IS_INTERPRETED else (1000, 4097)  # 2,001 programs that run at once, or a quarter of a million
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    scale = torch.tensor(0.05, device=DEVICE, requires_grad=True)
+    mean, std = torch.tensor(0.0, device=DEVICE), torch.tensor(HALF_A_STEP, device=DEVICE)
+    fused = fused_fake_quantize(x * 1, scale, mean, std, grid=GRIDS[0], noise_stays=True)
+    grad = torch.randn(shape, device=DEVICE).abs()
+    found = [torch.autograd.grad(fused, scale, grad, retain_graph=True)[0] for _ in range(5)]
+    assert all(torch.equal(found[0], each) for each in found)
+    steps = x.detach().double() / scale.detach()
+    level = torch.floor(steps + 0.5).clamp(-127, 127)
+    by_step = torch.where((steps + 0.5 < -127) | (steps + 0.5 > 128), level, level - steps)
+    expected = (by_step * grad).sum()
+    assert float((found[0] - expected).abs()) <= float(grad.double().sum()) * (1 / 250 + 127 * 2.0**-20)
+
+
 def test_the_layout_of_memory_changes_nothing():
     x = torch.randn((4, 6, 5, 3), device=DEVICE)
     scale = torch.rand((4, 1, 1, 1), device=DEVICE) * 0.1 + 0.01

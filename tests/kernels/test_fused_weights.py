@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ana_fx.kernels import fused_weights
 from ana_fx.kernels.fused_weights import Layout, quantize_together
 from tests.kernel_helpers import DEVICE, needs_kernels
 from tests.prepared.test_parameter_bank import weighted_layers
 
 
 @needs_kernels
-@pytest.mark.parametrize("schedule", ["best-static", "lsq"])
+@pytest.mark.parametrize(("schedule", "segment"), [("best-static", 8192), ("lsq", 8192), ("lsq", 16)])
 @pytest.mark.parametrize("precision", ["int8", "ternary"])
-def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_gradients(precision, schedule):
+def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_gradients(
+    precision, schedule, segment, monkeypatch
+):
+    monkeypatch.setattr(fused_weights, "_SEGMENT", segment)  # a row of weights is added up in one go or in several
     chosen = weighted_layers(precision, schedule, DEVICE)
     quantizers = [each.weight_quantizer for each in chosen]
     with torch.no_grad():
