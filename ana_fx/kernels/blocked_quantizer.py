@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.bins import Bins, bins_of
-from ana_fx.kernels.fused_quantizer import Grid
+from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
 from ana_fx.kernels.int8_levels import is_dense, laid_out
 from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
 
-__all__ = ["QuantizersPart", "blocked_fake_quantize", "is_blocked", "refuse_graph"]
+__all__ = ["QuantizersPart", "blocked_fake_quantize", "is_blocked"]
 
 _BLOCK = 2**18  # numbers for each thread
 _PARTS = 125.0  # of a bin, numbered from 1
@@ -171,7 +171,7 @@ class _BlockedFakeQuantize(torch.autograd.Function):
         kept, scale, steps = ctx.saved_tensors
         learns_scale = ctx.needs_input_grad[1]
         if grad.requires_grad:  # somebody wants gradients of gradients
-            refuse_graph(grad, learns_scale=learns_scale)
+            refuse_graph(learns_scale=learns_scale)
             return grad * _slope(ctx, kept, steps), *(None,) * 5
         with torch.no_grad():
             return _BlockedFakeQuantize._gradients(ctx, laid_out(grad, kept.stride()), kept, scale, steps)
@@ -201,19 +201,6 @@ def _slope(ctx: Any, kept: Tensor, steps: Tensor) -> Tensor:
     return _gradient_where_near(ones, kept, ctx.bins, ctx.dtype)
 
 
-def refuse_graph(*grads: Tensor, learns_scale: bool) -> None:
-    """Refuse to be differentiated twice with respect to a scale.
-
-    Raises:
-        RuntimeError: The scale learns, and the gradients are to have gradients.
-    """
-    if learns_scale and any(grad.requires_grad for grad in grads):
-        raise RuntimeError(
-            "gradients of gradients (create_graph=True) are not computed through quantizers whose scales learn, found "
-            "such a scale; prepare the model with a schedule that leaves scales as they are, such as schedule='ste'"
-        )
-
-
 class _BehindNorm(torch.autograd.Function):
     """One step, of whose gradient it leaves a part to the norm before it."""
 
@@ -226,7 +213,8 @@ class _BehindNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_graph(grad, learns_scale=True)
+        if grad.requires_grad:
+            refuse_graph(learns_scale=True)
         near, y = ctx.saved_tensors
         grad, part = laid_out(grad, near.stride()), ctx.quantizers_part
         part.value = float(torch.dot(_flat(grad), _flat(y))) / part.step

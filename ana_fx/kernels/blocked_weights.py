@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.bins import Bins
-from ana_fx.kernels.blocked_quantizer import refuse_graph
+from ana_fx.kernels.fused_quantizer import refuse_graph
 from ana_fx.numerics.scale_search import all_positive, slopes_of_positive
 
 __all__ = ["quantize_on_cpu"]
@@ -59,7 +59,8 @@ class _QuantizeWeights(torch.autograd.Function):
         saved = ctx.saved_tensors  # torch checks that no weight was written
         weights, scales, steps = saved[:number], saved[number : 2 * number], saved[2 * number :]
         learns_scale = any(ctx.needs_input_grad[2 + number :])
-        refuse_graph(*grads, learns_scale=learns_scale)
+        if any(grad.requires_grad for grad in grads):  # somebody wants gradients of gradients
+            refuse_graph(learns_scale=learns_scale)
         with torch.no_grad():
             offsets = [each.offset for each in bins]
             v = torch._foreach_div(weights, steps)

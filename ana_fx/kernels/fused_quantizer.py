@@ -13,17 +13,31 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ana_fx.kernels.int8_levels import WIDE, is_dense, laid_out
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.schedule.degrees import Gradient, Strategy
 from ana_fx.schedule.noise import Noise, Uniform
 
-__all__ = ["Grid", "fused_fake_quantize", "is_usual"]
+__all__ = ["Grid", "fused_fake_quantize", "is_usual", "refuse_graph"]
 
 _NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
-_TAIL = 16  # bytes behind those that are kept for backward: the noise, a count and room
+_FLOAT = 4  # bytes
+_MANY_BLOCKS = 4096  # a quarter of them still keeps a GPU busy
+_TAIL = 16  # bytes behind those that are kept for backward: the noise, and a count
+
+
+def refuse_graph(*, learns_scale: bool) -> None:
+    """Refuse gradients of gradients through a scale.
+
+    Raises:
+        RuntimeError: The scale learns.
+    """
+    if learns_scale:
+        raise RuntimeError(
+            "gradients of gradients (create_graph=True) are not computed through quantizers whose scales learn, found "
+            "such a scale; prepare the model with a schedule that leaves scales as they are, such as schedule='ste'"
+        )
 
 
 class Grid(NamedTuple):
@@ -99,8 +113,9 @@ class _FusedFakeQuantize(torch.autograd.Function):
         y = torch.empty_like(x, dtype=torch.float32)
         size, rows = x.numel(), scale.numel()
         tail_at = -(-size // _TAIL) * _TAIL if keeps_near or keeps_parts else 0
-        kept = torch.empty(tail_at + _TAIL, dtype=torch.uint8, device=x.device) if keeps_tail else y
         row_size = size // rows
+        room = tail_at + _TAIL + keeps_parts * _FLOAT * _span_and_programs(size)[1]
+        kept = torch.empty(room, dtype=torch.uint8, device=x.device) if keeps_tail else y
         launch(
             kernels.quantize_forward,
             (rows * -(-row_size // kernels.BLOCK), 1, 1),
@@ -117,31 +132,40 @@ class _FusedFakeQuantize(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if grad.requires_grad:  # somebody wants gradients of gradients
+            refuse_graph(learns_scale=ctx.needs_input_grad[1])
+            return grad * _FusedFakeQuantize._gradients(ctx, torch.ones_like(grad))[0], None, None
+        return *_FusedFakeQuantize._gradients(ctx, grad), None
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         from ana_fx.kernels import triton_kernels as kernels
 
         kept, *sources = ctx.saved_tensors
         grad = laid_out(grad, ctx.strides)
         grad_x = torch.empty_like(grad, dtype=ctx.dtype)
-        size, tail_at = grad.numel(), kept.numel() - _TAIL
-        blocks, dtypes = -(-size // kernels.BLOCK), [grad.dtype, ctx.dtype]
+        size, dtypes = grad.numel(), (grad.dtype, ctx.dtype)
+        tail_at = -(-size // _TAIL) * _TAIL
         if not sources:
             key = (*dtypes, _kind_of(size), tail_at < WIDE)
-            _run(kernels.quantize_backward, blocks, (grad, kept, grad_x), (size, tail_at), key)
-            return grad_x, None, None
+            programs = -(-size // kernels.BLOCK)
+            _run(kernels.quantize_backward, programs, (grad, kept, grad_x), (size, tail_at), (kernels.BLOCK,), key)
+            return grad_x, None
         settings, scale = ctx.settings, sources[0]
-        numbers, dtypes = (*map(float, settings.grid), settings.scale_gradient), [*dtypes, scale.dtype]
+        numbers = (*map(float, settings.grid), settings.scale_gradient)
         if settings.keeps_parts:
-            grad_scale, partial = torch.empty_like(scale), torch.empty(blocks, dtype=torch.float32, device=grad.device)
+            grad_scale = torch.empty_like(scale)
+            span, programs = _span_and_programs(size)
             _run(
                 kernels.parts_backward,
-                blocks,
-                (grad, kept, scale, grad_x, grad_scale, partial),
+                programs,
+                (grad, kept, scale, grad_x, grad_scale),
                 (size, tail_at, *numbers),
-                (*dtypes, _kind_of(size), tail_at < WIDE),
+                (span, kernels.BLOCK),
+                (*dtypes, scale.dtype, _kind_of(size), tail_at < WIDE),
             )
-            return grad_x, grad_scale, None
+            return grad_x, grad_scale
         row_size = size // scale.numel()
         partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=grad.device)
         _run(
@@ -149,19 +173,36 @@ class _FusedFakeQuantize(torch.autograd.Function):
             partial.numel(),
             (grad, sources[1], scale, kept, grad_x, partial),
             (row_size, *numbers),
-            (*dtypes, _kind_of(row_size)),
+            (kernels.BLOCK,),
+            (*dtypes, scale.dtype, _kind_of(row_size)),
         )
-        return grad_x, partial.sum(1).reshape(scale.shape), None
+        return grad_x, partial.sum(1).reshape(scale.shape)
 
 
 def _run(
-    kernel: Any, num_programs: int, tensors: tuple[Tensor, ...], numbers: tuple[float, ...], key: Hashable
+    kernel: Any,
+    num_programs: int,
+    tensors: tuple[Tensor, ...],
+    numbers: tuple[float, ...],
+    constants: tuple[int, ...],
+    key: Hashable,
 ) -> None:
     """Run one of the kernels of backward."""
-    from ana_fx.kernels import triton_kernels as kernels
+    from ana_fx.kernels.triton_kernels import NUM_WARPS
 
-    grid, constants = (num_programs, 1, 1), (kernels.BLOCK,)
-    launch(kernel, grid, tensors, numbers, constants, key, num_warps=kernels.NUM_WARPS, enable_fp_fusion=False)
+    launch(kernel, (num_programs, 1, 1), tensors, numbers, constants, key, num_warps=NUM_WARPS, enable_fp_fusion=False)
+
+
+def _span_and_programs(size: int) -> tuple[int, int]:
+    """How many blocks a program of `parts_backward` works on, and how many programs there are.
+
+    That each waits until what it left is seen by all takes longer than a block does.
+    """
+    from ana_fx.kernels.triton_kernels import BLOCK
+
+    blocks = -(-size // BLOCK)
+    span = 4 if blocks >= _MANY_BLOCKS else 1
+    return span, -(-blocks // span)
 
 
 def _kind_of(size: int) -> int:

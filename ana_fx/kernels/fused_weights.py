@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ana_fx.kernels.fused_quantizer import Grid
+from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
 from ana_fx.kernels.triton_launch import launch
 
 __all__ = ["Layout", "quantize_together"]
@@ -144,7 +143,6 @@ class _QuantizeTogether(torch.autograd.Function):
         return tuple(layout.weights.views(y))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         noise, *tensors = ctx.saved_tensors  # torch checks that no weight was written
         layout, scales = ctx.layout, tensors[len(grads) :]
@@ -152,6 +150,8 @@ class _QuantizeTogether(torch.autograd.Function):
         slope = torch.empty(layout.weights.starts[-1], dtype=torch.float32, device=noise.device)
         by_scale = torch.empty_like(slope) if learns_scale else None
         _run(layout, noise, slope, by_scale, is_backward=True)
+        if any(grad.requires_grad for grad in grads):  # somebody wants gradients of gradients
+            refuse_graph(learns_scale=learns_scale)
         grad_weights = torch._foreach_mul(grads, layout.weights.views(slope))
         if by_scale is None:
             return None, None, *grad_weights, *(None,) * len(scales)

@@ -86,7 +86,7 @@ def quantize_forward(
 ):  # fmt: skip
     """y = step · level of x − mean. Kept: a byte for each number that is near a threshold; or one that tells in which
     part of its bin the number lies, or on which side of all bins. Behind the bytes, as float32, the mean and the
-    standard deviation, and as int32 a zero, by which the programs of `parts_backward` count.
+    standard deviation, and as int32 a zero, by which the programs of `parts_backward` count; and room.
     """
     blocks = tl.cdiv(row_size, BLOCK)
     row = tl.program_id(0) // blocks
@@ -127,26 +127,32 @@ def quantize_backward(grad_ptr, kept_ptr, grad_x_ptr, num_numbers, tail_at, BLOC
 
 @triton.jit
 def parts_backward(
-    grad_ptr, kept_ptr, scale_ptr, grad_x_ptr, grad_scale_ptr, partial_ptr,
+    grad_ptr, kept_ptr, scale_ptr, grad_x_ptr, grad_scale_ptr,
     num_numbers, tail_at, lowest, highest, offset, minimum, maximum, scale_gradient,
-    BLOCK: tl.constexpr,
+    SPAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept.
+    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept; a program works on
+    `SPAN` blocks.
 
-    The program that is done last adds up what each has left, always in the same order.
+    The program that is done last adds up what each has left behind the tail, always in the same order.
     """
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    is_there = index < num_numbers
     _scale, lo, hi = _step_and_levels(scale_ptr, 0, lowest, highest, minimum, maximum)
     mean, std = _kept_noise(kept_ptr, tail_at)
-    part = tl.load(kept_ptr + index, mask=is_there, other=0).to(tl.float32)
-    grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
-    is_near = (part != _BELOW) & (part != _ABOVE)
-    slope = tl.where(is_near, _density(std), 0.0)
-    tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
-    inside = (offset - mean) - (part - 0.5) / _PARTS
-    by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
-    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * by_step, 0.0)))
+    density, below = _density(std), offset - mean
+    totals = tl.zeros((BLOCK,), tl.float32)
+    for block in range(SPAN):
+        index = (tl.program_id(0).to(tl.int64) * SPAN + block) * BLOCK + tl.arange(0, BLOCK)
+        is_there = index < num_numbers
+        part = tl.load(kept_ptr + index, mask=is_there, other=0).to(tl.float32)
+        grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
+        is_near = (part != _BELOW) & (part != _ABOVE)
+        grad_x = grad * tl.where(is_near, density, 0.0)
+        tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
+        inside = below - (part - 0.5) / _PARTS
+        by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
+        totals += tl.where(is_there, grad * by_step, 0.0)
+    partial_ptr = (kept_ptr + tail_at).to(tl.pointer_type(tl.float32)) + 4
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(totals))
     counter_ptr = (kept_ptr + tail_at).to(tl.pointer_type(tl.int32)) + 2
     others_done = tl.atomic_add(counter_ptr, 1)  # after it, what they have left is seen
     if others_done == tl.num_programs(0) - 1:

@@ -5,6 +5,8 @@ This covers `kernels/int8_convolution.py`, `kernels/int8_levels.py` and `kernels
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,6 +96,25 @@ def test_a_matrix_product_gives_the_sums_of_int64(first, second):
     tensors = (a.float().to(DEVICE) * SCALE, b.float().to(DEVICE) * SCALE)
     found = int8_matrix_products([first, second])(tensors, (SCALE, SCALE))
     assert torch.equal(found.cpu().long(), a @ b)
+
+
+MOVES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "matrices": ((9, 35), lambda x: x),
+    "heads": ((2, 9, 3, 35), lambda x: x.transpose(1, 2)),
+    "transposed": ((2, 3, 35, 9), lambda x: x.transpose(-2, -1)),
+    "with gaps": ((2, 3, 9, 70), lambda x: x[..., ::2]),
+    "repeated": ((3, 9, 35), lambda x: x.expand(2, 3, 9, 35)),
+    "many batch axes": ((2, 2, 9, 3, 35), lambda x: x.transpose(2, 3)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_matrix_product_takes_tensors_however_they_lie_in_memory(move):
+    shape, moved = MOVES[move]
+    x = numbers(SIGNED, shape, is_extreme=False)
+    a, there = moved(x), moved(x.float().to(DEVICE) * SCALE)
+    run = int8_matrix_products([SIGNED, SIGNED])
+    assert torch.equal(run((there, there.mT), (SCALE, SCALE)).cpu().long(), a @ a.mT)
 
 
 @pytest.mark.parametrize("groups", [1, 4])

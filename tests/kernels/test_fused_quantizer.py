@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ana_fx.kernels import fused_quantizer
 from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize
 from ana_fx.layers.fake_quantize import fake_quantize
 from ana_fx.numerics.levels import Levels
@@ -86,14 +87,15 @@ def test_a_byte_for_each_number_is_all_that_is_kept():
     noise = [torch.tensor(number, device=DEVICE) for number in (0.0, HALF_A_STEP)]
     with torch.autograd.graph.saved_tensors_hooks(lambda each: (kept.append(each), each)[1], lambda each: each):
         fused_fake_quantize(x * 1, scale.requires_grad_(), *noise, grid=GRIDS[0], noise_stays=True)
-    assert [(each.dtype, each.numel()) for each in kept if each.numel() > 2] == [(torch.uint8, 336)]  # and a density
+    assert [(each.dtype, each.numel()) for each in kept if each.numel() > 2] == [(torch.uint8, 340)]  # and the noise
 
 
-@pytest.mark.parametrize("block", [16, 2048])
-def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block, monkeypatch):
+@pytest.mark.parametrize(("block", "many_blocks"), [(16, 50), (16, 10**9), (2048, 50), (2048, 10**9)])
+def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block, many_blocks, monkeypatch):
     from ana_fx.kernels import triton_kernels
 
     monkeypatch.setattr(triton_kernels, "BLOCK", block)
+    monkeypatch.setattr(fused_quantizer, "_MANY_BLOCKS", many_blocks)
     shape = (40, 33) if IS_INTERPRETED else (1000, 4097)  # 2,001 programs that run at once, or a quarter of a million
     x = torch.randn(shape, device=DEVICE, requires_grad=True)
     scale = torch.tensor(0.05, device=DEVICE, requires_grad=True)
@@ -107,6 +109,26 @@ def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block,
     by_step = torch.where((steps + 0.5 < -127) | (steps + 0.5 > 128), level, level - steps)
     expected = (by_step * grad).sum()
     assert float((found[0] - expected).abs()) <= float(grad.double().sum()) * (1 / 250 + 127 * 2.0**-20)
+
+
+def test_gradients_of_gradients_are_those_of_the_reference_or_refused():
+    leaves = [torch.linspace(-3, 3, 41, device=DEVICE).requires_grad_() for _ in range(2)]
+    scale, mean, std = (torch.tensor(number, device=DEVICE) for number in (0.02, 0.0, HALF_A_STEP))
+    levels = levels_of(GRIDS[0], scale)
+    options = {"levels": levels, "noise": Uniform(), "strategy": Strategy.MODE, "num_neighbours": 0}
+    quantized = (
+        fused_fake_quantize(leaves[0], scale, mean, std, grid=GRIDS[0]),
+        fake_quantize(leaves[1], scale, mean, std, **options),
+    )
+    found = []
+    for y, leaf in zip(quantized, leaves, strict=True):
+        (grad,) = torch.autograd.grad(y.pow(3).sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), leaf)[0])
+    assert torch.equal(*found)
+    assert found[0].any()
+    loss = fused_fake_quantize(leaves[0] * 1, scale.requires_grad_(), mean, std, grid=GRIDS[0]).square().sum()
+    with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
+        torch.autograd.grad(loss, leaves[0], create_graph=True)
 
 
 def test_the_layout_of_memory_changes_nothing():

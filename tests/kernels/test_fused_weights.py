@@ -31,8 +31,16 @@ def test_weights_quantised_together_are_those_quantised_alone_and_so_are_their_g
     alone = [quantizer(weight) for quantizer, weight in zip(quantizers, weights, strict=True)]
     assert all(map(torch.equal, together, alone))
     learned = [*weights, *scales * (schedule == "lsq")]
-    found = torch.autograd.grad(together, learned, grads)
+    found = torch.autograd.grad(together, learned, grads, retain_graph=True)
     expected = torch.autograd.grad(alone, learned, grads)
     assert all(map(torch.equal, found[: len(weights)], expected[: len(weights)]))
     for one, other in zip(found[len(weights) :], expected[len(weights) :], strict=True):  # sums in another order
         torch.testing.assert_close(one, other, rtol=2.0**-16, atol=2.0**-16)
+    grads[0].requires_grad_()
+    if schedule == "lsq":
+        with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
+            torch.autograd.grad(together, weights, grads, create_graph=True)
+    else:
+        slope, *_ = torch.autograd.grad(together, weights, [torch.ones_like(grad) for grad in grads], retain_graph=True)
+        (again, *_), total = torch.autograd.grad(together, weights, grads, create_graph=True), grads[0] * 3
+        assert torch.equal(torch.autograd.grad(again, grads[0], total.detach())[0], slope * total.detach())
