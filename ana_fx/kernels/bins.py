@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.schedule.noise import Uniform
 
-__all__ = ["Bins", "bins_of"]
+__all__ = ["Bins", "NoiseReader", "bins_of"]
 
 _NOISE = Uniform()
 
@@ -41,18 +41,54 @@ class Bins(NamedTuple):
     height: float
 
 
-def bins_of(grid: Grid, steps: Tensor, mean: Tensor, std: Tensor) -> Bins:
-    """The bins of a quantizer with these positive steps."""
-    return _bins(*_levels(grid, steps), grid.offset, float(mean), float(std))
+class NoiseReader:
+    """Mean and standard deviation of a quantizer's noise as floats, read from their tensors only after a write.
+
+    Each write raises a tensor's version; `forget` is for those that go around that.
+    """
+
+    def __init__(self) -> None:
+        self._read_from: tuple[Tensor, Tensor] | None = None
+        self._versions = (0, 0)
+        self._numbers = (0.0, 0.0)
+
+    def read(self, mean: Tensor, std: Tensor) -> tuple[float, float]:
+        """What stands in two 0-dimensional tensors."""
+        if mean.is_inference() or std.is_inference():  # they have no versions
+            return float(mean), float(std)
+        known, versions = self._read_from, (mean._version, std._version)
+        if known is None or known[0] is not mean or known[1] is not std or self._versions != versions:
+            self._read_from, self._versions, self._numbers = (mean, std), versions, (float(mean), float(std))
+        return self._numbers
+
+    def forget(self) -> None:
+        """Read anew the next time."""
+        self._read_from = None
+
+    def __reduce__(self) -> tuple[type[NoiseReader], tuple[Any, ...]]:
+        return NoiseReader, ()  # the tensors of a copy count their own writes
 
 
-def _levels(grid: Grid, steps: Tensor) -> tuple[float, float]:
-    """The lowest and the highest level that the clip range leaves, as `Quantizer.levels` has them."""
-    if grid.maximum == torch.inf and grid.minimum in (0.0, -torch.inf):
-        return float(grid.lowest), float(grid.highest)
-    inverse = np.float32(1.0) / np.float32(float(steps))
-    lo, hi = (float(np.rint(np.float32(end) * inverse)) for end in (grid.minimum, grid.maximum))
-    return min(max(lo, grid.lowest), 0.0), max(min(hi, grid.highest), 0.0)
+def bins_of(grid: Grid, step: float, mean: float, std: float) -> Bins:
+    """The bins of a quantizer.
+
+    Args:
+        grid: Its levels.
+        step: Its positive step; with several, any: then the clip range is all numbers or those from 0.
+        mean: Of its noise, in steps.
+        std: Standard deviation of its noise, likewise.
+    """
+    lo, hi = float(grid.lowest), float(grid.highest)
+    if grid.minimum not in (0.0, -torch.inf):
+        lo = min(max(_level_of_end(grid.minimum, step), lo), 0.0)
+    if grid.maximum != torch.inf:
+        hi = max(min(_level_of_end(grid.maximum, step), hi), 0.0)
+    return _bins(lo, hi, grid.offset, mean, std)
+
+
+def _level_of_end(end: float, step: float) -> float:
+    """The level of an end of the clip range, as `Quantizer.levels` has it."""
+    return float(np.rint(np.float32(end) * (np.float32(1.0) / np.float32(step))))
 
 
 @lru_cache(maxsize=4096)

@@ -55,8 +55,7 @@ def is_blocked(x: Tensor) -> bool:
 def blocked_fake_quantize(
     x: Tensor,
     scale: Tensor,
-    mean: Tensor,
-    std: Tensor,
+    noise: tuple[float, float],
     *,
     grid: Grid,
     scale_gradient: float = 1.0,
@@ -67,15 +66,19 @@ def blocked_fake_quantize(
     If the scale has several steps, the clip range is all numbers or those from 0.
 
     Args:
+        noise: Mean and standard deviation, in steps.
         quantizers_part: Takes the part of the gradient of a scale of one step that the output tells; `scale` gets none.
     """
     x = x if is_dense(x) else x.contiguous()
+    steps = scale.detach()
     if scale.numel() == 1:
-        step, slope = positive_number(float(scale.detach()))
-        steps = torch.tensor(step)
+        number = float(steps)
+        step, slope = positive_number(number)
+        if step != number or scale.ndim:
+            steps = torch.tensor(step)
     else:
-        step, slope, steps = 1.0, 1.0, positive(scale.detach())
-    bins = bins_of(grid, steps, mean, std)
+        step, slope, steps = 1.0, 1.0, positive(steps)
+    bins = bins_of(grid, step, *noise)
     if not (torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)):
         return _quantized(x, steps, bins)
     out: Tensor
@@ -156,49 +159,40 @@ class _BlockedFakeQuantize(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, steps: Tensor, bins: Bins, factor: float, is_there_anyway: bool
     ) -> Tensor:
         learns_scale = ctx.needs_input_grad[1]
-        ctx.bins, ctx.factor, ctx.dtype = bins, factor, x.dtype
+        ctx.bins, ctx.factor, ctx.dtype, ctx.shape = bins, factor, x.dtype, scale.shape
         tells_parts = bins.is_whole and bins.height == 1.0 and scale.numel() == 1  # all that c follows from
-        ctx.keeps_x = is_there_anyway or (learns_scale and not tells_parts)
-        if ctx.keeps_x:
-            y, kept = _quantized(x, steps, bins), x
-        else:
-            y, kept = (_quantized_and_parts if learns_scale else _quantized_and_near)(x, steps, bins)
-        ctx.save_for_backward(kept, scale, steps)
+        if is_there_anyway or (learns_scale and not tells_parts):
+            ctx.save_for_backward(x, scale, steps.clone())  # a scale may be written before backward
+            return _quantized(x, steps, bins)
+        y, kept = (_quantized_and_parts if learns_scale else _quantized_and_near)(x, steps, bins)
+        ctx.save_for_backward(kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, scale, steps = ctx.saved_tensors
         learns_scale = ctx.needs_input_grad[1]
         if grad.requires_grad:  # somebody wants gradients of gradients
             refuse_graph(learns_scale=learns_scale)
-            return grad * _slope(ctx, kept, steps), *(None,) * 5
-        with torch.no_grad():
-            return _BlockedFakeQuantize._gradients(ctx, laid_out(grad, kept.stride()), kept, scale, steps)
-
-    @staticmethod
-    def _gradients(ctx: Any, grad: Tensor, kept: Tensor, scale: Tensor, steps: Tensor) -> tuple[Tensor | None, ...]:
-        learns_scale, grad_scale = ctx.needs_input_grad[1], None
-        if ctx.keeps_x:
-            grad_x, grad_scale = _gradients_from_x(grad, kept, steps, ctx.bins, learns_scale=learns_scale)
-        elif learns_scale:
-            grad_x, grad_scale = _gradients_from_parts(grad, kept, ctx.bins, ctx.dtype)
-        else:
-            grad_x = _gradient_where_near(grad, kept, ctx.bins, ctx.dtype)
-        if grad_scale is not None:
-            grad_scale = grad_scale.reshape(scale.shape).mul_(ctx.factor)
-            if scale.numel() > 1:
-                grad_scale.mul_(slope_of_positive(scale))
-        return grad_x, grad_scale, *(None,) * 4
+            return grad * _gradients(ctx, torch.ones_like(grad), learns_scale=False)[0], *(None,) * 5
+        return *_gradients(ctx, grad, learns_scale=learns_scale), *(None,) * 4
 
 
 @torch.no_grad()
-def _slope(ctx: Any, kept: Tensor, steps: Tensor) -> Tensor:
-    """The derivative with respect to x."""
-    ones = torch.ones_like(kept, dtype=torch.float32)
-    if ctx.keeps_x:
-        return _gradients_from_x(ones, kept, steps, ctx.bins, learns_scale=False)[0]
-    return _gradient_where_near(ones, kept, ctx.bins, ctx.dtype)
+def _gradients(ctx: Any, grad: Tensor, *, learns_scale: bool) -> tuple[Tensor, Tensor | None]:
+    """The gradients of x and of the scale."""
+    kept, *others = ctx.saved_tensors
+    grad = laid_out(grad, kept.stride())
+    if not others:
+        if not learns_scale:
+            return _gradient_where_near(grad, kept, ctx.bins, ctx.dtype), None
+        grad_x, grad_step = _gradients_from_parts(grad, kept, ctx.bins, ctx.dtype)
+        return grad_x, torch.full(ctx.shape, grad_step * ctx.factor)
+    scale, steps = others
+    grad_x, grad_steps = _gradients_from_x(grad, kept, steps, ctx.bins, learns_scale=learns_scale)
+    if grad_steps is None:
+        return grad_x, None
+    grad_scale = grad_steps.reshape(scale.shape).mul_(ctx.factor)
+    return grad_x, grad_scale.mul_(slope_of_positive(scale)) if scale.numel() > 1 else grad_scale
 
 
 class _BehindNorm(torch.autograd.Function):
@@ -259,7 +253,7 @@ def _gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dt
     return grad_x.to(dtype)
 
 
-def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, float]:
     """The gradients of x and of the step."""
     grad_x = torch.empty_like(grad)
     inside = inside_parts = above = everywhere = 0.0
@@ -277,7 +271,7 @@ def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.
     below = everywhere - inside - above
     in_bin = (inside_parts - 0.5 * inside) / _PARTS  # Σ grad · (v − ⌊v⌋), in the middle of each part
     grad_step = bins.offset * inside - in_bin + bins.lo * below + bins.hi * above
-    return grad_x.to(dtype), torch.tensor(grad_step)
+    return grad_x.to(dtype), grad_step
 
 
 def _gradients_from_x(

@@ -232,6 +232,8 @@ class LayerMap(Float32Module):
     def train(self, mode: bool = True) -> LayerMap:
         """As in torch; what was computed once is computed anew."""
         self._form = None
+        for quantizer in self.quantizers():
+            quantizer.noise_reader.forget()
         super().train(mode)
         return self
 

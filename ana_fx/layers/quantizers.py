@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ana_fx.kernels.bins import NoiseReader
 from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize, is_blocked
 from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_usual
 from ana_fx.kernels.triton_launch import has_kernels
@@ -99,6 +100,8 @@ class Quantizer(Float32Module):
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
         self._is_settled = False  # the same for compiled graphs, or that one of them has seen its first batch
         self._seen_version = self.calibrated._version
+        self._scale_gradient = (0, 0.0)  # of how many numbers, and what it is
+        self.noise_reader = NoiseReader()
 
     def shape_noise(self, constants: NoiseConstants) -> None:
         """Say of what family the noise is, how wide it can be, and by how much its mean moves the thresholds."""
@@ -253,7 +256,12 @@ class Quantizer(Float32Module):
 
     def scale_gradient(self, x: Tensor) -> float:
         """The factor of the scale's gradient, if it quantises `x` (Esser et al. 2020, section 2.2)."""
-        return float((x.numel() / self.scale.numel() * self.integer_type.qmax) ** -0.5)
+        size, factor = self._scale_gradient
+        if size != x.numel():
+            size = x.numel()
+            factor = float((size / self.scale.numel() * self.integer_type.qmax) ** -0.5)
+            self._scale_gradient = (size, factor)
+        return factor
 
     def as_it_is(self) -> Callable[[Tensor], Tensor]:
         """`forward` with the scale and the noise of this moment, whatever becomes of them; without gradients."""
@@ -278,8 +286,7 @@ class Quantizer(Float32Module):
             return blocked_fake_quantize(
                 x,
                 scale,
-                mean,
-                std,
+                self.noise_reader.read(mean, std),
                 grid=self.grid(),
                 scale_gradient=scale_gradient,
                 quantizers_part=quantizers_part,

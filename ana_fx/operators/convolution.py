@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 class Convolution(Operator):
     """Convolution over the last `rank` axes; weight [out, in / groups, *kernel].
 
-    `padding` is (before, after) for each axis, first axis first.
+    `padding` is (before, after) for each axis, first axis first; `pads_apart` tells whether torch pads otherwise.
     """
 
     kind = "convolution"
@@ -34,6 +33,11 @@ class Convolution(Operator):
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int
+    pads_apart: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pads_apart = any(before != after or before < 0 for before, after in self.padding)
+        object.__setattr__(self, "pads_apart", pads_apart)  # asked in every step
 
     @classmethod
     def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Convolution]]:
@@ -95,19 +99,12 @@ class Convolution(Operator):
         """[N, C, *size] to [N, out, *size']."""
         (x,) = inputs
         assert weight is not None
-        padding = self._equal_padding
-        if padding is None:
+        padding = tuple([before for before, _ in self.padding])  # a generator would take twice as long
+        if self.pads_apart:
             x = F.pad(x, [pad for pair in reversed(self.padding) for pad in pair])
             padding = (0,) * self.rank
         convolve: Callable[..., Tensor] = _CONVOLVE[self.rank]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
-
-    @cached_property
-    def _equal_padding(self) -> tuple[int, ...] | None:
-        """The zeros before and after each axis, if there are as many; negative ones cut."""
-        if any(before != after or before < 0 for before, after in self.padding):
-            return None
-        return tuple(before for before, _ in self.padding)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:

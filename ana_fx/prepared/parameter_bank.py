@@ -101,7 +101,7 @@ class _SmallWeight(NamedTuple):
         """That of a layer map."""
         weight, scale, mean, std = _sources(layer_map)
         quantizer = _quantizer_of(layer_map)
-        bins = bins_of(quantizer.grid(), scale, mean, std)
+        bins = bins_of(quantizer.grid(), 1.0, *quantizer.noise_reader.read(mean, std))
         return cls(layer_map, weight, scale, bins, quantizer.scale_gradient(weight))
 
 

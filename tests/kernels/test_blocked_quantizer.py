@@ -5,6 +5,7 @@ This covers `kernels/bins.py` too.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ana_fx.kernels import blocked_quantizer
-from ana_fx.kernels.bins import bins_of
+from ana_fx.kernels.bins import NoiseReader, bins_of
 from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.layers.fake_quantize import fake_quantize
@@ -39,8 +40,7 @@ def reference(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid) 
 
 
 def blocked(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid, **others: object) -> Tensor:
-    mean, std = map(torch.tensor, noise)
-    return blocked_fake_quantize(x, scale, mean, std, grid=grid, scale_gradient=_FACTOR, **others)
+    return blocked_fake_quantize(x, scale, noise, grid=grid, scale_gradient=_FACTOR, **others)
 
 
 def check(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid, *, is_leaf: bool = True) -> None:
@@ -103,7 +103,7 @@ def test_numbers_at_the_ends_of_windows_have_the_slope_of_the_reference(levels, 
 
 def test_whole_bins_end_with_the_last_floats_that_noise_reaches_a_threshold_from():
     for lo, hi in ((0, 255), (-127, 127), (-1, 1), (-8, 7), (0, 1)):
-        bins = bins_of(Grid(lo, hi, 0.5, -torch.inf, torch.inf), torch.tensor(1.0), *map(torch.tensor, NOISES[0]))
+        bins = bins_of(Grid(lo, hi, 0.5, -torch.inf, torch.inf), 1.0, *NOISES[0])
         assert bins.is_whole
         for end, beyond, threshold in ((bins.lower, -torch.inf, lo + 1.0), (bins.upper, torch.inf, float(hi))):
             inside = torch.tensor(end)
@@ -209,3 +209,21 @@ def test_gradients_of_gradients_with_respect_to_a_scale_are_refused(options):
     loss = blocked(x * 1, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[0], **options).square().sum()
     with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
         torch.autograd.grad(loss, x, create_graph=True)
+
+
+def test_the_noise_is_read_again_after_every_write_and_by_every_copy():
+    mean, std, reader = torch.tensor(0.0), torch.tensor(0.5), NoiseReader()
+    assert reader.read(mean, std) == (0.0, 0.5)
+    std.fill_(0.25)
+    assert reader.read(mean, std) == (0.0, 0.25)
+    torch._foreach_copy_([mean], [torch.tensor(0.125)])
+    assert reader.read(mean, std) == (0.125, 0.25)
+    assert reader.read(mean, torch.tensor(0.75)) == (0.125, 0.75)
+    std.data.fill_(0.5)  # no version tells
+    reader.forget()
+    assert reader.read(mean, std) == (0.125, 0.5)
+    other = copy.deepcopy(reader)
+    assert other.read(torch.tensor(1.0), torch.tensor(2.0)) == (1.0, 2.0)
+    assert reader.read(mean, std) == (0.125, 0.5)
+    with torch.inference_mode():
+        assert reader.read(torch.tensor(3.0), torch.tensor(4.0)) == (3.0, 4.0)

@@ -11,7 +11,7 @@ from ana_fx.kernels.blocked_weights import quantize_on_cpu
 from tests.kernels.test_fused_quantizer import GRIDS, HALF_A_STEP
 
 SHAPES = [(8, 3, 3, 3), (4, 5), (6, 1, 2, 2), (3, 7)]
-NOISE = (torch.tensor(0.0), torch.tensor(HALF_A_STEP))
+NOISE = (0.0, HALF_A_STEP)
 
 
 @pytest.mark.parametrize("learns_scale", [False, True])
@@ -22,10 +22,10 @@ def test_weights_quantised_at_once_are_those_quantised_alone_and_so_are_their_gr
     scales[1][0], scales[1][1] = -0.1, 2.0**-70  # one that crossed zero, and one that is none
     scales = [scale.requires_grad_(learns_scale) for scale in scales]
     factors = [0.5, 0.25, 1.0, 2.0]
-    bins = [bins_of(grid, scale, *NOISE) for grid, scale in zip(grids, scales, strict=True)]
+    bins = [bins_of(grid, 1.0, *NOISE) for grid in grids]
     together = quantize_on_cpu(weights, scales, bins, factors)
     alone = [
-        blocked_fake_quantize(weight, scale, *NOISE, grid=grid, scale_gradient=factor)
+        blocked_fake_quantize(weight, scale, NOISE, grid=grid, scale_gradient=factor)
         for weight, scale, grid, factor in zip(weights, scales, grids, factors, strict=True)
     ]
     assert all(map(torch.equal, together, alone))
@@ -41,7 +41,7 @@ def test_weights_quantised_at_once_are_those_quantised_alone_and_so_are_their_gr
 def test_a_weight_that_is_written_before_backward_is_refused():
     weights = [torch.randn(4, 5, requires_grad=True) for _ in range(2)]
     scales = [torch.full((4, 1), 0.1)] * 2
-    bins = [bins_of(GRIDS[0], scale, *NOISE) for scale in scales]
+    bins = [bins_of(GRIDS[0], 1.0, *NOISE) for _ in scales]
     loss = sum(each.sum() for each in quantize_on_cpu(weights, scales, bins, [1.0, 1.0]))
     with torch.no_grad():
         weights[0].add_(1.0)
