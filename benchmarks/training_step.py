@@ -34,7 +34,7 @@ from benchmarks.networks import (
     Network,
 )
 from benchmarks.results import Row, device_name, print_rows, write_json
-from benchmarks.timing import NUM_THREADS, interleaved, training_step_of
+from benchmarks.timing import NUM_THREADS, captured, interleaved, training_step_of
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ NETWORKS: Mapping[str, Mapping[str, Network]] = {
     },
 }
 COMPILED = {"cpu": ("vgg8", "resnet18", "ds_cnn", "mobilenet_v2"), "cuda": ("vgg8", "resnet18")}
-MODES = ("eager", "bf16", "eval", "compiled")
+MODES = ("eager", "bf16", "eval", "captured", "compiled")  # captured as a CUDA graph, where there is CUDA
 OURS, THEIRS = "int8", "torch.ao"
 
 
@@ -88,7 +88,8 @@ def main(
     wanted = names or list(known)
     plan = [(name, mode == "compiled") for mode in ("eager", "compiled") for name in wanted]
     for name, is_compiled in plan:  # compilers are slow: last
-        chosen = [mode for mode in modes if (mode == "compiled") == is_compiled]
+        possible = [mode for mode in modes if mode != "captured" or device == "cuda"]
+        chosen = [mode for mode in possible if (mode == "compiled") == is_compiled]
         if is_compiled and name not in COMPILED[device]:
             continue
         found = [
@@ -148,10 +149,11 @@ def _row(network: Network, mode: str, models: Mapping[str, nn.Module], num_round
             runs[name] = _forward_of(model.eval(), x)
         else:
             trained = _compiled(model, device) if mode == "compiled" else model.train()
-            runs[name] = training_step_of(trained, x, autocasts=mode == "bf16")
+            step = training_step_of(trained, x, autocasts=mode == "bf16")
+            runs[name] = captured(step) if mode == "captured" else step
     rounds = num_rounds if device == "cpu" else min(num_rounds, 4)
     seconds = interleaved(runs, rounds, device)
-    peaks = {} if mode == "eval" else {name: peak_bytes(run, device) for name, run in runs.items()}
+    peaks = {} if mode in ("eval", "captured") else {name: peak_bytes(run, device) for name, run in runs.items()}
     row: dict[str, float | str] = {"network": network.name, "mode": mode, "float": f"{seconds['float'] * 1e3:.2f} ms"}
     for label, measured in (("time", seconds), ("memory", peaks)):
         for name in (OURS, THEIRS):

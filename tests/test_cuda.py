@@ -17,6 +17,7 @@ import ana_fx
 from ana_fx.graph import layer_maps
 from ana_fx.layers import function_map, input_quantizers, quantizers
 from ana_fx.layers.layer_map import LayerMap, Phase
+from benchmarks.timing import captured
 from examples.networks import DSCNN, VGG8
 from tests.kernel_helpers import needs_cuda
 
@@ -118,6 +119,32 @@ def test_no_step_waits_for_the_gpu(name, is_training, schedule):
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("schedule", ["best-dynamic", "lsq"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_captured_as_a_cuda_graph_is_that_step(name, schedule):
+    torch.backends.cudnn.deterministic = True
+    qat, x = trained(name, schedule=schedule)
+    qat.cuda().train()
+    optimizer = torch.optim.SGD(qat.parameters(), lr=1e-3)
+    there = x.cuda()
+
+    def step_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        def step() -> None:
+            optimizer.zero_grad()
+            model(there).square().mean().backward()
+            optimizer.step()
+
+        return step
+
+    replay = captured(step_of(qat, optimizer))
+    other = copy.deepcopy(qat)
+    step = step_of(other, torch.optim.SGD(other.parameters(), lr=1e-3))
+    for _ in range(2):
+        replay()
+        step()
+    assert all(map(torch.equal, qat.state_dict().values(), other.state_dict().values()))
 
 
 @pytest.mark.parametrize("schedule", ["best-dynamic", "lsq"])
