@@ -9,6 +9,7 @@ in `ana_fx.kernels.blocked_quantizer`. Of a parameter, and under noise that deca
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from ana_fx.schedule.noise import Noise, Uniform
 __all__ = ["Grid", "fused_fake_quantize", "is_usual", "refuse_graph"]
 
 _NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
+_BLOCK, _NUM_WARPS = 2048, 8
 _FLOAT = 4  # bytes
 _MANY_BLOCKS = 4096  # a quarter of them still keeps a GPU busy
 _TAIL = 16  # bytes behind those that are kept for backward: the noise, and a count
@@ -93,6 +95,14 @@ def fused_fake_quantize(
     return out
 
 
+@cache
+def _kernels() -> Any:
+    """They need Triton; to import them at every call would take a tenth of its time."""
+    from ana_fx.kernels import triton_kernels
+
+    return triton_kernels
+
+
 class _Settings(NamedTuple):
     mean: Tensor
     std: Tensor
@@ -104,8 +114,6 @@ class _Settings(NamedTuple):
 class _FusedFakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
-        from ana_fx.kernels import triton_kernels as kernels
-
         mean, std, grid, _, keeps_parts = settings
         learns_x, learns_scale, _ = ctx.needs_input_grad
         keeps_near = learns_x and not learns_scale
@@ -117,13 +125,13 @@ class _FusedFakeQuantize(torch.autograd.Function):
         room = tail_at + _TAIL + keeps_parts * _FLOAT * _span_and_programs(size)[1]
         kept = torch.empty(room, dtype=torch.uint8, device=x.device) if keeps_tail else y
         launch(
-            kernels.quantize_forward,
-            (rows * -(-row_size // kernels.BLOCK), 1, 1),
+            _kernels().quantize_forward,
+            (rows * -(-row_size // _BLOCK), 1, 1),
             (x, scale, mean, std, y, kept),
             (row_size, tail_at, *map(float, grid)),
-            (keeps_near, keeps_parts, keeps_tail, kernels.BLOCK),
+            (keeps_near, keeps_parts, keeps_tail, _BLOCK),
             (x.dtype, scale.dtype, _kind_of(row_size), tail_at < WIDE),
-            num_warps=kernels.NUM_WARPS,
+            num_warps=_NUM_WARPS,
             enable_fp_fusion=False,
         )
         if keeps_tail:
@@ -140,8 +148,6 @@ class _FusedFakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        from ana_fx.kernels import triton_kernels as kernels
-
         kept, *sources = ctx.saved_tensors
         grad = laid_out(grad, ctx.strides)
         grad_x = torch.empty_like(grad, dtype=ctx.dtype)
@@ -149,8 +155,8 @@ class _FusedFakeQuantize(torch.autograd.Function):
         tail_at = -(-size // _TAIL) * _TAIL
         if not sources:
             key = (*dtypes, _kind_of(size), tail_at < WIDE)
-            programs = -(-size // kernels.BLOCK)
-            _run(kernels.quantize_backward, programs, (grad, kept, grad_x), (size, tail_at), (kernels.BLOCK,), key)
+            programs = -(-size // _BLOCK)
+            _run(_kernels().quantize_backward, programs, (grad, kept, grad_x), (size, tail_at), (_BLOCK,), key)
             return grad_x, None
         settings, scale = ctx.settings, sources[0]
         numbers = (*map(float, settings.grid), settings.scale_gradient)
@@ -158,22 +164,22 @@ class _FusedFakeQuantize(torch.autograd.Function):
             grad_scale = torch.empty_like(scale)
             span, programs = _span_and_programs(size)
             _run(
-                kernels.parts_backward,
+                _kernels().parts_backward,
                 programs,
                 (grad, kept, scale, grad_x, grad_scale),
                 (size, tail_at, *numbers),
-                (span, kernels.BLOCK),
+                (span, _BLOCK),
                 (*dtypes, scale.dtype, _kind_of(size), tail_at < WIDE),
             )
             return grad_x, grad_scale
         row_size = size // scale.numel()
-        partial = torch.empty((scale.numel(), -(-row_size // kernels.BLOCK)), dtype=torch.float32, device=grad.device)
+        partial = torch.empty((scale.numel(), -(-row_size // _BLOCK)), dtype=torch.float32, device=grad.device)
         _run(
-            kernels.scale_backward,
+            _kernels().scale_backward,
             partial.numel(),
             (grad, sources[1], scale, kept, grad_x, partial),
             (row_size, *numbers),
-            (kernels.BLOCK,),
+            (_BLOCK,),
             (*dtypes, scale.dtype, _kind_of(row_size)),
         )
         return grad_x, partial.sum(1).reshape(scale.shape)
@@ -188,9 +194,7 @@ def _run(
     key: Hashable,
 ) -> None:
     """Run one of the kernels of backward."""
-    from ana_fx.kernels.triton_kernels import NUM_WARPS
-
-    launch(kernel, (num_programs, 1, 1), tensors, numbers, constants, key, num_warps=NUM_WARPS, enable_fp_fusion=False)
+    launch(kernel, (num_programs, 1, 1), tensors, numbers, constants, key, num_warps=_NUM_WARPS, enable_fp_fusion=False)
 
 
 def _span_and_programs(size: int) -> tuple[int, int]:
@@ -198,9 +202,7 @@ def _span_and_programs(size: int) -> tuple[int, int]:
 
     That each waits until what it left is seen by all takes longer than a block does.
     """
-    from ana_fx.kernels.triton_kernels import BLOCK
-
-    blocks = -(-size // BLOCK)
+    blocks = -(-size // _BLOCK)
     span = 4 if blocks >= _MANY_BLOCKS else 1
     return span, -(-blocks // span)
 

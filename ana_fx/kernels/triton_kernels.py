@@ -15,8 +15,6 @@ import triton
 import triton.language as tl
 
 __all__ = [
-    "BLOCK",
-    "NUM_WARPS",
     "parts_backward",
     "quantize_backward",
     "quantize_forward",
@@ -25,7 +23,6 @@ __all__ = [
     "sum_parts",
 ]
 
-BLOCK, NUM_WARPS = 2048, 8
 _ALL = tl.constexpr(tl.PropagateNan.ALL)
 _SMALLEST, _LARGEST = tl.constexpr(2.0**-60), tl.constexpr(2.0**60)
 _SQRT3_INCLUDED = tl.constexpr(3.0**0.5 * (1.0 + 2.0**-20))
