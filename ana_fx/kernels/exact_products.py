@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.int8_convolution import Convolvable, Int8Convolution
-from ana_fx.kernels.int8_levels import WIDE, Finish, is_dense, levels_alike
+from ana_fx.kernels.int8_levels import WIDE, Finish, is_dense, write_levels
 from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.kernels.triton_launch import has_triton, launch
 from ana_fx.numerics.integer_type import IntegerType
@@ -105,23 +105,26 @@ class Int8MatMul:
         batch, other = tensors[0].shape[:-2], tensors[1].shape[:-2]
         if batch != other:
             batch = torch.broadcast_shapes(batch, other)
-        first, second = (
-            _with_two_batch_axes(levels_alike(x, scale, shift).expand(*batch, *x.shape[-2:]))
-            for x, scale, shift in zip(tensors, scales, self.shifts, strict=True)
-        )
-        (outer, middle, m, inner), n = first.shape, second.shape[-1]
+        factors = []
+        for x, scale, shift in zip(tensors, scales, self.shifts, strict=True):
+            x = x.contiguous()  # a kernel that reads what lies apart, and strided products, would take longer
+            levels = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+            write_levels(x, scale, levels, shift, is_moved=False)
+            factors.append(levels.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]))
+        first, second = factors
+        (count, m, inner), n = first.shape, second.shape[-1]
         finish, sign = self.finish, self.sign
         finishes = finish is not None and sign is not None
-        out = torch.empty((*batch, m, n), dtype=torch.float32 if finishes else torch.int32, device=first.device)
+        out = torch.empty((count, m, n), dtype=torch.float32 if finishes else torch.int32, device=first.device)
         last = (out, out, out, out)
         if finish is not None and sign is not None:
             last = (sign, finish.slope, finish.bias, finish.ends)
         factor = 1 if finish is None else finish.factor
-        numbers = (middle, m, n, inner, *first.stride(), *second.stride(), *self.shifts, factor)
+        numbers = (m, n, inner, *first.stride(), *second.stride(), *self.shifts, factor)
         block_k = 32 if inner <= 32 else 64
         launch(
             kernels.multiply,
-            (-(-m // 64), -(-n // 64), outer * middle),
+            (-(-m // 64), -(-n // 64), count),
             (first, second, out, *last),
             numbers,
             (finishes, 64, 64, block_k),
@@ -130,12 +133,7 @@ class Int8MatMul:
             num_stages=3,
             enable_fp_fusion=False,
         )
-        return out
-
-
-def _with_two_batch_axes(x: Tensor) -> Tensor:
-    """[*, M, N] as four axes."""
-    return x[(None,) * (4 - x.ndim)] if x.ndim <= 4 else x.flatten(0, -4)
+        return out.reshape(*batch, m, n)
 
 
 @dataclass(frozen=True)

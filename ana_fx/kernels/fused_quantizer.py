@@ -25,7 +25,6 @@ __all__ = ["Grid", "fused_fake_quantize", "is_usual", "refuse_graph"]
 _NOISE, _GRADIENT = Uniform(), Gradient()  # those that the kernels know
 _BLOCK, _NUM_WARPS = 2048, 8
 _FLOAT = 4  # bytes
-_MANY_BLOCKS = 4096  # a quarter of them still keeps a GPU busy
 _TAIL = 16  # bytes behind those that are kept for backward: the noise, and a count
 
 
@@ -122,7 +121,7 @@ class _FusedFakeQuantize(torch.autograd.Function):
         size, rows = x.numel(), scale.numel()
         tail_at = -(-size // _TAIL) * _TAIL if keeps_near or keeps_parts else 0
         row_size = size // rows
-        room = tail_at + _TAIL + keeps_parts * _FLOAT * _span_and_programs(size)[1]
+        room = tail_at + _TAIL + keeps_parts * _FLOAT * -(-size // _BLOCK)  # a number for each block
         kept = torch.empty(room, dtype=torch.uint8, device=x.device) if keeps_tail else y
         launch(
             _kernels().quantize_forward,
@@ -143,68 +142,43 @@ class _FusedFakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if grad.requires_grad:  # somebody wants gradients of gradients
             refuse_graph(learns_scale=ctx.needs_input_grad[1])
-            return grad * _FusedFakeQuantize._gradients(ctx, torch.ones_like(grad))[0], None, None
-        return *_FusedFakeQuantize._gradients(ctx, grad), None
+            return grad * _gradients(ctx, torch.ones_like(grad))[0], None, None
+        return *_gradients(ctx, grad), None
 
-    @staticmethod
-    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        kept, *sources = ctx.saved_tensors
-        grad = laid_out(grad, ctx.strides)
-        grad_x = torch.empty_like(grad, dtype=ctx.dtype)
-        size, dtypes = grad.numel(), (grad.dtype, ctx.dtype)
-        tail_at = -(-size // _TAIL) * _TAIL
-        if not sources:
-            key = (*dtypes, _kind_of(size), tail_at < WIDE)
-            programs = -(-size // _BLOCK)
-            _run(_kernels().quantize_backward, programs, (grad, kept, grad_x), (size, tail_at), (_BLOCK,), key)
-            return grad_x, None
-        settings, scale = ctx.settings, sources[0]
-        numbers = (*map(float, settings.grid), settings.scale_gradient)
-        if settings.keeps_parts:
-            grad_scale = torch.empty_like(scale)
-            span, programs = _span_and_programs(size)
-            _run(
-                _kernels().parts_backward,
-                programs,
-                (grad, kept, scale, grad_x, grad_scale),
-                (size, tail_at, *numbers),
-                (span, _BLOCK),
-                (*dtypes, scale.dtype, _kind_of(size), tail_at < WIDE),
-            )
-            return grad_x, grad_scale
-        row_size = size // scale.numel()
-        partial = torch.empty((scale.numel(), -(-row_size // _BLOCK)), dtype=torch.float32, device=grad.device)
-        _run(
-            _kernels().scale_backward,
-            partial.numel(),
-            (grad, sources[1], scale, kept, grad_x, partial),
-            (row_size, *numbers),
-            (_BLOCK,),
-            (*dtypes, scale.dtype, _kind_of(row_size)),
-        )
-        return grad_x, partial.sum(1).reshape(scale.shape)
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The gradients of x and of the scale, if it learns."""
+    kept, *sources = ctx.saved_tensors
+    grad = laid_out(grad, ctx.strides)
+    grad_x = torch.empty_like(grad, dtype=ctx.dtype)
+    size, settings = grad.numel(), ctx.settings
+    dtypes: tuple[Hashable, ...] = (grad.dtype, ctx.dtype)
+    blocks, tail_at = -(-size // _BLOCK), -(-size // _TAIL) * _TAIL
+    if not sources:
+        key: tuple[Hashable, ...] = (*dtypes, _kind_of(size), tail_at < WIDE)
+        _run(_kernels().quantize_backward, blocks, (grad, kept, grad_x), (size, tail_at), key)
+        return grad_x, None
+    scale, numbers = sources[0], (*map(float, settings.grid), settings.scale_gradient)
+    if settings.keeps_parts:
+        grad_scale = torch.empty_like(scale)
+        key = (*dtypes, scale.dtype, _kind_of(size), tail_at < WIDE)
+        tensors: tuple[Tensor, ...] = (grad, kept, scale, grad_x, grad_scale)
+        _run(_kernels().parts_backward, blocks, tensors, (size, tail_at, *numbers), key)
+        return grad_x, grad_scale
+    row_size = size // scale.numel()
+    partial = torch.empty((scale.numel(), -(-row_size // _BLOCK)), dtype=torch.float32, device=grad.device)
+    key = (*dtypes, scale.dtype, _kind_of(row_size))
+    tensors = (grad, sources[1], scale, kept, grad_x, partial)
+    _run(_kernels().scale_backward, partial.numel(), tensors, (row_size, *numbers), key)
+    return grad_x, partial.sum(1).reshape(scale.shape)
 
 
 def _run(
-    kernel: Any,
-    num_programs: int,
-    tensors: tuple[Tensor, ...],
-    numbers: tuple[float, ...],
-    constants: tuple[int, ...],
-    key: Hashable,
+    kernel: Any, num_programs: int, tensors: tuple[Tensor, ...], numbers: tuple[float, ...], key: tuple[Hashable, ...]
 ) -> None:
     """Run one of the kernels of backward."""
-    launch(kernel, (num_programs, 1, 1), tensors, numbers, constants, key, num_warps=_NUM_WARPS, enable_fp_fusion=False)
-
-
-def _span_and_programs(size: int) -> tuple[int, int]:
-    """How many blocks a program of `parts_backward` works on, and how many programs there are.
-
-    That each waits until what it left is seen by all takes longer than a block does.
-    """
-    blocks = -(-size // _BLOCK)
-    span = 4 if blocks >= _MANY_BLOCKS else 1
-    return span, -(-blocks // span)
+    grid, constants = (num_programs, 1, 1), (_BLOCK,)
+    launch(kernel, grid, tensors, numbers, constants, key, num_warps=_NUM_WARPS, enable_fp_fusion=False)
 
 
 def _kind_of(size: int) -> int:

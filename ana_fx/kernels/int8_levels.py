@@ -11,11 +11,10 @@ from torch import Tensor
 from ana_fx.kernels.triton_launch import launch
 from ana_fx.requantizers.staircase import QLinearStaircase
 
-__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "laid_out", "levels_alike", "read_levels", "write_levels"]
+__all__ = ["WIDE", "Finish", "is_channels_last", "is_dense", "laid_out", "read_levels", "write_levels"]
 
 WIDE = 2**31  # numbers from here on need 64 bits
 _BLOCK = 2048
-_MOST_AXES = 4  # of a tensor with gaps, for the kernel that reads it
 
 
 @dataclass(frozen=True)
@@ -70,28 +69,6 @@ def write_levels(x: Tensor, scale: Tensor, levels: Tensor, shift: int, *, is_mov
         num_warps=4,
         enable_fp_fusion=False,
     )
-
-
-def levels_alike(x: Tensor, scale: Tensor, shift: int) -> Tensor:
-    """The levels less `shift`, int8, with the axes in the order in which those of `x` lie, and without gaps."""
-    from ana_fx.kernels import triton_products as kernels
-
-    levels = torch.empty_like(x, dtype=torch.int8)
-    size = x.numel()
-    if levels.stride() == x.stride():
-        write_levels(x, scale, levels, shift, is_moved=False)
-    elif x.ndim > _MOST_AXES or size > WIDE - _BLOCK:
-        return levels_alike(x.contiguous(), scale, shift)
-    else:
-        strides = levels.stride()
-        order = sorted(range(x.ndim), key=lambda axis: -strides[axis])
-        leading = _MOST_AXES - x.ndim
-        sizes = [*[1] * leading, *(x.shape[axis] for axis in order)]
-        numbers = (size, *sizes[1:], *[0] * leading, *(x.stride(axis) for axis in order), float(shift))
-        grid, key = (-(-size // _BLOCK), 1, 1), (x.dtype, scale.dtype, *numbers)
-        kernel, tensors = kernels.gather_levels, (x, scale, levels)
-        launch(kernel, grid, tensors, numbers, (_BLOCK,), key, num_warps=8, enable_fp_fusion=False)
-    return levels
 
 
 def read_levels(levels: Tensor, scale: Tensor, shift: int) -> Tensor:

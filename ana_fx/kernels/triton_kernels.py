@@ -126,30 +126,25 @@ def quantize_backward(grad_ptr, kept_ptr, grad_x_ptr, num_numbers, tail_at, BLOC
 def parts_backward(
     grad_ptr, kept_ptr, scale_ptr, grad_x_ptr, grad_scale_ptr,
     num_numbers, tail_at, lowest, highest, offset, minimum, maximum, scale_gradient,
-    SPAN: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept; a program works on
-    `SPAN` blocks.
+    """As `scale_backward` for a scale of one step, from the parts that `quantize_forward` kept.
 
     The program that is done last adds up what each has left behind the tail, always in the same order.
     """
     _scale, lo, hi = _step_and_levels(scale_ptr, 0, lowest, highest, minimum, maximum)
     mean, std = _kept_noise(kept_ptr, tail_at)
-    density, below = _density(std), offset - mean
-    totals = tl.zeros((BLOCK,), tl.float32)
-    for block in range(SPAN):
-        index = (tl.program_id(0).to(tl.int64) * SPAN + block) * BLOCK + tl.arange(0, BLOCK)
-        is_there = index < num_numbers
-        part = tl.load(kept_ptr + index, mask=is_there, other=0).to(tl.float32)
-        grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
-        is_near = (part != _BELOW) & (part != _ABOVE)
-        grad_x = grad * tl.where(is_near, density, 0.0)
-        tl.store(grad_x_ptr + index, grad_x.to(grad_x_ptr.dtype.element_ty), mask=is_there)
-        inside = below - (part - 0.5) / _PARTS
-        by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
-        totals += tl.where(is_there, grad * by_step, 0.0)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_there = index < num_numbers
+    part = tl.load(kept_ptr + index, mask=is_there, other=0).to(tl.float32)
+    grad = tl.load(grad_ptr + index, mask=is_there, other=0.0).to(tl.float32)
+    is_near = (part != _BELOW) & (part != _ABOVE)
+    slope = tl.where(is_near, _density(std), 0.0)
+    tl.store(grad_x_ptr + index, (grad * slope).to(grad_x_ptr.dtype.element_ty), mask=is_there)
+    inside = (offset - mean) - (part - 0.5) / _PARTS
+    by_step = tl.where(is_near, inside, tl.where(part == _BELOW, lo, hi)) * scale_gradient
     partial_ptr = (kept_ptr + tail_at).to(tl.pointer_type(tl.float32)) + 4
-    tl.store(partial_ptr + tl.program_id(0), tl.sum(totals))
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(is_there, grad * by_step, 0.0)))
     counter_ptr = (kept_ptr + tail_at).to(tl.pointer_type(tl.int32)) + 2
     others_done = tl.atomic_add(counter_ptr, 1)  # after it, what they have left is seen
     if others_done == tl.num_programs(0) - 1:

@@ -18,7 +18,6 @@ __all__ = [
     "convolve",
     "convolve_depthwise",
     "finished",
-    "gather_levels",
     "level_of",
     "multiply",
     "read_flat_levels",
@@ -48,22 +47,6 @@ def write_flat_levels(x_ptr, scale_ptr, levels_ptr, num_numbers, shift, BLOCK: t
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = at < num_numbers
     level = level_of(x_ptr, at, is_there, scale_ptr) - shift
-    tl.store(levels_ptr + at, level.to(tl.int32).to(tl.int8), mask=is_there)
-
-
-@triton.jit
-def gather_levels(
-    x_ptr, scale_ptr, levels_ptr, num_numbers, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3, shift,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The levels one behind the other, of reals with gaps between them along four axes; less than 2³¹."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row, inner = at // size_3, at % size_3
-    outer = row // size_2
-    x_at = (outer // size_1).to(tl.int64) * stride_0 + (outer % size_1).to(tl.int64) * stride_1
-    x_at += (row % size_2).to(tl.int64) * stride_2 + inner.to(tl.int64) * stride_3
-    is_there = at < num_numbers
-    level = level_of(x_ptr, x_at, is_there, scale_ptr) - shift
     tl.store(levels_ptr + at, level.to(tl.int32).to(tl.int8), mask=is_there)
 
 
@@ -185,23 +168,18 @@ def convolve_depthwise(
         tl.store(out_ptr + out_at, acc, mask=is_row[:, None] & is_channel[None, :])
 
 
-@triton.jit(
-    do_not_specialize=["M", "middle", "a_outer", "a_middle", "b_outer", "b_middle", "a_shift", "b_shift", "factor"]
-)
+@triton.jit(do_not_specialize=["M", "a_batch", "b_batch", "a_shift", "b_shift", "factor"])
 def multiply(
     a_ptr, b_ptr, out_ptr, sign_ptr, slope_ptr, bias_ptr, ends_ptr,
-    middle, M, N, K, a_outer, a_middle, a_row, a_inner, b_outer, b_middle, b_inner, b_column, a_shift, b_shift, factor,
+    M, N, K, a_batch, a_row, a_inner, b_batch, b_inner, b_column, a_shift, b_shift, factor,
     FINISHES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """(a + a_shift) · (b + b_shift) of each pair of int8 matrices, [outer, middle, M, N], or its staircase; one
-    channel.
-    """
+    """(a + a_shift) · (b + b_shift) of each pair of int8 matrices, [batch, M, N], or its staircase; one channel."""
     batch = tl.program_id(2).to(tl.int64)
-    outer, inside = batch // middle, batch % middle
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    a_at = a_ptr + outer * a_outer + inside * a_middle + row[:, None] * a_row
-    b_at = b_ptr + outer * b_outer + inside * b_middle + column[None, :] * b_column
+    a_at = a_ptr + batch * a_batch + row[:, None] * a_row
+    b_at = b_ptr + batch * b_batch + column[None, :] * b_column
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     a_sum = tl.zeros((BLOCK_M,), tl.int32)
     b_sum = tl.zeros((BLOCK_N,), tl.int32)

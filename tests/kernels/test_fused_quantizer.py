@@ -90,10 +90,9 @@ def test_a_byte_for_each_number_is_all_that_is_kept():
     assert [(each.dtype, each.numel()) for each in kept if each.numel() > 2] == [(torch.uint8, 340)]  # and the noise
 
 
-@pytest.mark.parametrize(("block", "many_blocks"), [(16, 50), (16, 10**9), (2048, 50), (2048, 10**9)])
-def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block, many_blocks, monkeypatch):
+@pytest.mark.parametrize("block", [16, 2048])
+def test_what_many_programs_leave_is_added_up_and_at_every_backward_alike(block, monkeypatch):
     monkeypatch.setattr(fused_quantizer, "_BLOCK", block)
-    monkeypatch.setattr(fused_quantizer, "_MANY_BLOCKS", many_blocks)
     shape = (40, 33) if IS_INTERPRETED else (1000, 4097)  # 2,001 programs that run at once, or a quarter of a million
     x = torch.randn(shape, device=DEVICE, requires_grad=True)
     scale = torch.tensor(0.05, device=DEVICE, requires_grad=True)
