@@ -89,6 +89,13 @@ class _Products(nn.Module):
         return torch.matmul(F.relu(x), y), torch.matmul(x, y)
 
 
+def _vit(num_classes: int) -> nn.Module:
+    """ViT-B/16 whose last layer, which torchvision starts at zero, lets gradients through."""
+    model = vit_b_16(num_classes=num_classes)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 33), nn.ReLU(), nn.Linear(33, 10))
 
@@ -110,7 +117,7 @@ DS_CNN = Network("DS-CNN, 32 × 49×10", DSCNN, (32, 1, 49, 10))
 RESNET18 = Network("ResNet-18, 16 × 64×64", lambda: resnet18(num_classes=10), (16, 3, 64, 64))
 MOBILENET_V2 = Network("MobileNetV2, 16 × 64×64", lambda: mobilenet_v2(num_classes=10), (16, 3, 64, 64))
 RESNET50 = Network("ResNet-50, 4 × 224×224", lambda: resnet50(num_classes=10), (4, 3, 224, 224))
-VIT = Network("ViT-B/16, 2 × 224×224", lambda: vit_b_16(num_classes=10), (2, 3, 224, 224))
+VIT = Network("ViT-B/16, 2 × 224×224", lambda: _vit(num_classes=10), (2, 3, 224, 224))
 RESNET10 = Network("ResNet-10, 16 × 32×32", lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10), (16, 3, 32, 32))
 MOBILENET_V2_QUARTER = Network(
     "MobileNetV2/4, 16 × 32×32", lambda: mobilenet_v2(num_classes=10, width_mult=0.25), (16, 3, 32, 32)
@@ -120,7 +127,7 @@ DS_CNN_LARGE = Network("DS-CNN, 512 × 49×10", DSCNN, (512, 1, 49, 10))
 RESNET18_LARGE = Network("ResNet-18, 128 × 128×128", resnet18, (128, 3, 128, 128))
 RESNET50_LARGE = Network("ResNet-50, 64 × 224×224", resnet50, (64, 3, 224, 224))
 MOBILENET_V2_LARGE = Network("MobileNetV2, 128 × 224×224", mobilenet_v2, (128, 3, 224, 224))
-VIT_LARGE = Network("ViT-B/16, 64 × 224×224", vit_b_16, (64, 3, 224, 224))
+VIT_LARGE = Network("ViT-B/16, 64 × 224×224", lambda: _vit(num_classes=1000), (64, 3, 224, 224))
 LINEAR = Network("linear, 32 × 64", lambda: nn.Linear(64, 10), (32, 64))
 MLP = Network("MLP, 32 × 64", _mlp, (32, 64))
 ATTENTION = Network("attention, 32 × 8×12", _Attention, (32, 8, 12))
