@@ -41,6 +41,15 @@ class Bins(NamedTuple):
     height: float
 
 
+class _Reading(NamedTuple):
+    """Two tensors, their versions, and what stood in them then."""
+
+    mean: Tensor
+    std: Tensor
+    versions: tuple[int, int]
+    numbers: tuple[float, float]
+
+
 class NoiseReader:
     """Mean and standard deviation of a quantizer's noise as floats, read from their tensors only after a write.
 
@@ -48,22 +57,20 @@ class NoiseReader:
     """
 
     def __init__(self) -> None:
-        self._read_from: tuple[Tensor, Tensor] | None = None
-        self._versions = (0, 0)
-        self._numbers = (0.0, 0.0)
+        self._known: _Reading | None = None  # written at once: threads may share a model
 
     def read(self, mean: Tensor, std: Tensor) -> tuple[float, float]:
         """What stands in two 0-dimensional tensors."""
         if mean.is_inference() or std.is_inference():  # they have no versions
             return float(mean), float(std)
-        known, versions = self._read_from, (mean._version, std._version)
-        if known is None or known[0] is not mean or known[1] is not std or self._versions != versions:
-            self._read_from, self._versions, self._numbers = (mean, std), versions, (float(mean), float(std))
-        return self._numbers
+        known, versions = self._known, (mean._version, std._version)
+        if known is None or known.mean is not mean or known.std is not std or known.versions != versions:
+            known = self._known = _Reading(mean, std, versions, (float(mean), float(std)))
+        return known.numbers
 
     def forget(self) -> None:
         """Read anew the next time."""
-        self._read_from = None
+        self._known = None
 
     def __reduce__(self) -> tuple[type[NoiseReader], tuple[Any, ...]]:
         return NoiseReader, ()  # the tensors of a copy count their own writes
