@@ -92,7 +92,7 @@ class _Products(nn.Module):
 def _vit(num_classes: int) -> nn.Module:
     """ViT-B/16 whose last layer, which torchvision starts at zero, lets gradients through."""
     model: nn.Module = vit_b_16(num_classes=num_classes)
-    nn.init.normal_(model.heads.head.weight, std=0.02)
+    nn.init.normal_(model.get_parameter("heads.head.weight"), std=0.02)
     return model
 
 
