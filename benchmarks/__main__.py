@@ -21,7 +21,8 @@ def main() -> None:
     devices = parser.add_argument_group(f"for {' and '.join(ON_DEVICES)}")
     devices.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     devices.add_argument("--networks", help="some of the networks, with commas between (default: all)")
-    devices.add_argument("--modes", help=f"of training_step: some of {', '.join(training_step.MODES)} (default: all)")
+    all_modes = training_step.MODES
+    devices.add_argument("--modes", help=f"of training_step: some of {', '.join(all_modes['cuda'])} (default: all)")
     devices.add_argument("--schedule", default="lsq", help="of training_step: as in ana_fx.prepare (default: lsq)")
     devices.add_argument("--json", type=Path, metavar="PATH", help="where to write the numbers too, for one benchmark")
     arguments = parser.parse_args()
@@ -35,7 +36,11 @@ def main() -> None:
         if others:
             known = list(there[arguments.device])
             parser.error(f"{name} has no network(s) {', '.join(sorted(others))}; known are {', '.join(known)}")
-    modes = arguments.modes.split(",") if arguments.modes else training_step.MODES
+    modes = arguments.modes.split(",") if arguments.modes else None
+    no_modes = set(modes or ()) - set(all_modes[arguments.device])
+    if no_modes:
+        given, has = ", ".join(sorted(no_modes)), ", ".join(all_modes[arguments.device])
+        parser.error(f"training_step has no mode(s) {given} on {arguments.device}; known are {has}")
     for name in names:
         console = Console(width=160)
         if name == "training_step":

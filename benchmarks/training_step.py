@@ -57,7 +57,10 @@ NETWORKS: Mapping[str, Mapping[str, Network]] = {
     },
 }
 COMPILED = {"cpu": ("vgg8", "resnet18", "ds_cnn", "mobilenet_v2"), "cuda": ("vgg8", "resnet18")}
-MODES = ("eager", "bf16", "eval", "captured", "compiled")  # captured as a CUDA graph, where there is CUDA
+MODES = {
+    "cpu": ("eager", "bf16", "eval", "compiled"),
+    "cuda": ("eager", "bf16", "eval", "captured", "compiled"),  # captured: as a CUDA graph
+}
 OURS, THEIRS = "int8", "torch.ao"
 
 
@@ -67,7 +70,7 @@ def main(
     *,
     device: str = "cpu",
     names: Sequence[str] | None = None,
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] | None = None,
     schedule: str = "lsq",
     json_path: Path | None = None,
 ) -> None:
@@ -78,7 +81,7 @@ def main(
         num_rounds: How often each is timed.
         device: "cpu" or "cuda".
         names: Keys of `NETWORKS`; all by default.
-        modes: Some of `MODES`.
+        modes: Some of `MODES`; all by default.
         schedule: As in `prepare`; where it anneals, a step before that begins is measured.
         json_path: Where to write the numbers too.
     """
@@ -88,8 +91,7 @@ def main(
     wanted = names or list(known)
     plan = [(name, mode == "compiled") for mode in ("eager", "compiled") for name in wanted]
     for name, is_compiled in plan:  # compilers are slow: last
-        possible = [mode for mode in modes if mode != "captured" or device == "cuda"]
-        chosen = [mode for mode in possible if (mode == "compiled") == is_compiled]
+        chosen = [mode for mode in modes or MODES[device] if (mode == "compiled") == is_compiled]
         if is_compiled and name not in COMPILED[device]:
             continue
         found = [
