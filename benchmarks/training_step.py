@@ -1,6 +1,7 @@
 """A training step of a prepared model over that of the float model, before annealing begins; and a step in eval mode.
 
-With torch.ao's models for QAT in the same run. On a GPU float32 products may be TF32, for all alike.
+With torch.ao's models for QAT in the same run, and Brevitas' where it is installed. On a GPU float32 products may be
+TF32, for all alike.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -35,6 +37,7 @@ from benchmarks.networks import (
 )
 from benchmarks.results import Row, device_name, print_rows, write_json
 from benchmarks.timing import NUM_THREADS, captured, interleaved, training_step_of
+from examples.peers.method import PRECISIONS
 
 __all__ = ["main"]
 
@@ -61,7 +64,8 @@ MODES = {
     "cpu": ("eager", "bf16", "eval", "compiled"),
     "cuda": ("eager", "bf16", "eval", "captured", "compiled"),  # captured: as a CUDA graph
 }
-OURS, THEIRS = "int8", "torch.ao"
+OURS, TORCH_AO, BREVITAS = "int8", "torch.ao", "brevitas"
+_FIRST_STATISTICS = "collect_stats_steps"  # of what Brevitas makes: the steps whose numbers give the first scales
 
 
 def main(
@@ -116,9 +120,9 @@ def _models(
     model = network.model()
     qat = ana_fx.prepare(model, x[:2], precision="int8", schedule=schedule)
     models: dict[str, nn.Module] = {"float": model, OURS: qat}
-    theirs = _theirs(network.model(), x[:2]) if modes != ["compiled"] else None
-    if theirs is not None:
-        models[THEIRS] = theirs
+    if "eager" in modes:
+        others = {TORCH_AO: _of_torch_ao(network.model(), x[:2]), BREVITAS: _of_brevitas(network.model(), x[:2])}
+        models |= {name: made for name, made in others.items() if made is not None}
     for each in models.values():
         each.to(device)
     qat.train()(x.to(device))  # the first batch sets the scale of the input
@@ -126,7 +130,7 @@ def _models(
     return [(mode, models) for mode in modes]
 
 
-def _theirs(model: nn.Module, x: Tensor) -> nn.Module | None:
+def _of_torch_ao(model: nn.Module, x: Tensor) -> nn.Module | None:
     """torch.ao's model for QAT, if it takes the network."""
     from torch.ao.quantization import get_default_qat_qconfig_mapping
     from torch.ao.quantization.quantize_fx import prepare_qat_fx
@@ -139,14 +143,30 @@ def _theirs(model: nn.Module, x: Tensor) -> nn.Module | None:
             return None
 
 
+def _of_brevitas(model: nn.Module, x: Tensor) -> nn.Module | None:
+    """Brevitas' model for QAT if it is installed, past the steps in which it takes its first scales."""
+    if find_spec("brevitas") is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that it could use
+        from examples.peers.brevitas_qat import Brevitas
+    warnings.filterwarnings("ignore", "Named tensors")  # on which it relies
+
+    qat = Brevitas().prepare(model, x, PRECISIONS["int8"], total_steps=100).net
+    for module in qat.modules():
+        if hasattr(module, _FIRST_STATISTICS):
+            setattr(module, _FIRST_STATISTICS, 1)
+    return qat
+
+
 def _row(network: Network, mode: str, models: Mapping[str, nn.Module], num_rounds: int) -> Row:
     """Milliseconds of the float network, then ratios of time and of peak memory."""
     device = next(models["float"].parameters()).device.type
     x = network.batch().to(device)
     runs: dict[str, Callable[[], object]] = {}
     for name, model in models.items():
-        if name == THEIRS and mode != "eager":
-            continue  # it computes in float32 only, and its eval mode is not what it deploys
+        if name in (TORCH_AO, BREVITAS) and mode != "eager":
+            continue  # torch.ao computes in float32 only, and its eval mode is not what it deploys
         if mode == "eval":
             runs[name] = _forward_of(model.eval(), x)
         else:
@@ -158,7 +178,7 @@ def _row(network: Network, mode: str, models: Mapping[str, nn.Module], num_round
     peaks = {} if mode in ("eval", "captured") else {name: peak_bytes(run, device) for name, run in runs.items()}
     row: dict[str, float | str] = {"network": network.name, "mode": mode, "float": f"{seconds['float'] * 1e3:.2f} ms"}
     for label, measured in (("time", seconds), ("memory", peaks)):
-        for name in (OURS, THEIRS):
+        for name in (OURS, TORCH_AO, BREVITAS):
             row[f"{label} {name}"] = measured[name] / measured["float"] if name in measured else math.nan
     gc.collect()
     return row
