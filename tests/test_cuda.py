@@ -27,6 +27,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*[Ss]ynchronization debug mode"),  # a prototype, it says
 ]
 
+
+def vit() -> VisionTransformer:
+    """A small one, whose last layer does not start at zero: then there would be nothing to compare."""
+    model = VisionTransformer(32, 8, 2, 4, 64, 128)
+    nn.init.normal_(model.heads.head.weight, std=0.1)
+    return model
+
+
 BLOCKS = [[1, 16, 1, 1], [6, 24, 2, 2]]  # few: a kernel is compiled for each kind of shape
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vgg8": (lambda: VGG8(width_divisor=4), (6, 3, 32, 32)),
@@ -35,15 +43,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: mobilenet_v2(num_classes=10, width_mult=0.5, inverted_residual_setting=BLOCKS, dropout=0.0),
         (6, 3, 24, 24),
     ),
-    "vit": (lambda: _vit(), (6, 3, 32, 32)),
+    "vit": (vit, (6, 3, 32, 32)),
 }
-
-
-def _vit() -> VisionTransformer:
-    """A small one, whose last layer does not start at zero: then there would be nothing to compare."""
-    model = VisionTransformer(32, 8, 2, 4, 64, 128)
-    nn.init.normal_(model.heads.head.weight, std=0.1)
-    return model
 
 
 @pytest.fixture(autouse=True)

@@ -169,12 +169,8 @@ def _run(layout: Layout, noise: Tensor, result: Tensor, by_scale: Tensor | None,
 
 def _row_sums(layout: Layout, products: Tensor) -> Tensor:
     """The sum of each row of all weights, float32, [rows]."""
-    sums = products
-    for parts in (layout.segments, layout.rows):
-        sums = _sums(sums, parts)
-        if len(parts) == len(layout.rows):  # each row is one segment
-            break
-    return sums
+    sums = _sums(products, layout.segments)
+    return sums if len(layout.segments) == len(layout.rows) else _sums(sums, layout.rows)
 
 
 def _sums(x: Tensor, parts: Tensor) -> Tensor:

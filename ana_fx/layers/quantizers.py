@@ -100,7 +100,6 @@ class Quantizer(Float32Module):
         self._is_calibrated = False  # mirrors the buffer, so that no step waits for the device
         self._is_settled = False  # the same for compiled graphs, or that one of them has seen its first batch
         self._seen_version = self.calibrated._version
-        self._scale_gradient = (0, 0.0)  # of how many numbers, and what it is
         self.noise_reader = NoiseReader()
 
     def shape_noise(self, constants: NoiseConstants) -> None:
@@ -225,15 +224,15 @@ class Quantizer(Float32Module):
         """The noisy quantizer; float32, shaped as `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, *self._numbers())
+        return self._noisy(x, *self.numbers())
 
     def quantized_behind_norm(self, x: Tensor, quantizers_part: QuantizersPart) -> Tensor:
         """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
         if not self.is_calibrated:
             self._calibrate_on_first_batch(x)
-        return self._noisy(x, *self._numbers(), quantizers_part)
+        return self._noisy(x, *self.numbers(), quantizers_part)
 
-    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scale, mean and standard deviation; looked up where modules keep them, which is ten times as fast."""
         buffers = self._buffers
         return self._parameters["scale"], buffers["mean"], buffers["std"]  # type: ignore[return-value]  # none is None
@@ -256,12 +255,8 @@ class Quantizer(Float32Module):
 
     def scale_gradient(self, x: Tensor) -> float:
         """The factor of the scale's gradient, if it quantises `x` (Esser et al. 2020, section 2.2)."""
-        size, factor = self._scale_gradient
-        if size != x.numel():
-            size = x.numel()
-            factor = float((size / self.scale.numel() * self.integer_type.qmax) ** -0.5)
-            self._scale_gradient = (size, factor)
-        return factor
+        scale, *_ = self.numbers()
+        return float((x.numel() / scale.numel() * self.integer_type.qmax) ** -0.5)
 
     def as_it_is(self) -> Callable[[Tensor], Tensor]:
         """`forward` with the scale and the noise of this moment, whatever becomes of them; without gradients."""

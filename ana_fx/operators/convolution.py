@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 class Convolution(Operator):
     """Convolution over the last `rank` axes; weight [out, in / groups, *kernel].
 
-    `padding` is (before, after) for each axis, first axis first; `pads_apart` tells whether torch pads otherwise.
+    `padding` is (before, after) for each axis, first axis first.
     """
 
     kind = "convolution"
@@ -33,11 +33,6 @@ class Convolution(Operator):
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int
-    pads_apart: bool = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        pads_apart = any(before != after or before < 0 for before, after in self.padding)
-        object.__setattr__(self, "pads_apart", pads_apart)  # asked in every step
 
     @classmethod
     def modules(cls) -> Mapping[type[nn.Module], Callable[[Any], Convolution]]:
@@ -99,8 +94,8 @@ class Convolution(Operator):
         """[N, C, *size] to [N, out, *size']."""
         (x,) = inputs
         assert weight is not None
-        padding = tuple([before for before, _ in self.padding])  # a generator would take twice as long
-        if self.pads_apart:
+        padding, behind = zip(*self.padding, strict=True)
+        if padding != behind or min(padding) < 0:
             x = F.pad(x, [pad for pair in reversed(self.padding) for pad in pair])
             padding = (0,) * self.rank
         convolve: Callable[..., Tensor] = _CONVOLVE[self.rank]

@@ -56,26 +56,20 @@ class ParameterBank:
         """Hand weights that are quantised in one kernel, or some of them at a time on a CPU."""
         if not layer_maps:
             return
-        if layer_maps[0]._parameters["weight"].is_cuda:  # type: ignore[union-attr]  # they have weights
-            sources = [_sources(each) for each in layer_maps]
-            chosen = [
-                (each, tensors)
-                for each, tensors in zip(layer_maps, sources, strict=True)
-                if _quantizer_of(each).is_fused(tensors[0])
-            ]
+        if _weight_of(layer_maps[0]).is_cuda:
+            chosen = [each for each in layer_maps if _quantizer_of(each).is_fused(_weight_of(each))]
             if len(chosen) > 1:
-                self._hand_on_gpu(*zip(*chosen, strict=True))
+                self._hand_on_gpu(chosen)
             return
         small = [_SmallWeight.of(each) for each in layer_maps if _is_small(each)]
         for together in _chunks([each for each in small if each.bins.is_whole]):
             weights, scales, bins, factors = zip(*(each[1:] for each in together), strict=True)
             _hand([each.layer_map for each in together], weights, quantize_on_cpu(weights, scales, bins, factors))
 
-    def _hand_on_gpu(
-        self, chosen: Sequence[OperatorMap], sources: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
-    ) -> None:
+    def _hand_on_gpu(self, chosen: Sequence[OperatorMap]) -> None:
         is_cast = torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if is_cast else torch.float32
+        sources = [(_weight_of(each), *_quantizer_of(each).numbers()) for each in chosen]
         addresses = [tensor.data_ptr() for tensors in sources for tensor in tensors]
         weights, scales, *_ = zip(*sources, strict=True)
         layout = self._layout
@@ -99,8 +93,8 @@ class _SmallWeight(NamedTuple):
     @classmethod
     def of(cls, layer_map: OperatorMap) -> _SmallWeight:
         """That of a layer map."""
-        weight, scale, mean, std = _sources(layer_map)
-        quantizer = _quantizer_of(layer_map)
+        weight, quantizer = _weight_of(layer_map), _quantizer_of(layer_map)
+        scale, mean, std = quantizer.numbers()
         bins = bins_of(quantizer.grid(), 1.0, *quantizer.noise_reader.read(mean, std))
         return cls(layer_map, weight, scale, bins, quantizer.scale_gradient(weight))
 
@@ -125,12 +119,9 @@ def _quantizer_of(layer_map: OperatorMap) -> Quantizer:
     return layer_map._modules["weight_quantizer"]  # type: ignore[return-value]  # the layer maps were chosen for it
 
 
-def _sources(layer_map: OperatorMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weight, scale, mean and standard deviation."""
-    quantizer = _quantizer_of(layer_map)
-    weight, scale = layer_map._parameters["weight"], quantizer._parameters["scale"]
-    mean, std = quantizer._buffers["mean"], quantizer._buffers["std"]
-    return weight, scale, mean, std  # type: ignore[return-value]  # none is None
+def _weight_of(layer_map: OperatorMap) -> Tensor:
+    """Its weight, looked up likewise."""
+    return layer_map._parameters["weight"]  # type: ignore[return-value]  # likewise
 
 
 def _has_plain_weight(layer_map: OperatorMap) -> bool:
@@ -150,8 +141,7 @@ def _has_plain_weight(layer_map: OperatorMap) -> bool:
 
 def _is_small(layer_map: OperatorMap) -> bool:
     """Whether a step keeps its quantised weight, because calls cost more than its numbers."""
-    weight, *_ = _sources(layer_map)
-    quantizer = _quantizer_of(layer_map)
+    weight, quantizer = _weight_of(layer_map), _quantizer_of(layer_map)
     return quantizer.is_blocked(weight) and not is_computed_again(weight, quantizer.strategy)
 
 
