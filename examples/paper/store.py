@@ -41,7 +41,9 @@ def key_of(settings: Mapping[str, Any]) -> str:
 class Store:
     """Finished trials in one SQLite file, which several processes of one machine may write.
 
-    A trial and its epochs are written in one transaction, when it is finished.
+    A trial and its epochs are written in one transaction, when it is finished. The file keeps SQLite's own rollback
+    journal: switching it to a write-ahead log is refused at once, whatever the patience, where two processes open a new
+    file together.
 
     Args:
         path: The file; it and its folder are made if they are not there.
@@ -51,7 +53,6 @@ class Store:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as connection, connection:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_TABLES)
 
     def add(self, settings: Mapping[str, Any], result: Mapping[str, Any], epochs: Iterable[Epoch] = ()) -> None:

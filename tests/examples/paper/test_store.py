@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from examples.paper.store import Store, key_of
@@ -46,3 +48,17 @@ def test_two_writers_lose_nothing(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name], cwd=ROOT) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     assert len(Store(path).finished()) == 40
+
+
+def test_writers_that_start_together_may_all_make_the_file(tmp_path):
+    writers, rounds = 4, 200  # switching the new file to a write-ahead log failed in 1 to 10 rounds of 100
+    gate = threading.Barrier(writers)
+
+    def opens(name):
+        gate.wait()
+        return Store(tmp_path / name)
+
+    with ThreadPoolExecutor(writers) as pool:
+        for number in range(rounds):
+            stores = list(pool.map(opens, [f"{number}.sqlite"] * writers))
+            assert stores[0].finished() == []
