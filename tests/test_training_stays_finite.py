@@ -1,4 +1,7 @@
-"""No width and no schedule gives NaN, with steps that learn fast, dead channels and constant images among the data."""
+"""No width and no schedule gives NaN, with steps that learn fast, dead channels and constant images among the data.
+
+Where the user's own loss gave NaN, the network goes on to say so.
+"""
 
 import pytest
 import torch
@@ -39,3 +42,18 @@ def test_all_numbers_stay_finite(width, schedule):
     assert bool(loss.isfinite())
     ana_fx.reestimate_batch_norms(qat, [images])
     assert torch.equal(ana_fx.convert(qat)(images), qat.eval()(images))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_scales_that_a_loss_made_nan_make_everything_nan_and_are_refused(schedule):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(), nn.Linear(144, 10))
+    images = torch.rand(4, 3, 8, 8)
+    qat = ana_fx.prepare(net, images, schedule=SCHEDULES[schedule]).train()
+    annealer = ana_fx.Annealer(qat, 1)
+    optimizer = torch.optim.SGD(qat.parameters(), lr=0.1)
+    (qat(images).sum() * torch.nan).backward()
+    optimizer.step()
+    assert qat(images).isnan().all()  # found once: a search for the end of a bin that never ended
+    annealer.step()
+    with pytest.raises(ana_fx.UnsupportedError, match="scale holds 1 NaN or infinite of 1 numbers"):
+        ana_fx.convert(qat)

@@ -102,9 +102,9 @@ def _level_of_end(end: float, step: float) -> float:
 def _bins(lo: float, hi: float, grid_offset: float, mean: float, std: float) -> Bins:
     offset = float(np.float32(grid_offset) - np.float32(mean))
     width, height = (float(of(torch.tensor(std))) for of in (_NOISE.width, _NOISE.height))
-    if hi <= lo:  # no threshold
+    if not hi > lo:  # no threshold; or a training ran away, and the step is not a number
         return Bins(lo, lo, offset, lo + 0.5, lo + 0.5, 0.0, False, height)
-    if width < 0.5:
+    if not width >= 0.5:  # nor is the noise
         return Bins(lo, hi, offset, lo + 0.5, hi + 0.5, width, False, height)
     lower, upper = _last_within(lo + 1.0, width, -np.inf), _last_within(hi, width, np.inf)
     return Bins(lo, hi, offset, lower, upper, width, True, height)

@@ -146,6 +146,17 @@ def test_a_step_that_is_negative_or_runs_away_has_the_gradient_of_the_reference(
             check(torch.randn(50), torch.tensor(scale, requires_grad=True), NOISES[0], GRIDS[0], is_leaf=is_leaf)
 
 
+@pytest.mark.parametrize("is_leaf", [True, False])
+@pytest.mark.parametrize(("scale", "noise"), [(math.nan, NOISES[0]), (0.1, (math.nan, 0.2)), (0.1, (0.0, math.nan))])
+def test_a_scale_or_noise_that_is_not_a_number_gives_none_as_in_plain_code(scale, noise, is_leaf):
+    for grid in GRIDS:  # some with an end whose level follows from the scale
+        leaf = torch.randn(40).requires_grad_()
+        x = leaf if is_leaf else leaf * 1
+        found, expected = (of(x, torch.tensor(scale), noise, grid) for of in (blocked, reference))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+        found.sum().backward()
+
+
 def test_a_parameter_is_all_that_is_kept_and_of_other_numbers_a_byte_each():
     def kept(x: Tensor, **others: object) -> list[torch.dtype]:
         found = []
