@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +22,16 @@ from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
 from ana_fx.kernels.int8_levels import is_dense, laid_out
 from ana_fx.numerics.scale_search import positive, positive_number, slope_of_positive
 
-__all__ = ["QuantizersPart", "blocked_fake_quantize", "is_blocked"]
+__all__ = [
+    "blocked_fake_quantize",
+    "flat",
+    "gradient_where_near",
+    "gradients_from_parts",
+    "is_blocked",
+    "near_in_place",
+    "parts_in_place",
+    "parts_tell",
+]
 
 _BLOCK = 2**18  # numbers for each thread
 _PARTS = 125.0  # of a bin, numbered from 1
@@ -32,19 +40,9 @@ _HUGE = 1e30  # times the distance of any two floats: beyond all parts
 _NO_STEPS = torch.ones(())  # where blocks need none
 
 
-@dataclass
-class QuantizersPart:
-    """What a quantizer leaves to the norm before it, which tells the rest of the gradient of its scale.
-
-    Args:
-        step: Its step.
-        factor: Of the whole gradient, which is that of the step.
-        value: Its part of that one.
-    """
-
-    step: float = 1.0
-    factor: float = 0.0
-    value: float = 0.0
+def parts_tell(bins: Bins) -> bool:
+    """Whether the gradient of a scale of one step follows from the part of its bin in which each number lies."""
+    return bins.is_whole and bins.height == 1.0
 
 
 def is_blocked(x: Tensor) -> bool:
@@ -59,7 +57,6 @@ def blocked_fake_quantize(
     *,
     grid: Grid,
     scale_gradient: float = 1.0,
-    quantizers_part: QuantizersPart | None = None,
 ) -> Tensor:
     """See `ana_fx.kernels.fused_quantizer.fused_fake_quantize`, whose other arguments these are.
 
@@ -67,7 +64,6 @@ def blocked_fake_quantize(
 
     Args:
         noise: Mean and standard deviation, in steps.
-        quantizers_part: Takes the part of the gradient of a scale of one step that the output tells; `scale` gets none.
     """
     x = x if is_dense(x) else x.contiguous()
     steps = scale.detach()
@@ -81,14 +77,9 @@ def blocked_fake_quantize(
     bins = bins_of(grid, step, *noise)
     if not (torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)):
         return _quantized(x, steps, bins)
-    out: Tensor
-    if quantizers_part is not None:
-        quantizers_part.step, quantizers_part.factor = step, slope * scale_gradient
-        out = _BehindNorm.apply(x, steps, bins, quantizers_part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    else:
-        is_there_anyway = x.is_leaf and x.requires_grad
-        settings = (steps, bins, slope * scale_gradient, is_there_anyway)
-        out = _BlockedFakeQuantize.apply(x, scale, *settings)  # type: ignore[no-untyped-call]  # likewise
+    is_there_anyway = x.is_leaf and x.requires_grad
+    settings = (steps, bins, slope * scale_gradient, is_there_anyway)
+    out: Tensor = _BlockedFakeQuantize.apply(x, scale, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
@@ -99,7 +90,7 @@ def _blocks(steps: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if size <= most:
         yield *tensors, steps
     elif num_rows == 1:
-        yield from ((*parts, steps) for parts in zip(*(_flat(each).split(most) for each in tensors), strict=True))
+        yield from ((*parts, steps) for parts in zip(*(flat(each).split(most) for each in tensors), strict=True))
     else:
         row = size // num_rows
         rows = [each.as_strided((num_rows, row), (row, 1)) for each in tensors]
@@ -107,7 +98,7 @@ def _blocks(steps: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield from zip(*(each.split(together) for each in (*rows, steps.reshape(num_rows, 1))), strict=True)
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """Its numbers in the order of memory."""
     return x.as_strided((x.numel(),), (1,))
 
@@ -160,8 +151,7 @@ class _BlockedFakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         learns_scale = ctx.needs_input_grad[1]
         ctx.bins, ctx.factor, ctx.dtype, ctx.shape = bins, factor, x.dtype, scale.shape
-        tells_parts = bins.is_whole and bins.height == 1.0 and scale.numel() == 1  # all that c follows from
-        if is_there_anyway or (learns_scale and not tells_parts):
+        if is_there_anyway or (learns_scale and not (scale.numel() == 1 and parts_tell(bins))):
             ctx.save_for_backward(x, scale, steps.clone())  # a scale may be written before backward
             return _quantized(x, steps, bins)
         y, kept = (_quantized_and_parts if learns_scale else _quantized_and_near)(x, steps, bins)
@@ -184,8 +174,8 @@ def _gradients(ctx: Any, grad: Tensor, *, learns_scale: bool) -> tuple[Tensor, T
     grad = laid_out(grad, kept.stride())
     if not others:
         if not learns_scale:
-            return _gradient_where_near(grad, kept, ctx.bins, ctx.dtype), None
-        grad_x, grad_step = _gradients_from_parts(grad, kept, ctx.bins, ctx.dtype)
+            return gradient_where_near(grad, kept, ctx.bins, ctx.dtype), None
+        grad_x, grad_step = gradients_from_parts(grad, kept, ctx.bins, ctx.dtype)
         return grad_x, torch.full(ctx.shape, grad_step * ctx.factor)
     scale, steps = others
     grad_x, grad_steps = _gradients_from_x(grad, kept, steps, ctx.bins, learns_scale=learns_scale)
@@ -195,26 +185,6 @@ def _gradients(ctx: Any, grad: Tensor, *, learns_scale: bool) -> tuple[Tensor, T
     return grad_x, grad_scale.mul_(slope_of_positive(scale)) if scale.numel() > 1 else grad_scale
 
 
-class _BehindNorm(torch.autograd.Function):
-    """One step, of whose gradient it leaves a part to the norm before it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, bins: Bins, quantizers_part: QuantizersPart) -> Tensor:
-        ctx.bins, ctx.quantizers_part = bins, quantizers_part
-        y, near = _quantized_and_near(x, step, bins)
-        ctx.save_for_backward(near, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if grad.requires_grad:
-            refuse_graph(learns_scale=True)
-        near, y = ctx.saved_tensors
-        grad, part = laid_out(grad, near.stride()), ctx.quantizers_part
-        part.value = float(torch.dot(_flat(grad), _flat(y))) / part.step
-        return _gradient_where_near(grad, near, ctx.bins, torch.float32), None, None, None
-
-
 def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
     """The value, and for each number whether noise reaches a threshold."""
     y = torch.empty_like(x, dtype=torch.float32)
@@ -222,9 +192,7 @@ def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, T
     for numbers, out, byte, step in _blocks(steps, x, y, near):
         (v,) = _ROOMS.like(numbers, 1)
         _in_steps(numbers, step, bins, v)
-        torch.clamp(v, bins.lower, bins.upper, out=out)
-        byte.copy_(_near_(v, out, bins))
-        out.floor_().mul_(step)
+        _write_near(v, step, bins, byte, clipped=out, out=out)
     return y, near
 
 
@@ -235,15 +203,48 @@ def _quantized_and_parts(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, 
     for numbers, out, byte, step in _blocks(steps, x, y, parts):
         v, clipped = _ROOMS.like(numbers, 2)
         _in_steps(numbers, step, bins, v)
-        torch.clamp(v, bins.lower, bins.upper, out=clipped)
-        torch.floor(clipped, out=out)
-        beyond, part = v.sub_(clipped), clipped.sub_(out).mul_(_PARTS).add_(1.0)
-        byte.copy_(part.add_(beyond, alpha=_HUGE).clamp_(_BELOW, _ABOVE))
-        out.mul_(step)
+        _write_parts(v, step, bins, byte, clipped=clipped, level=out, out=out)
     return y, parts
 
 
-def _gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dtype) -> Tensor:
+def near_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
+    """Turn v, as `Bins` says, into the value; and give for each number whether noise reaches a threshold, int8."""
+    near = torch.empty_like(v, dtype=torch.int8)
+    for numbers, byte, _ in _blocks(_NO_STEPS, v, near):
+        (clipped,) = _ROOMS.like(numbers, 1)
+        _write_near(numbers, step, bins, byte, clipped=clipped, out=numbers)
+    return near
+
+
+def parts_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
+    """Turn v into the value; and give the part of its bin in which each number lies, or its side of all bins, int8."""
+    parts = torch.empty_like(v, dtype=torch.int8)
+    for numbers, byte, _ in _blocks(_NO_STEPS, v, parts):
+        clipped, level = _ROOMS.like(numbers, 2)
+        _write_parts(numbers, step, bins, byte, clipped=clipped, level=level, out=numbers)
+    return parts
+
+
+def _write_near(v: Tensor, step: Tensor | float, bins: Bins, byte: Tensor, *, clipped: Tensor, out: Tensor) -> None:
+    """The value into `out`, which is v or `clipped`, and whether noise reaches a threshold into `byte`."""
+    torch.clamp(v, bins.lower, bins.upper, out=clipped)
+    byte.copy_(_near_(v, clipped, bins))
+    torch.floor(clipped, out=out).mul_(step)
+
+
+def _write_parts(
+    v: Tensor, step: Tensor | float, bins: Bins, byte: Tensor, *, clipped: Tensor, level: Tensor, out: Tensor
+) -> None:
+    """The value into `out`, which is v or `level`, and the part of its bin in which v lies into `byte`."""
+    torch.clamp(v, bins.lower, bins.upper, out=clipped)
+    torch.floor(clipped, out=level)
+    beyond, part = v.sub_(clipped), clipped.sub_(level).mul_(_PARTS).add_(1.0)
+    byte.copy_(part.add_(beyond, alpha=_HUGE).clamp_(_BELOW, _ABOVE))
+    torch.mul(level, step, out=out)
+
+
+def gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dtype) -> Tensor:
+    """The gradient of x, given whether noise reaches a threshold."""
     grad_x = torch.empty_like(grad)
     for upstream, byte, out, _ in _blocks(_NO_STEPS, grad, near, grad_x):
         slope = out.copy_(byte)
@@ -253,8 +254,8 @@ def _gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dt
     return grad_x.to(dtype)
 
 
-def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """The gradients of x and of the step."""
+def gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """The gradients of x and of the step, given what `parts_tell`."""
     grad_x = torch.empty_like(grad)
     inside = inside_parts = above = everywhere = 0.0
     for upstream, byte, out, _ in _blocks(_NO_STEPS, grad, parts, grad_x):
@@ -262,7 +263,7 @@ def _gradients_from_parts(grad: Tensor, parts: Tensor, bins: Bins, dtype: torch.
         part.copy_(byte)
         torch.clamp(part, _BELOW + 1.0, _ABOVE - 1.0, out=near).eq_(part)
         torch.mul(upstream, near, out=out)  # whose slope is 1
-        flat_part, flat_upstream, flat_out = _flat(part), _flat(upstream), _flat(out)
+        flat_part, flat_upstream, flat_out = flat(part), flat(upstream), flat(out)
         products = float(torch.dot(flat_out, flat_part))
         inside_parts += products
         above += (float(torch.dot(flat_upstream, flat_part)) - products) / _ABOVE

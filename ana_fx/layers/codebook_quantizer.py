@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ana_fx.errors import PrecisionError
-from ana_fx.kernels.blocked_quantizer import QuantizersPart
 from ana_fx.layers.fake_quantize import LARGEST
 from ana_fx.layers.quantizers import Quantizer
 from ana_fx.numerics.codebook import Codebook, half_way
@@ -106,14 +105,7 @@ class CodebookQuantizer(Quantizer):
         """The levels of `x` without noise, as float32 integers."""
         return self.codebook_along(x).level(x.float() / positive(self.scale))
 
-    @property
-    def leaves_part_to_norm(self) -> bool:
-        """Never: it computes the whole gradient of its scale."""
-        return False
-
-    def _noisy(
-        self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, quantizers_part: QuantizersPart | None = None
-    ) -> Tensor:
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         factor = self.scale_gradient(x) if scale.requires_grad else 1.0
         noise = (mean * self.unit, std * self.unit)
         return fake_quantize_codebook(x, positive(scale), noise, self, factor)

@@ -13,10 +13,10 @@ from ana_fx.kernels.integer_form import IntegerForm
 from ana_fx.kernels.kernel_table import kernel_of
 from ana_fx.layers.handed import Handed
 from ana_fx.layers.layer_map import LayerMap, Phase, levels_of
+from ana_fx.layers.norm_and_quantizer import are_one, normalized_and_quantized
 from ana_fx.layers.norms import ChannelAffine, Norm, gain_and_offset, standard_numbers
 from ana_fx.layers.quantizers import ClipRange, Quantizer
 from ana_fx.layers.recomputed_weight import is_recomputed, without_keeping
-from ana_fx.layers.scale_by_norm import normalized_and_quantized, norms_parameters, takes_part, tells_scale
 from ana_fx.numerics.integer_type import EXACT_FLOAT32, IntegerType
 from ana_fx.numerics.scale_search import positive
 from ana_fx.operators.accumulate import accumulate
@@ -178,10 +178,8 @@ class OperatorMap(LayerMap):
             y = self._product(tensors)
             if norm is not None:
                 self._check_channels(norm, y)
-                handed = self.handed.take_norm()
-                if quantizer is not None and takes_part(quantizer, y) and (handed or self.tells_scale):
-                    parameters = handed or norms_parameters([norm], [quantizer])[0]
-                    return normalized_and_quantized(norm, y, quantizer, parameters)
+                if quantizer is not None and self.line == (1.0, 0.0) and are_one(norm, quantizer, y):
+                    return normalized_and_quantized(norm, y, quantizer)
                 y = norm(y)
         factor, offset = self.line
         y = y if factor == 1.0 else y * factor
@@ -191,12 +189,6 @@ class OperatorMap(LayerMap):
         if self.clip_range == ClipRange():
             return y
         return y.clamp(self.clip_range.minimum, self.clip_range.maximum)
-
-    @property
-    def tells_scale(self) -> bool:
-        """Whether its batch norm can tell a part of the gradient of the scale behind it."""
-        norm, quantizer = self._norm_and_quantizer()
-        return norm is not None and quantizer is not None and self.line == (1.0, 0.0) and tells_scale(norm, quantizer)
 
     def _norm_and_quantizer(self) -> tuple[nn.Module | None, Quantizer | None]:
         """Of its output; looked up where modules keep them, which is ten times as fast."""

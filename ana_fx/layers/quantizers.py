@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ana_fx.kernels.bins import NoiseReader
-from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize, is_blocked
+from ana_fx.kernels.blocked_norm import NormNumbers, normalize_and_quantize
+from ana_fx.kernels.blocked_quantizer import blocked_fake_quantize, is_blocked
 from ana_fx.kernels.fused_quantizer import Grid, fused_fake_quantize, is_usual
 from ana_fx.kernels.triton_launch import has_kernels
 from ana_fx.layers.fake_quantize import fake_quantize, quantize
@@ -226,24 +227,28 @@ class Quantizer(Float32Module):
             self._calibrate_on_first_batch(x)
         return self._noisy(x, *self.numbers())
 
-    def quantized_behind_norm(self, x: Tensor, quantizers_part: QuantizersPart) -> Tensor:
-        """`forward`; but the norm that gave `x` tells the part of the scale's gradient that needs `x`."""
-        if not self.is_calibrated:
-            self._calibrate_on_first_batch(x)
-        return self._noisy(x, *self.numbers(), quantizers_part)
+    def behind_norm(self, x: Tensor, norm: NormNumbers) -> Tensor:
+        """`forward` of what a batch norm makes of `x`, on CPUs, once the scale is known.
+
+        Args:
+            x: Float32, [batch, channels, *size], of which `is_blocked` holds.
+            norm: What the norm computes with.
+        """
+        scale, mean, std = self.numbers()
+        return normalize_and_quantize(
+            x,
+            norm,
+            scale,
+            self.noise_reader.read(mean, std),
+            grid=self.grid(),
+            scale_gradient=self.scale_gradient(x) if scale.requires_grad else 1.0,
+            output_is_kept=self.output_is_kept,
+        )
 
     def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scale, mean and standard deviation; looked up where modules keep them, which is ten times as fast."""
         buffers = self._buffers
         return self._parameters["scale"], buffers["mean"], buffers["std"]  # type: ignore[return-value]  # none is None
-
-    @property
-    def leaves_part_to_norm(self) -> bool:
-        """Whether the norm before it may tell a part of the gradient of its scale, and that is fastest; on CPUs."""
-        scale = self._parameters["scale"]
-        if scale is None or not self.output_is_kept:
-            return False
-        return scale.requires_grad and scale.is_cpu and scale.numel() == 1
 
     def is_fused(self, x: Tensor) -> bool:
         """Whether a GPU's kernel quantises these numbers."""
@@ -263,9 +268,7 @@ class Quantizer(Float32Module):
         scale, mean, std = (tensor.detach().clone() for tensor in (self.scale, self.mean, self.std))
         return partial(self._noisy, scale=scale, mean=mean, std=std)
 
-    def _noisy(
-        self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor, quantizers_part: QuantizersPart | None = None
-    ) -> Tensor:
+    def _noisy(self, x: Tensor, scale: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         scale_gradient = self.scale_gradient(x) if scale.requires_grad else 1.0
         if self.is_fused(x):
             return fused_fake_quantize(
@@ -284,7 +287,6 @@ class Quantizer(Float32Module):
                 self.noise_reader.read(mean, std),
                 grid=self.grid(),
                 scale_gradient=scale_gradient,
-                quantizers_part=quantizers_part,
             )
         return fake_quantize(
             x,

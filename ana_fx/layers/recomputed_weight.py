@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.layers.fake_quantize import is_computed_again
+from ana_fx.layers.hooks import is_hooked
 from ana_fx.layers.quantizers import Quantizer
 
 __all__ = ["is_recomputed", "without_keeping"]
@@ -28,7 +29,7 @@ def is_recomputed(weight: Tensor, quantizer: Quantizer) -> bool:
         and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch._C._are_functorch_transforms_active()
-        and not (quantizer._forward_hooks or quantizer._forward_pre_hooks)  # they may give other numbers
+        and not is_hooked(quantizer)  # hooks may give other numbers
     )
 
 

@@ -22,10 +22,10 @@ from ana_fx.kernels.bins import Bins, bins_of
 from ana_fx.kernels.blocked_weights import quantize_on_cpu
 from ana_fx.kernels.fused_weights import Layout, quantize_together
 from ana_fx.layers.fake_quantize import is_computed_again
+from ana_fx.layers.hooks import is_hooked
 from ana_fx.layers.layer_map import Phase
 from ana_fx.layers.operator_map import OperatorMap
 from ana_fx.layers.quantizers import Quantizer
-from ana_fx.layers.scale_by_norm import norms_parameters
 
 __all__ = ["ParameterBank"]
 
@@ -50,7 +50,6 @@ class ParameterBank:
             return
         learning = [each for each in self._layer_maps if each.training and each.phase is Phase.LEARNING]
         self._hand_weights([each for each in learning if _has_plain_weight(each)])
-        _hand_norms([each for each in learning if each.tells_scale])
 
     def _hand_weights(self, layer_maps: Sequence[OperatorMap]) -> None:
         """Hand weights that are quantised in one kernel, or some of them at a time on a CPU."""
@@ -104,16 +103,6 @@ def _hand(layer_maps: Sequence[OperatorMap], weights: Sequence[Tensor], quantize
         layer_map.handed.hand_weight(each, weight)
 
 
-def _hand_norms(layer_maps: Sequence[OperatorMap]) -> None:
-    """Hand batch norms that tell the gradients of scales, all in one."""
-    pairs = [(each._modules["norm"], each._modules["output_quantizer"]) for each in layer_maps]
-    if len(pairs) < 2:
-        return
-    norms, quantizers = zip(*pairs, strict=True)
-    for layer_map, parameters in zip(layer_maps, norms_parameters(norms, quantizers), strict=True):
-        layer_map.handed.hand_norm(parameters)
-
-
 def _quantizer_of(layer_map: OperatorMap) -> Quantizer:
     """Its weight's quantizer; looked up where modules keep it, which is faster."""
     return layer_map._modules["weight_quantizer"]  # type: ignore[return-value]  # the layer maps were chosen for it
@@ -135,7 +124,7 @@ def _has_plain_weight(layer_map: OperatorMap) -> bool:
         and weight.dtype == torch.float32
         and not quantizer.integer_type.levels  # a codebook's levels are compared one by one
         and quantizer.is_calibrated
-        and not (quantizer._forward_hooks or quantizer._forward_pre_hooks)
+        and not is_hooked(quantizer)
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ana_fx.kernels import blocked_quantizer
 from ana_fx.kernels.bins import NoiseReader, bins_of
-from ana_fx.kernels.blocked_quantizer import QuantizersPart, blocked_fake_quantize
+from ana_fx.kernels.blocked_quantizer import blocked_fake_quantize
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.layers.fake_quantize import fake_quantize
 from ana_fx.numerics.scale_search import positive
@@ -167,17 +167,6 @@ def test_a_parameter_is_all_that_is_kept_and_of_other_numbers_a_byte_each():
     parameter = torch.randn(4, 5, requires_grad=True)
     assert kept(parameter) == []
     assert kept(parameter * 1) == [torch.int8]
-    assert kept(parameter * 1, quantizers_part=QuantizersPart()) == [torch.int8, torch.float32]
-
-
-def test_the_part_that_is_left_to_a_norm_is_that_of_the_output():
-    x, grad, scale = torch.randn(3, 40), torch.randn(3, 40), torch.tensor(-0.07, requires_grad=True)
-    part = QuantizersPart()
-    y = blocked(x.requires_grad_() * 1, scale, NOISES[0], GRIDS[1], quantizers_part=part)
-    y.backward(grad)
-    assert scale.grad is None
-    assert part.factor == -_FACTOR  # with the sign of the step
-    assert part.value == pytest.approx(float((grad * y.detach()).sum()) / 0.07, rel=1e-5)
 
 
 def test_threads_do_not_share_room():
@@ -214,10 +203,9 @@ def test_gradients_of_gradients_are_those_of_the_reference(is_leaf):
     assert found[0].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"quantizers_part": QuantizersPart()}], ids=["own", "behind a norm"])
-def test_gradients_of_gradients_with_respect_to_a_scale_are_refused(options):
+def test_gradients_of_gradients_with_respect_to_a_scale_are_refused():
     x = torch.randn(5, requires_grad=True)
-    loss = blocked(x * 1, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[0], **options).square().sum()
+    loss = blocked(x * 1, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[0]).square().sum()
     with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
         torch.autograd.grad(loss, x, create_graph=True)
 

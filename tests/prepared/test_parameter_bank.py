@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import ana_fx
 from ana_fx.graph import layer_maps
 from ana_fx.layers.operator_map import OperatorMap
-from ana_fx.layers.scale_by_norm import norms_parameters
 from tests.kernel_helpers import needs_cuda
 from tests.models import Residual, example
 
@@ -72,14 +71,13 @@ def test_a_step_with_the_hook_is_a_step_without(precision, schedule):
             assert torch.equal(together[name], expected)
 
 
-def test_each_small_weight_and_each_norm_that_tells_a_scale_is_handed(monkeypatch):
+def test_each_small_weight_is_handed_in_training(monkeypatch):
     handed = []
     monkeypatch.setattr("ana_fx.layers.handed.Handed.hand_weight", lambda self, *given: handed.append("weight"))
-    monkeypatch.setattr("ana_fx.layers.handed.Handed.hand_norm", lambda self, *given: handed.append("norm"))
     qat = prepared()
     handed.clear()
     qat(X)
-    assert sorted(handed) == ["norm"] * 2 + ["weight"] * 3
+    assert handed == ["weight"] * 3
     handed.clear()
     with torch.no_grad():
         qat(X)
@@ -110,18 +108,6 @@ def test_a_weight_that_is_written_after_it_was_handed_is_quantised_anew():
     handed = layer_map.real((X,))
     assert not torch.equal(handed, expected)
     assert torch.equal(layer_map.real((X,)), expected)  # what was handed is for one call
-
-
-def test_a_norm_that_is_written_after_it_was_handed_computes_with_what_was_written():
-    layer_map = next(iter(layer_maps(prepared()).values()))
-    (parameters,) = norms_parameters([layer_map.norm], [layer_map.output_quantizer])
-    layer_map.handed.hand_norm(parameters)
-    with torch.no_grad():
-        layer_map.norm.weight.mul_(0.5)
-    again = copy.deepcopy(layer_map)
-    layer_map.real((X,)).sum().backward()
-    again.real((X,)).sum().backward()
-    assert torch.equal(layer_map.norm.weight.grad, again.norm.weight.grad)
 
 
 def test_a_penalty_on_the_gradient_is_that_of_layers_on_their_own():

@@ -1,0 +1,133 @@
+"""A batch norm and the noisy quantizer behind it, on CPUs: in fewer passes over the numbers than one after the other.
+
+The norm computes y = γ · z + β of standardised numbers z. With γ / step and β / step + offset in their place it gives
+the v of `ana_fx.kernels.bins.Bins` at once, and the quantizer makes its output where v lies, which nobody else reads.
+
+The gradient of the scale is Σ grad · output / step − Σ grad_y · y / step. The second sum is Σ γ · grad_γ + Σ β ·
+grad_β, of gradients that the norm has anyway; the first needs the output. Where the next layer keeps that, this is the
+fastest way; else a byte for each number tells the gradient, as in `ana_fx.kernels.blocked_quantizer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ana_fx.kernels.bins import Bins, bins_of
+from ana_fx.kernels.blocked_quantizer import (
+    flat,
+    gradient_where_near,
+    gradients_from_parts,
+    near_in_place,
+    parts_in_place,
+    parts_tell,
+)
+from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
+from ana_fx.kernels.int8_levels import laid_out
+from ana_fx.numerics.scale_search import positive_number
+
+__all__ = ["NormNumbers", "normalize_and_quantize"]
+
+
+class NormNumbers(NamedTuple):
+    """What a batch norm computes with.
+
+    Args:
+        weight: γ, [channels].
+        bias: β, [channels].
+        mean: The running mean, [channels], if there is one; written if `uses_batch`.
+        variance: The running variance, likewise.
+        uses_batch: Whether mean and variance are those of the batch, not the running ones.
+        momentum: The share of a batch in the running ones.
+        eps: What is added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+    uses_batch: bool
+    momentum: float
+    eps: float
+
+
+def normalize_and_quantize(
+    x: Tensor,
+    norm: NormNumbers,
+    scale: Tensor,
+    noise: tuple[float, float],
+    *,
+    grid: Grid,
+    scale_gradient: float = 1.0,
+    output_is_kept: bool = True,
+) -> Tensor:
+    """What a quantizer makes of what a norm makes of `x`, with its gradients.
+
+    The other arguments are those of `ana_fx.kernels.blocked_quantizer.blocked_fake_quantize`.
+
+    Args:
+        x: Float32, [batch, channels, *size].
+        norm: The norm.
+        scale: Of one step.
+        output_is_kept: Whether the next layer keeps the output for backward.
+    """
+    step, slope = positive_number(float(scale.detach()))
+    bins = bins_of(grid, step, *noise)
+    keeps_output = scale.requires_grad and (output_is_kept or not parts_tell(bins))
+    settings = (norm, step, bins, slope * scale_gradient, keeps_output)
+    out: Tensor = _NormalizeAndQuantize.apply(x, norm.weight, norm.bias, scale, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
+
+
+class _NormalizeAndQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        norm: NormNumbers,
+        step: float,
+        bins: Bins,
+        factor: float,
+        keeps_output: bool,
+    ) -> Tensor:
+        running = (norm.mean, norm.variance)
+        line = (weight / step, (bias / step).add_(bins.offset))
+        v, *found = torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
+        writes = parts_in_place if ctx.needs_input_grad[3] and not keeps_output else near_in_place
+        byte = writes(v, step, bins)
+        ctx.step, ctx.bins, ctx.factor = step, bins, factor
+        ctx.uses_batch, ctx.eps, ctx.keeps_output = norm.uses_batch, norm.eps, keeps_output
+        used = (None, None) if norm.uses_batch else running
+        kept = (v, bias) if keeps_output else (None, None)
+        ctx.save_for_backward(x, weight, scale, byte, *used, *found, *kept)
+        return v
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale, byte, *statistics, y, bias = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:3])
+        learns_scale = ctx.needs_input_grad[3]
+        grad = laid_out(grad, byte.stride())
+        of_step = 0.0
+        if grad.requires_grad:  # somebody wants gradients of gradients
+            refuse_graph(learns_scale=learns_scale)
+            grad_v = grad * gradient_where_near(torch.ones_like(grad), byte, ctx.bins, x.dtype)
+        elif learns_scale and not ctx.keeps_output:
+            grad_v, of_step = gradients_from_parts(grad, byte, ctx.bins, x.dtype)
+        else:
+            grad_v = gradient_where_near(grad, byte, ctx.bins, x.dtype)
+        if ctx.keeps_output:
+            needs[1:] = True, True
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_v, x, weight, *statistics, ctx.uses_batch, ctx.eps, needs
+        )
+        if ctx.keeps_output:
+            told = float(torch.dot(weight, grad_weight)) + float(torch.dot(bias, grad_bias))
+            of_step = (float(torch.dot(flat(grad), flat(y))) - told) / ctx.step
+        grad_scale = torch.full(scale.shape, of_step * ctx.factor) if learns_scale else None
+        return grad_x, grad_weight, grad_bias, grad_scale, *(None,) * 5
