@@ -24,6 +24,7 @@ class Bins(NamedTuple):
         lo: The lowest level.
         hi: The highest level.
         offset: Of v.
+        shift: The offset as a tensor, which adds in half the time of a number.
         lower: Clipped to between `lower` and `upper`, v has the same level, which is then its floor.
         upper: See `lower`.
         width: Noise reaches a threshold that is nearer than this …
@@ -34,6 +35,7 @@ class Bins(NamedTuple):
     lo: float
     hi: float
     offset: float
+    shift: Tensor
     lower: float
     upper: float
     width: float
@@ -101,13 +103,14 @@ def _level_of_end(end: float, step: float) -> float:
 @lru_cache(maxsize=4096)
 def _bins(lo: float, hi: float, grid_offset: float, mean: float, std: float) -> Bins:
     offset = float(np.float32(grid_offset) - np.float32(mean))
+    shift = torch.tensor(offset, dtype=torch.float32, device="cpu")
     width, height = (float(of(torch.tensor(std))) for of in (_NOISE.width, _NOISE.height))
     if not hi > lo:  # no threshold; or a training ran away, and the step is not a number
-        return Bins(lo, lo, offset, lo + 0.5, lo + 0.5, 0.0, False, height)
+        return Bins(lo, lo, offset, shift, lo + 0.5, lo + 0.5, 0.0, False, height)
     if not width >= 0.5:  # nor is the noise
-        return Bins(lo, hi, offset, lo + 0.5, hi + 0.5, width, False, height)
+        return Bins(lo, hi, offset, shift, lo + 0.5, hi + 0.5, width, False, height)
     lower, upper = _last_within(lo + 1.0, width, -np.inf), _last_within(hi, width, np.inf)
-    return Bins(lo, hi, offset, lower, upper, width, True, height)
+    return Bins(lo, hi, offset, shift, lower, upper, width, True, height)
 
 
 def _last_within(threshold: float, width: float, towards: float) -> float:

@@ -21,12 +21,12 @@ from ana_fx.kernels.blocked_quantizer import (
     gradient_where_near,
     gradients_from_parts,
     near_in_place,
+    one_step,
     parts_in_place,
     parts_tell,
 )
 from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
 from ana_fx.kernels.int8_levels import laid_out
-from ana_fx.numerics.scale_search import positive_number
 
 __all__ = ["NormNumbers", "normalize_and_quantize"]
 
@@ -73,10 +73,10 @@ def normalize_and_quantize(
         scale: Of one step.
         output_is_kept: Whether the next layer keeps the output for backward.
     """
-    step, slope = positive_number(float(scale.detach()))
-    bins = bins_of(grid, step, *noise)
+    number, slope, step = one_step(scale.detach())
+    bins = bins_of(grid, number, *noise)
     keeps_output = scale.requires_grad and (output_is_kept or not parts_tell(bins))
-    settings = (norm, step, bins, slope * scale_gradient, keeps_output)
+    settings = (norm, step, number, bins, slope * scale_gradient, keeps_output)
     out: Tensor = _NormalizeAndQuantize.apply(x, norm.weight, norm.bias, scale, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
@@ -90,26 +90,27 @@ class _NormalizeAndQuantize(torch.autograd.Function):
         bias: Tensor,
         scale: Tensor,
         norm: NormNumbers,
-        step: float,
+        step: Tensor,
+        step_number: float,
         bins: Bins,
         factor: float,
         keeps_output: bool,
     ) -> Tensor:
         running = (norm.mean, norm.variance)
-        line = (weight / step, (bias / step).add_(bins.offset))
+        line = (weight / step, (bias / step).add_(bins.shift))
         v, *found = torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
         writes = parts_in_place if ctx.needs_input_grad[3] and not keeps_output else near_in_place
         byte = writes(v, step, bins)
-        ctx.step, ctx.bins, ctx.factor = step, bins, factor
+        ctx.step, ctx.bins, ctx.factor, ctx.scale_shape = step_number, bins, factor, scale.shape
         ctx.uses_batch, ctx.eps, ctx.keeps_output = norm.uses_batch, norm.eps, keeps_output
         used = (None, None) if norm.uses_batch else running
         kept = (v, bias) if keeps_output else (None, None)
-        ctx.save_for_backward(x, weight, scale, byte, *used, *found, *kept)
+        ctx.save_for_backward(x, weight, byte, *used, *found, *kept)
         return v
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale, byte, *statistics, y, bias = ctx.saved_tensors
+        x, weight, byte, *statistics, y, bias = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])
         learns_scale = ctx.needs_input_grad[3]
         grad = laid_out(grad, byte.stride())
@@ -129,5 +130,5 @@ class _NormalizeAndQuantize(torch.autograd.Function):
         if ctx.keeps_output:
             told = float(torch.dot(weight, grad_weight)) + float(torch.dot(bias, grad_bias))
             of_step = (float(torch.dot(flat(grad), flat(y))) - told) / ctx.step
-        grad_scale = torch.full(scale.shape, of_step * ctx.factor) if learns_scale else None
-        return grad_x, grad_weight, grad_bias, grad_scale, *(None,) * 5
+        grad_scale = torch.full(ctx.scale_shape, of_step * ctx.factor) if learns_scale else None
+        return grad_x, grad_weight, grad_bias, grad_scale, *(None,) * 6

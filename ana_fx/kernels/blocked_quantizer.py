@@ -29,15 +29,24 @@ __all__ = [
     "gradients_from_parts",
     "is_blocked",
     "near_in_place",
+    "one_step",
     "parts_in_place",
     "parts_tell",
 ]
 
 _BLOCK = 2**18  # numbers for each thread
 _PARTS = 125.0  # of a bin, numbered from 1
+_FIRST_PART = torch.ones((), device="cpu")
 _BELOW, _ABOVE = 0.0, 127.0  # in place of the number of a part
 _HUGE = 1e30  # times the distance of any two floats: beyond all parts
-_NO_STEPS = torch.ones(())  # where blocks need none
+_NO_STEPS = torch.ones((), device="cpu")  # where blocks need none
+
+
+def one_step(scale: Tensor) -> tuple[float, float, Tensor]:
+    """The step of a scale of one number, the slope of that with respect to the scale, and the step as a tensor."""
+    number = float(scale)
+    step, slope = positive_number(number)
+    return step, slope, scale if step == number and not scale.ndim else torch.tensor(step)
 
 
 def parts_tell(bins: Bins) -> bool:
@@ -68,10 +77,7 @@ def blocked_fake_quantize(
     x = x if is_dense(x) else x.contiguous()
     steps = scale.detach()
     if scale.numel() == 1:
-        number = float(steps)
-        step, slope = positive_number(number)
-        if step != number or scale.ndim:
-            steps = torch.tensor(step)
+        step, slope, steps = one_step(steps)
     else:
         step, slope, steps = 1.0, 1.0, positive(steps)
     bins = bins_of(grid, step, *noise)
@@ -133,7 +139,7 @@ def _quantized(x: Tensor, steps: Tensor, bins: Bins) -> Tensor:
 def _in_steps(x: Tensor, step: Tensor, bins: Bins, out: Tensor) -> Tensor:
     """v, as `Bins` says."""
     divided = torch.div(x, step, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(step)
-    return divided.add_(bins.offset)
+    return divided.add_(bins.shift)
 
 
 def _near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
@@ -207,7 +213,7 @@ def _quantized_and_parts(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, 
     return y, parts
 
 
-def near_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
+def near_in_place(v: Tensor, step: Tensor, bins: Bins) -> Tensor:
     """Turn v, as `Bins` says, into the value; and give for each number whether noise reaches a threshold, int8."""
     near = torch.empty_like(v, dtype=torch.int8)
     for numbers, byte, _ in _blocks(_NO_STEPS, v, near):
@@ -216,7 +222,7 @@ def near_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
     return near
 
 
-def parts_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
+def parts_in_place(v: Tensor, step: Tensor, bins: Bins) -> Tensor:
     """Turn v into the value; and give the part of its bin in which each number lies, or its side of all bins, int8."""
     parts = torch.empty_like(v, dtype=torch.int8)
     for numbers, byte, _ in _blocks(_NO_STEPS, v, parts):
@@ -225,7 +231,7 @@ def parts_in_place(v: Tensor, step: float, bins: Bins) -> Tensor:
     return parts
 
 
-def _write_near(v: Tensor, step: Tensor | float, bins: Bins, byte: Tensor, *, clipped: Tensor, out: Tensor) -> None:
+def _write_near(v: Tensor, step: Tensor, bins: Bins, byte: Tensor, *, clipped: Tensor, out: Tensor) -> None:
     """The value into `out`, which is v or `clipped`, and whether noise reaches a threshold into `byte`."""
     torch.clamp(v, bins.lower, bins.upper, out=clipped)
     byte.copy_(_near_(v, clipped, bins))
@@ -233,12 +239,12 @@ def _write_near(v: Tensor, step: Tensor | float, bins: Bins, byte: Tensor, *, cl
 
 
 def _write_parts(
-    v: Tensor, step: Tensor | float, bins: Bins, byte: Tensor, *, clipped: Tensor, level: Tensor, out: Tensor
+    v: Tensor, step: Tensor, bins: Bins, byte: Tensor, *, clipped: Tensor, level: Tensor, out: Tensor
 ) -> None:
     """The value into `out`, which is v or `level`, and the part of its bin in which v lies into `byte`."""
     torch.clamp(v, bins.lower, bins.upper, out=clipped)
     torch.floor(clipped, out=level)
-    beyond, part = v.sub_(clipped), clipped.sub_(level).mul_(_PARTS).add_(1.0)
+    beyond, part = v.sub_(clipped), torch.add(_FIRST_PART, clipped.sub_(level), alpha=_PARTS, out=clipped)
     byte.copy_(part.add_(beyond, alpha=_HUGE).clamp_(_BELOW, _ABOVE))
     torch.mul(level, step, out=out)
 

@@ -42,11 +42,12 @@ class _QuantizeWeights(torch.autograd.Function):
         ctx: Any, bins: Sequence[Bins], scale_gradients: Sequence[float], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         weights, scales = tensors[: len(bins)], tensors[len(bins) :]
-        steps = all_positive(scales)
+        others = all_positive(scales)
+        steps = scales if others is None else others
         ctx.bins, ctx.scale_gradients = bins, scale_gradients
-        ctx.save_for_backward(*tensors, *steps)
+        ctx.save_for_backward(*tensors, *(others or ()))
         y = torch._foreach_div(weights, steps)
-        torch._foreach_add_(y, [each.offset for each in bins])
+        torch._foreach_add_(y, [each.shift for each in bins])
         torch._foreach_floor_(y)
         for each, own in zip(y, bins, strict=True):
             each.clamp_(own.lo, own.hi)
@@ -57,12 +58,13 @@ class _QuantizeWeights(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         bins, number = ctx.bins, len(ctx.bins)
         saved = ctx.saved_tensors  # torch checks that no weight was written
-        weights, scales, steps = saved[:number], saved[number : 2 * number], saved[2 * number :]
+        weights, scales, others = saved[:number], saved[number : 2 * number], saved[2 * number :]
+        steps = others or scales
         learns_scale = any(ctx.needs_input_grad[2 + number :])
         if any(grad.requires_grad for grad in grads):  # somebody wants gradients of gradients
             refuse_graph(learns_scale=learns_scale)
         with torch.no_grad():
-            offsets = [each.offset for each in bins]
+            offsets = [each.shift for each in bins]
             v = torch._foreach_div(weights, steps)
             torch._foreach_add_(v, offsets)
             clipped = [each.clamp(own.lower, own.upper) for each, own in zip(v, bins, strict=True)]
@@ -79,5 +81,6 @@ class _QuantizeWeights(torch.autograd.Function):
             torch._foreach_mul_(slopes, grads)
             grad_scales = [each.sum_to_size(scale.shape) for each, scale in zip(by_step, scales, strict=True)]
             torch._foreach_mul_(grad_scales, ctx.scale_gradients)
-            torch._foreach_mul_(grad_scales, slopes_of_positive(scales, steps))
+            if others:
+                torch._foreach_mul_(grad_scales, slopes_of_positive(scales, others))
         return None, None, *slopes, *grad_scales

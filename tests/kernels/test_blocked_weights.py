@@ -14,12 +14,14 @@ SHAPES = [(8, 3, 3, 3), (4, 5), (6, 1, 2, 2), (3, 7)]
 NOISE = (0.0, HALF_A_STEP)
 
 
+@pytest.mark.parametrize("are_steps", [False, True])
 @pytest.mark.parametrize("learns_scale", [False, True])
-def test_weights_quantised_at_once_are_those_quantised_alone_and_so_are_their_gradients(learns_scale):
+def test_weights_quantised_at_once_are_those_quantised_alone_and_so_are_their_gradients(learns_scale, are_steps):
     grids = [GRIDS[0], GRIDS[3], GRIDS[0], GRIDS[0]]
     weights = [torch.randn(shape, requires_grad=True) for shape in SHAPES]
     scales = [torch.rand(shape[0], *[1] * (len(shape) - 1)) * 0.2 + 0.02 for shape in SHAPES[:3]] + [torch.tensor(0.3)]
-    scales[1][0], scales[1][1] = -0.1, 2.0**-70  # one that crossed zero, and one that is none
+    if not are_steps:
+        scales[1][0], scales[1][1] = -0.1, 2.0**-70  # one that crossed zero, and one that is none
     scales = [scale.requires_grad_(learns_scale) for scale in scales]
     factors = [0.5, 0.25, 1.0, 2.0]
     bins = [bins_of(grid, 1.0, *NOISE) for grid in grids]
