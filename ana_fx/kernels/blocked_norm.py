@@ -97,7 +97,7 @@ class _NormalizeAndQuantize(torch.autograd.Function):
         keeps_output: bool,
     ) -> Tensor:
         running = (norm.mean, norm.variance)
-        line = (weight / step, (bias / step).add_(bins.shift))
+        line = (weight / step, torch.addcdiv(bins.shift, bias, step))
         v, *found = torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
         writes = parts_in_place if ctx.needs_input_grad[3] and not keeps_output else near_in_place
         byte = writes(v, step, bins)
@@ -123,12 +123,15 @@ class _NormalizeAndQuantize(torch.autograd.Function):
         else:
             grad_v = gradient_where_near(grad, byte, ctx.bins, x.dtype)
         if ctx.keeps_output:
+            of_output = float(torch.dot(flat(grad), flat(y)))
             needs[1:] = True, True
+        del y, byte
+        ctx.maybe_clear_saved_tensors()  # before the norm makes a gradient as large, unless the graph is retained
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad_v, x, weight, *statistics, ctx.uses_batch, ctx.eps, needs
         )
         if ctx.keeps_output:
             told = float(torch.dot(weight, grad_weight)) + float(torch.dot(bias, grad_bias))
-            of_step = (float(torch.dot(flat(grad), flat(y))) - told) / ctx.step
+            of_step = (of_output - told) / ctx.step
         grad_scale = torch.full(ctx.scale_shape, of_step * ctx.factor) if learns_scale else None
         return grad_x, grad_weight, grad_bias, grad_scale, *(None,) * 6

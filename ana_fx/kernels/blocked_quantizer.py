@@ -118,7 +118,7 @@ class _Rooms(threading.local):
     def like(self, block: Tensor, number: int) -> list[Tensor]:
         """So many tensors in the layout of a block, until somebody asks again."""
         size, buffer = block.numel(), self._buffer
-        if len(buffer) < number * size:
+        if buffer.numel() < number * size:
             buffer = torch.empty(number * size)
             if size <= _BLOCK * torch.get_num_threads():  # a longer row has its own
                 self._buffer = buffer

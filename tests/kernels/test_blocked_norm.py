@@ -204,3 +204,17 @@ def test_the_norms_output_is_not_kept(is_kept, num_bytes):
     assert (
         0 <= sum(kept.values()) - num_bytes * x.numel() <= 4 * 6 * 4 + 4
     )  # with four numbers a channel, and the scale
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_graph_goes_back_as_often_as_it_is_retained(is_kept):
+    x, scale = torch.randn(8, 6, 5, 5, requires_grad=True), torch.tensor(0.1, requires_grad=True)
+    norm = norm_of(x)
+    leaves = [x, norm.weight, norm.bias, scale]
+    out = normalize_and_quantize(x, norm, scale, NOISES[0], grid=GRIDS[0], output_is_kept=is_kept)
+    first, second = (torch.autograd.grad(out.sum(), leaves, retain_graph=True) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+    third = torch.autograd.grad(out.sum(), leaves)
+    assert all(map(torch.equal, first, third))
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(out.sum(), leaves)
