@@ -27,8 +27,11 @@ def are_one(norm: nn.Module, quantizer: Quantizer, x: Tensor) -> bool:
         and torch.is_grad_enabled()
         and quantizer.is_blocked(x)
         and quantizer.is_calibrated
-        and quantizer.scale.numel() == 1
-        and not any(tensor is None for tensor in _tensors(norm))
+        and quantizer.numbers()[0].numel() == 1
+        and norm._parameters.get("weight") is not None  # nor computed
+        and norm._parameters.get("bias") is not None
+        and norm._buffers.get("num_batches_tracked") is not None  # nor without statistics
+        and norm.track_running_stats
         and x.numel() > x.shape[1]
         and not is_hooked(norm)
         and not is_hooked(quantizer)
@@ -45,15 +48,19 @@ def normalized_and_quantized(norm: nn.Module, x: Tensor, quantizer: Quantizer) -
     """
     assert isinstance(norm, _NORMS)
     norm._check_input_dim(x)
-    weight, bias, mean, variance, num_batches = _tensors(norm)
-    momentum = norm.momentum
+    parameters, buffers, momentum = norm._parameters, norm._buffers, norm.momentum
     if norm.training:
-        num_batches.add_(1)
-        momentum = 1.0 / float(num_batches) if momentum is None else momentum
-    return quantizer.behind_norm(x, NormNumbers(weight, bias, mean, variance, norm.training, momentum or 0.0, norm.eps))
-
-
-def _tensors(norm: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """γ, β, and the statistics; looked up where modules keep them, without those that are computed or left out."""
-    of, has = norm._parameters.get, norm._buffers.get
-    return of("weight"), of("bias"), has("running_mean"), has("running_var"), has("num_batches_tracked")  # type: ignore[return-value]  # `are_one` asks for None
+        number = buffers["num_batches_tracked"]
+        assert number is not None
+        number.add_(1)
+        momentum = 1.0 / float(number) if momentum is None else momentum
+    numbers = NormNumbers(
+        parameters["weight"],  # type: ignore[arg-type]  # none is None: `are_one` has asked
+        parameters["bias"],  # type: ignore[arg-type]  # likewise
+        buffers["running_mean"],
+        buffers["running_var"],
+        norm.training,
+        momentum or 0.0,
+        norm.eps,
+    )
+    return quantizer.behind_norm(x, numbers)

@@ -63,7 +63,9 @@ def test_only_what_gives_the_same_numbers_is_one():
     for quantizer in (per_channel, codebook, unknown, quantizer_of(schedule="clipped-relu")):
         assert not are_one(norm, quantizer, x)
     without_line, without_statistics = nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6, track_running_stats=False)
-    for other in (without_line, without_statistics, nn.GroupNorm(2, 6), nn.SyncBatchNorm(6)):
+    untracked = nn.BatchNorm2d(6)
+    untracked.track_running_stats = False  # said later, when the buffers are there
+    for other in (without_line, without_statistics, untracked, nn.GroupNorm(2, 6), nn.SyncBatchNorm(6)):
         assert not are_one(other, usual, x)
     assert not are_one(norm, usual, x.bfloat16())
     with torch.no_grad():
