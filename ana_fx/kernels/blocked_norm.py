@@ -76,62 +76,70 @@ def normalize_and_quantize(
     number, slope, step = one_step(scale.detach())
     bins = bins_of(grid, number, *noise)
     keeps_output = scale.requires_grad and (output_is_kept or not parts_tell(bins))
-    settings = (norm, step, number, bins, slope * scale_gradient, keeps_output)
-    out: Tensor = _NormalizeAndQuantize.apply(x, norm.weight, norm.bias, scale, *settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    settings = _Settings(norm, bins, step, number, slope * scale_gradient, keeps_output)
+    out: Tensor = _NormalizeAndQuantize.apply(x, norm.weight, norm.bias, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
+
+
+class _Settings(NamedTuple):
+    """What is no operand.
+
+    Args:
+        norm: The norm.
+        bins: The quantizer's bins.
+        step: Its step, as a tensor.
+        number: The step.
+        factor: Of the gradient of the scale, which is that of the step.
+        keeps_output: Whether backward has the output.
+    """
+
+    norm: NormNumbers
+    bins: Bins
+    step: Tensor
+    number: float
+    factor: float
+    keeps_output: bool
 
 
 class _NormalizeAndQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        scale: Tensor,
-        norm: NormNumbers,
-        step: Tensor,
-        step_number: float,
-        bins: Bins,
-        factor: float,
-        keeps_output: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
+        norm, bins, step = settings[:3]
         running = (norm.mean, norm.variance)
         line = (weight / step, torch.addcdiv(bins.shift, bias, step))
         v, *found = torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
-        writes = parts_in_place if ctx.needs_input_grad[3] and not keeps_output else near_in_place
+        writes = parts_in_place if ctx.needs_input_grad[3] and not settings.keeps_output else near_in_place
         byte = writes(v, step, bins)
-        ctx.step, ctx.bins, ctx.factor, ctx.scale_shape = step_number, bins, factor, scale.shape
-        ctx.uses_batch, ctx.eps, ctx.keeps_output = norm.uses_batch, norm.eps, keeps_output
+        ctx.settings, ctx.scale_shape = settings, scale.shape
         used = (None, None) if norm.uses_batch else running
-        kept = (v, bias) if keeps_output else (None, None)
+        kept = (v, bias) if settings.keeps_output else (None, None)
         ctx.save_for_backward(x, weight, byte, *used, *found, *kept)
         return v
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, byte, *statistics, y, bias = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[:3])
-        learns_scale = ctx.needs_input_grad[3]
+        norm, bins, _, number, factor, keeps_output = ctx.settings
+        *needs, learns_scale, _ = ctx.needs_input_grad
         grad = laid_out(grad, byte.stride())
         of_step = 0.0
         if grad.requires_grad:  # somebody wants gradients of gradients
             refuse_graph(learns_scale=learns_scale)
-            grad_v = grad * gradient_where_near(torch.ones_like(grad), byte, ctx.bins, x.dtype)
-        elif learns_scale and not ctx.keeps_output:
-            grad_v, of_step = gradients_from_parts(grad, byte, ctx.bins, x.dtype)
+            grad_v = grad * gradient_where_near(torch.ones_like(grad), byte, bins, x.dtype)
+        elif learns_scale and not keeps_output:
+            grad_v, of_step = gradients_from_parts(grad, byte, bins, x.dtype)
         else:
-            grad_v = gradient_where_near(grad, byte, ctx.bins, x.dtype)
-        if ctx.keeps_output:
+            grad_v = gradient_where_near(grad, byte, bins, x.dtype)
+        if keeps_output:
             of_output = float(torch.dot(flat(grad), flat(y)))
             needs[1:] = True, True
         del y, byte
         ctx.maybe_clear_saved_tensors()  # before the norm makes a gradient as large, unless the graph is retained
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad_v, x, weight, *statistics, ctx.uses_batch, ctx.eps, needs
+            grad_v, x, weight, *statistics, norm.uses_batch, norm.eps, needs
         )
-        if ctx.keeps_output:
+        if keeps_output:
             told = float(torch.dot(weight, grad_weight)) + float(torch.dot(bias, grad_bias))
-            of_step = (of_output - told) / ctx.step
-        grad_scale = torch.full(ctx.scale_shape, of_step * ctx.factor) if learns_scale else None
-        return grad_x, grad_weight, grad_bias, grad_scale, *(None,) * 6
+            of_step = (of_output - told) / number
+        grad_scale = torch.full(ctx.scale_shape, of_step * factor) if learns_scale else None
+        return grad_x, grad_weight, grad_bias, grad_scale, None

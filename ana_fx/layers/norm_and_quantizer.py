@@ -31,7 +31,7 @@ def are_one(norm: nn.Module, quantizer: Quantizer, x: Tensor) -> bool:
         and norm._parameters.get("weight") is not None  # nor computed
         and norm._parameters.get("bias") is not None
         and norm._buffers.get("num_batches_tracked") is not None  # nor without statistics
-        and norm.track_running_stats
+        and bool(norm.track_running_stats)
         and x.numel() > x.shape[1]
         and not is_hooked(norm)
         and not is_hooked(quantizer)
