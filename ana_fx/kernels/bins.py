@@ -103,8 +103,8 @@ def _level_of_end(end: float, step: float) -> float:
 @lru_cache(maxsize=4096)
 def _bins(lo: float, hi: float, grid_offset: float, mean: float, std: float) -> Bins:
     offset = float(np.float32(grid_offset) - np.float32(mean))
-    shift = torch.tensor(offset, dtype=torch.float32, device="cpu")
-    width, height = (float(of(torch.tensor(std))) for of in (_NOISE.width, _NOISE.height))
+    shift, deviation = (torch.tensor(each, dtype=torch.float32, device="cpu") for each in (offset, std))
+    width, height = float(_NOISE.width(deviation)), float(_NOISE.height(deviation))
     if not hi > lo:  # no threshold; or a training ran away, and the step is not a number
         return Bins(lo, lo, offset, shift, lo + 0.5, lo + 0.5, 0.0, False, height)
     if not width >= 0.5:  # nor is the noise

@@ -5,7 +5,7 @@ the v of `ana_fx.kernels.bins.Bins` at once, and the quantizer makes its output 
 
 The gradient of the scale is Σ grad · output / step − Σ grad_y · y / step. The second sum is Σ γ · grad_γ + Σ β ·
 grad_β, of gradients that the norm has anyway; the first needs the output. Where the next layer keeps that, this is the
-fastest way; else a byte for each number tells the gradient, as in `ana_fx.kernels.blocked_quantizer`.
+fastest way; else a byte for each number tells the gradient, as in `ana_fx.kernels.kept_bytes`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.bins import Bins, bins_of
-from ana_fx.kernels.blocked_quantizer import (
-    flat,
+from ana_fx.kernels.blocks import flat
+from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
+from ana_fx.kernels.int8_levels import laid_out
+from ana_fx.kernels.kept_bytes import (
     gradient_where_near,
     gradients_from_parts,
     near_in_place,
-    one_step,
     parts_in_place,
     parts_tell,
 )
-from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
-from ana_fx.kernels.int8_levels import laid_out
+from ana_fx.numerics.scale_search import one_step
 
 __all__ = ["NormNumbers", "normalize_and_quantize"]
 
@@ -141,5 +141,7 @@ class _NormalizeAndQuantize(torch.autograd.Function):
         if keeps_output:
             told = float(torch.dot(weight, grad_weight)) + float(torch.dot(bias, grad_bias))
             of_step = (of_output - told) / number
-        grad_scale = torch.full(ctx.scale_shape, of_step * factor) if learns_scale else None
+        grad_scale = (
+            torch.full(ctx.scale_shape, of_step * factor, dtype=torch.float32, device="cpu") if learns_scale else None
+        )
         return grad_x, grad_weight, grad_bias, grad_scale, None

@@ -3,7 +3,7 @@
 For noise that reaches one threshold at most, uniform and under `mode`; everything else is
 `ana_fx.layers.fake_quantize`'s, whose numbers these are, bit for bit. Backward needs a byte for each number: whether
 noise reaches a threshold from there; or, if the scale learns and the noise stays, where in its bin the number lies, as
-in `ana_fx.kernels.blocked_quantizer`. Of a parameter, and under noise that decays, it needs the numbers themselves.
+in `ana_fx.kernels.kept_bytes`. Of a parameter, and under noise that decays, it needs the numbers themselves.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _ALL = tl.constexpr(tl.PropagateNan.ALL)
 _SMALLEST, _LARGEST = tl.constexpr(2.0**-60), tl.constexpr(2.0**60)
 _SQRT3_INCLUDED = tl.constexpr(3.0**0.5 * (1.0 + 2.0**-20))
 _DENSITY = tl.constexpr(0.5 / 3.0**0.5)
-_PARTS = tl.constexpr(125.0)  # of a bin, numbered from 1; see `ana_fx.kernels.blocked_quantizer`
+_PARTS = tl.constexpr(125.0)  # of a bin, numbered from 1; see `ana_fx.kernels.kept_bytes`
 _BELOW, _ABOVE = tl.constexpr(0.0), tl.constexpr(127.0)  # in place of the number of a part
 _INTEGERS = tl.constexpr(1.5 * 2.0**23)  # a number below 2**22 added to it loses its fraction, rounded half to even
 

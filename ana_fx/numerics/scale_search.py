@@ -13,8 +13,8 @@ from ana_fx.numerics.levels import Levels
 __all__ = [
     "all_positive",
     "least_squares_scale",
+    "one_step",
     "positive",
-    "positive_number",
     "slope_of_positive",
     "slopes_of_positive",
 ]
@@ -53,11 +53,15 @@ def slopes_of_positive(scales: tuple[Tensor, ...], steps: tuple[Tensor, ...]) ->
     return tuple(slopes)
 
 
-def positive_number(scale: float) -> tuple[float, float]:
-    """`positive` of one number, and `slope_of_positive`."""
-    size = abs(scale)
-    slope = math.copysign(1.0, scale) if _SMALLEST <= size <= _LARGEST else 0.0
-    return min(max(size, _SMALLEST), _LARGEST), slope
+def one_step(scale: Tensor) -> tuple[float, float, Tensor]:
+    """Of a scale of one number, on a CPU: `positive`, `slope_of_positive`, and `positive` as a 0-dimensional tensor."""
+    number = float(scale)
+    size = abs(number)
+    step = min(max(size, _SMALLEST), _LARGEST)
+    slope = math.copysign(1.0, number) if _SMALLEST <= size <= _LARGEST else 0.0
+    if step == number and not scale.ndim:
+        return step, slope, scale
+    return step, slope, torch.tensor(step, dtype=torch.float32, device="cpu")
 
 
 def slope_of_positive(scale: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ana_fx.kernels import blocked_quantizer
+from ana_fx.kernels import blocks
 from ana_fx.kernels.blocked_norm import NormNumbers, normalize_and_quantize
 from ana_fx.kernels.fused_quantizer import Grid
 from ana_fx.layers.fake_quantize import fake_quantize
@@ -104,7 +104,7 @@ def check(
 
 @pytest.fixture(params=[2**18, 64], ids=["one block", "many blocks"], autouse=True)
 def _block(request, monkeypatch):
-    monkeypatch.setattr(blocked_quantizer, "_BLOCK", request.param)
+    monkeypatch.setattr(blocks, "_BLOCK", request.param)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=range(len(GRIDS)))

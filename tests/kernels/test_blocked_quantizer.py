@@ -1,6 +1,6 @@
 """The noisy quantizer in blocks: the numbers and the gradients of the plain code.
 
-This covers `kernels/bins.py` too.
+This covers `kernels/bins.py`, `kernels/blocks.py` and `kernels/kept_bytes.py` too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ana_fx.kernels import blocked_quantizer
+from ana_fx.kernels import blocks
 from ana_fx.kernels.bins import NoiseReader, bins_of
 from ana_fx.kernels.blocked_quantizer import blocked_fake_quantize
 from ana_fx.kernels.fused_quantizer import Grid
@@ -70,7 +70,7 @@ def scale_of(shape: tuple[int, ...], *, is_per_channel: bool) -> Tensor:
 
 @pytest.fixture(params=[2**18, 64], ids=["one block", "many blocks"], autouse=True)
 def _block(request, monkeypatch):
-    monkeypatch.setattr(blocked_quantizer, "_BLOCK", request.param)
+    monkeypatch.setattr(blocks, "_BLOCK", request.param)
 
 
 @pytest.mark.parametrize("is_leaf", [True, False], ids=["parameter", "activation"])
@@ -208,6 +208,24 @@ def test_gradients_of_gradients_with_respect_to_a_scale_are_refused():
     loss = blocked(x * 1, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[0]).square().sum()
     with pytest.raises(RuntimeError, match="prepare the model with a schedule that leaves scales as they are"):
         torch.autograd.grad(loss, x, create_graph=True)
+
+
+def test_what_was_computed_once_in_inference_mode_serves_training_and_whatever_torch_makes_by_default():
+    x, scale = torch.randn(40, requires_grad=True), torch.tensor(0.1, requires_grad=True)
+    noise = (0.0123, HALF_A_STEP)  # of no other test: nothing is known of it yet
+    expected = blocked(x * 1, scale, (0.0, HALF_A_STEP), GRIDS[0]._replace(offset=0.5 - 0.0123))
+    with torch.inference_mode():
+        blocked(torch.randn(40), scale, noise, GRIDS[0])
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = blocked(x * 1, scale, noise, GRIDS[0])
+        found.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.equal(found, expected)
+    assert (scale.grad.dtype, scale.grad.device.type) == (torch.float32, "cpu")
 
 
 def test_the_noise_is_read_again_after_every_write_and_by_every_copy():
