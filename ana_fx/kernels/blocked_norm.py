@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ana_fx.kernels.bins import Bins, bins_of
-from ana_fx.kernels.blocks import flat
+from ana_fx.kernels.blocks import ONE, blocks, flat
 from ana_fx.kernels.fused_quantizer import Grid, refuse_graph
 from ana_fx.kernels.int8_levels import laid_out
 from ana_fx.kernels.kept_bytes import (
@@ -75,10 +75,23 @@ def normalize_and_quantize(
     """
     number, slope, step = one_step(scale.detach())
     bins = bins_of(grid, number, *noise)
+    operands = (x, norm.weight, norm.bias, scale)
+    if not (torch.is_grad_enabled() and any(each.requires_grad for each in operands)):
+        v, *_ = _in_steps(x, norm, step, bins)
+        for block, _ in blocks(ONE, v):
+            block.floor_().clamp_(bins.lo, bins.hi).mul_(step)
+        return v
     keeps_output = scale.requires_grad and (output_is_kept or not parts_tell(bins))
     settings = _Settings(norm, bins, step, number, slope * scale_gradient, keeps_output)
-    out: Tensor = _NormalizeAndQuantize.apply(x, norm.weight, norm.bias, scale, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    out: Tensor = _NormalizeAndQuantize.apply(*operands, settings)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
+
+
+def _in_steps(x: Tensor, norm: NormNumbers, step: Tensor, bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
+    """v, as `Bins` says, of what the norm makes of `x`; and what backward of the norm needs of the batch; no graph."""
+    line = (norm.weight / step, torch.addcdiv(bins.shift, norm.bias, step))
+    running = (norm.mean, norm.variance)
+    return torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
 
 
 class _Settings(NamedTuple):
@@ -105,13 +118,11 @@ class _NormalizeAndQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
         norm, bins, step = settings[:3]
-        running = (norm.mean, norm.variance)
-        line = (weight / step, torch.addcdiv(bins.shift, bias, step))
-        v, *found = torch.native_batch_norm(x, *line, *running, norm.uses_batch, norm.momentum, norm.eps)
+        v, *found = _in_steps(x, norm, step, bins)
         writes = parts_in_place if ctx.needs_input_grad[3] and not settings.keeps_output else near_in_place
         byte = writes(v, step, bins)
         ctx.settings, ctx.scale_shape = settings, scale.shape
-        used = (None, None) if norm.uses_batch else running
+        used = (None, None) if norm.uses_batch else (norm.mean, norm.variance)
         kept = (v, bias) if settings.keeps_output else (None, None)
         ctx.save_for_backward(x, weight, byte, *used, *found, *kept)
         return v

@@ -1,4 +1,4 @@
-"""A batch norm and the quantizer behind it, computed as one where that is faster: on CPUs, while they learn."""
+"""A batch norm and the quantizer behind it, computed as one where that is faster: on CPUs, in training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def are_one(norm: nn.Module, quantizer: Quantizer, x: Tensor) -> bool:
         type(norm) in _NORMS
         and type(quantizer) is Quantizer
         and x.dtype is torch.float32
-        and torch.is_grad_enabled()
         and quantizer.is_blocked(x)
         and quantizer.is_calibrated
         and quantizer.numbers()[0].numel() == 1

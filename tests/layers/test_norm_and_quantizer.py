@@ -45,6 +45,19 @@ def test_the_statistics_are_those_of_the_norm(settings, is_training):
     assert int(norm.num_batches_tracked) == 3 * is_training
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_numbers_and_statistics_are_the_same_without_gradients(mode):
+    norm, quantizer, x = nn.BatchNorm2d(6), quantizer_of(), torch.randn(X)
+    other = copy.deepcopy(norm)
+    expected = normalized_and_quantized(norm, x, quantizer)
+    with mode():
+        found = normalized_and_quantized(other, x, quantizer)
+    assert expected.requires_grad
+    assert not found.requires_grad
+    assert torch.equal(found, expected)
+    assert all(map(torch.equal, norm.buffers(), other.buffers()))
+
+
 def test_a_batch_that_a_norm_refuses_is_refused_in_its_words():
     norm, quantizer = nn.BatchNorm2d(6), quantizer_of()
     with pytest.raises(ValueError, match=r"expected 4D input \(got 2D input\)"):
@@ -68,8 +81,6 @@ def test_only_what_gives_the_same_numbers_is_one():
     for other in (without_line, without_statistics, untracked, nn.GroupNorm(2, 6), nn.SyncBatchNorm(6)):
         assert not are_one(other, usual, x)
     assert not are_one(norm, usual, x.bfloat16())
-    with torch.no_grad():
-        assert not are_one(norm, usual, x)
     computed = nn.BatchNorm2d(6)
     torch.nn.utils.parametrize.register_parametrization(computed, "weight", nn.Softplus())
     assert not are_one(computed, usual, x)
