@@ -22,9 +22,9 @@ from ana_fx.kernels.int8_levels import laid_out
 from ana_fx.kernels.kept_bytes import (
     gradient_where_near,
     gradients_from_parts,
-    near_in_place,
-    parts_in_place,
     parts_tell,
+    write_near,
+    write_parts,
 )
 from ana_fx.numerics.scale_search import one_step
 
@@ -119,8 +119,10 @@ class _NormalizeAndQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, settings: _Settings) -> Tensor:
         norm, bins, step = settings[:3]
         v, *found = _in_steps(x, norm, step, bins)
-        writes = parts_in_place if ctx.needs_input_grad[3] and not settings.keeps_output else near_in_place
-        byte = writes(v, step, bins)
+        byte = torch.empty_like(v, dtype=torch.int8)
+        write = write_parts if ctx.needs_input_grad[3] and not settings.keeps_output else write_near
+        for block, part, _ in blocks(ONE, v, byte):
+            write(block, step, bins, part)
         ctx.settings, ctx.scale_shape = settings, scale.shape
         used = (None, None) if norm.uses_batch else (norm.mean, norm.variance)
         kept = (v, bias) if settings.keeps_output else (None, None)

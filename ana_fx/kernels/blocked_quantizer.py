@@ -9,6 +9,7 @@ gradient of the scale (see `ana_fx.kernels.kept_bytes`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from ana_fx.kernels.kept_bytes import (
 from ana_fx.numerics.scale_search import one_step, positive, slope_of_positive
 
 __all__ = ["blocked_fake_quantize", "is_blocked"]
+
+_Write = Callable[[Tensor, Tensor, Bins, Tensor], None]
 
 
 def is_blocked(x: Tensor) -> bool:
@@ -74,26 +77,13 @@ def _quantized(x: Tensor, steps: Tensor, bins: Bins) -> Tensor:
     return y
 
 
-def _quantized_and_near(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
-    """The value, and for each number whether noise reaches a threshold."""
+def _quantized_and_byte(x: Tensor, steps: Tensor, bins: Bins, write: _Write) -> tuple[Tensor, Tensor]:
+    """The value, and the byte that is kept of each number."""
     y = torch.empty_like(x, dtype=torch.float32)
-    near = torch.empty_like(x, dtype=torch.int8)
-    for numbers, out, byte, step in blocks(steps, x, y, near):
-        (v,) = rooms_like(numbers, 1)
-        _in_steps(numbers, step, bins, v)
-        write_near(v, step, bins, byte, clipped=out, out=out)
-    return y, near
-
-
-def _quantized_and_parts(x: Tensor, steps: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
-    """The value, and in which part of its bin each number lies; of numbers beyond the bins, on which side."""
-    y = torch.empty_like(x, dtype=torch.float32)
-    parts = torch.empty_like(x, dtype=torch.int8)
-    for numbers, out, byte, step in blocks(steps, x, y, parts):
-        v, clipped = rooms_like(numbers, 2)
-        _in_steps(numbers, step, bins, v)
-        write_parts(v, step, bins, byte, clipped=clipped, level=out, out=out)
-    return y, parts
+    byte = torch.empty_like(x, dtype=torch.int8)
+    for numbers, out, part, step in blocks(steps, x, y, byte):
+        write(_in_steps(numbers, step, bins, out), step, bins, part)
+    return y, byte
 
 
 def _in_steps(x: Tensor, step: Tensor, bins: Bins, out: Tensor) -> Tensor:
@@ -112,7 +102,7 @@ class _BlockedFakeQuantize(torch.autograd.Function):
         if is_there_anyway or (learns_scale and not (scale.numel() == 1 and parts_tell(bins))):
             ctx.save_for_backward(x, scale, steps.clone())  # a scale may be written before backward
             return _quantized(x, steps, bins)
-        y, kept = (_quantized_and_parts if learns_scale else _quantized_and_near)(x, steps, bins)
+        y, kept = _quantized_and_byte(x, steps, bins, write_parts if learns_scale else write_near)
         ctx.save_for_backward(kept)
         return y
 

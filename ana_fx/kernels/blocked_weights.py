@@ -42,10 +42,9 @@ class _QuantizeWeights(torch.autograd.Function):
         ctx: Any, bins: Sequence[Bins], scale_gradients: Sequence[float], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         weights, scales = tensors[: len(bins)], tensors[len(bins) :]
-        others = all_positive(scales)
-        steps = scales if others is None else others
+        steps = all_positive(scales)
         ctx.bins, ctx.scale_gradients = bins, scale_gradients
-        ctx.save_for_backward(*tensors, *(others or ()))
+        ctx.save_for_backward(*tensors, *(steps if steps is not scales else ()))
         y = torch._foreach_div(weights, steps)
         torch._foreach_add_(y, [each.shift for each in bins])
         torch._foreach_floor_(y)
@@ -58,8 +57,8 @@ class _QuantizeWeights(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         bins, number = ctx.bins, len(ctx.bins)
         saved = ctx.saved_tensors  # torch checks that no weight was written
-        weights, scales, others = saved[:number], saved[number : 2 * number], saved[2 * number :]
-        steps = others or scales
+        weights, scales = saved[:number], saved[number : 2 * number]
+        steps = saved[2 * number :] or scales
         learns_scale = any(ctx.needs_input_grad[2 + number :])
         if any(grad.requires_grad for grad in grads):  # somebody wants gradients of gradients
             refuse_graph(learns_scale=learns_scale)
@@ -81,6 +80,6 @@ class _QuantizeWeights(torch.autograd.Function):
             torch._foreach_mul_(slopes, grads)
             grad_scales = [each.sum_to_size(scale.shape) for each, scale in zip(by_step, scales, strict=True)]
             torch._foreach_mul_(grad_scales, ctx.scale_gradients)
-            if others:
-                torch._foreach_mul_(grad_scales, slopes_of_positive(scales, others))
+            if steps is not scales:
+                torch._foreach_mul_(grad_scales, slopes_of_positive(scales, steps))
         return None, None, *slopes, *grad_scales

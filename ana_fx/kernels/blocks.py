@@ -34,25 +34,20 @@ def flat(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
-class _Rooms(threading.local):
+class _Room(threading.local):
     """A thread's room for intermediate numbers; to ask the system for it each time would take as long as to use it."""
 
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0, dtype=torch.float32, device="cpu")
-
-    def like(self, block: Tensor, number: int) -> list[Tensor]:
-        """So many tensors in the layout of a block, until somebody asks again."""
-        size, buffer = block.numel(), self._buffer
-        if buffer.numel() < number * size:
-            buffer = torch.empty(number * size, dtype=torch.float32, device="cpu")
-            if size <= _BLOCK * torch.get_num_threads():  # a longer row has its own
-                self._buffer = buffer
-        return [buffer.as_strided(block.shape, block.stride(), index * size) for index in range(number)]
+    buffer = torch.empty(0, dtype=torch.float32, device="cpu")
 
 
-_ROOMS = _Rooms()
+_ROOM = _Room()
 
 
 def rooms_like(block: Tensor, number: int) -> list[Tensor]:
     """So many float32 tensors in the layout of a block for numbers in between, until this thread asks again."""
-    return _ROOMS.like(block, number)
+    size, buffer = block.numel(), _ROOM.buffer
+    if buffer.numel() < number * size:
+        buffer = torch.empty(number * size, dtype=torch.float32, device="cpu")
+        if size <= _BLOCK * torch.get_num_threads():  # a longer row has its own
+            _ROOM.buffer = buffer
+    return [buffer.as_strided(block.shape, block.stride(), index * size) for index in range(number)]

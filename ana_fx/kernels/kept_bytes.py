@@ -17,8 +17,6 @@ __all__ = [
     "gradient_where_near",
     "gradients_from_parts",
     "near_",
-    "near_in_place",
-    "parts_in_place",
     "parts_tell",
     "write_near",
     "write_parts",
@@ -42,40 +40,22 @@ def near_(v: Tensor, clipped: Tensor, bins: Bins) -> Tensor:
     return v.sub_(threshold).abs_().lt_(bins.width)
 
 
-def near_in_place(v: Tensor, step: Tensor, bins: Bins) -> Tensor:
-    """Turn v, as `Bins` says, into the value; and give for each number whether noise reaches a threshold, int8."""
-    near = torch.empty_like(v, dtype=torch.int8)
-    for numbers, byte, _ in blocks(ONE, v, near):
-        (clipped,) = rooms_like(numbers, 1)
-        write_near(numbers, step, bins, byte, clipped=clipped, out=numbers)
-    return near
-
-
-def parts_in_place(v: Tensor, step: Tensor, bins: Bins) -> Tensor:
-    """Turn v into the value; and give the part of its bin in which each number lies, or its side of all bins, int8."""
-    parts = torch.empty_like(v, dtype=torch.int8)
-    for numbers, byte, _ in blocks(ONE, v, parts):
-        clipped, level = rooms_like(numbers, 2)
-        write_parts(numbers, step, bins, byte, clipped=clipped, level=level, out=numbers)
-    return parts
-
-
-def write_near(v: Tensor, step: Tensor, bins: Bins, byte: Tensor, *, clipped: Tensor, out: Tensor) -> None:
-    """The value into `out`, which is v or `clipped`, and whether noise reaches a threshold into `byte`."""
+def write_near(v: Tensor, step: Tensor, bins: Bins, byte: Tensor) -> None:
+    """Whether noise reaches a threshold from v, as `Bins` says, into `byte`, and the value in place of v."""
+    (clipped,) = rooms_like(v, 1)
     torch.clamp(v, bins.lower, bins.upper, out=clipped)
     byte.copy_(near_(v, clipped, bins))
-    torch.floor(clipped, out=out).mul_(step)
+    torch.floor(clipped, out=v).mul_(step)
 
 
-def write_parts(
-    v: Tensor, step: Tensor, bins: Bins, byte: Tensor, *, clipped: Tensor, level: Tensor, out: Tensor
-) -> None:
-    """The value into `out`, which is v or `level`, and the part of its bin in which v lies into `byte`."""
+def write_parts(v: Tensor, step: Tensor, bins: Bins, byte: Tensor) -> None:
+    """In which part of its bin v lies, or on which side of all bins, into `byte`, and the value in place of v."""
+    clipped, level = rooms_like(v, 2)
     torch.clamp(v, bins.lower, bins.upper, out=clipped)
     torch.floor(clipped, out=level)
     beyond, part = v.sub_(clipped), torch.add(ONE, clipped.sub_(level), alpha=_PARTS, out=clipped)
     byte.copy_(part.add_(beyond, alpha=_HUGE).clamp_(_BELOW, _ABOVE))
-    torch.mul(level, step, out=out)
+    torch.mul(level, step, out=v)
 
 
 def gradient_where_near(grad: Tensor, near: Tensor, bins: Bins, dtype: torch.dtype) -> Tensor:

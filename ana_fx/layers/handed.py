@@ -1,6 +1,6 @@
-"""What a layer map's parameters become before it runs, where that is computed for all layers at once.
+"""What a layer map's weight becomes before it runs, where that is computed for all layers at once.
 
-It is for the next call alone, in training, and only as long as nobody writes the parameters; a copy computes its own.
+It is for the next call alone, in training, and only as long as nobody writes the weight; a copy computes its own.
 """
 
 from __future__ import annotations

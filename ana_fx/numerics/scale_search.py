@@ -34,11 +34,11 @@ def positive(scale: Tensor) -> Tensor:
     return scale.abs().clamp(_SMALLEST, _LARGEST)
 
 
-def all_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """`positive` of each of many; None where all are what they are already."""
+def all_positive(scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`positive` of each of many; where that changes none of them, the scales themselves."""
     least, most = torch.cat([scale.flatten() for scale in scales]).aminmax()
     if least >= _SMALLEST and most <= _LARGEST:
-        return None
+        return scales
     sizes = torch._foreach_abs(scales)
     torch._foreach_clamp_min_(sizes, _SMALLEST)
     torch._foreach_clamp_max_(sizes, _LARGEST)

@@ -1,4 +1,4 @@
-"""What layers need of their parameters, computed for all of them before they run.
+"""The quantised weights of all layers, computed before they run.
 
 A layer's weight takes some microseconds and what calls for that ten times as long; a network has a hundred of them. So
 a hook of the model quantises them together, for training in one process: several processes exchange the gradients of

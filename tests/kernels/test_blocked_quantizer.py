@@ -39,8 +39,8 @@ def reference(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid) 
     )  # fmt: skip
 
 
-def blocked(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid, **others: object) -> Tensor:
-    return blocked_fake_quantize(x, scale, noise, grid=grid, scale_gradient=_FACTOR, **others)
+def blocked(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid) -> Tensor:
+    return blocked_fake_quantize(x, scale, noise, grid=grid, scale_gradient=_FACTOR)
 
 
 def check(x: Tensor, scale: Tensor, noise: tuple[float, float], grid: Grid, *, is_leaf: bool = True) -> None:
@@ -158,10 +158,10 @@ def test_a_scale_or_noise_that_is_not_a_number_gives_none_as_in_plain_code(scale
 
 
 def test_a_parameter_is_all_that_is_kept_and_of_other_numbers_a_byte_each():
-    def kept(x: Tensor, **others: object) -> list[torch.dtype]:
+    def kept(x: Tensor) -> list[torch.dtype]:
         found = []
         with torch.autograd.graph.saved_tensors_hooks(lambda each: (found.append(each), each)[1], lambda each: each):
-            blocked(x, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[1], **others)
+            blocked(x, torch.tensor(0.1, requires_grad=True), NOISES[0], GRIDS[1])
         return [each.dtype for each in found if each.numel() > 1 and each is not x]
 
     parameter = torch.randn(4, 5, requires_grad=True)
